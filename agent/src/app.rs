@@ -1,0 +1,334 @@
+//! A running agent, put together from its configuration.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::Router;
+use rand::Rng as _;
+use tally_shared::signature::{KeyError, Signer};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    apps::{self, Apps, AppsError},
+    config::{Config, paths::DataDir},
+    core::{Core, book::Book, clock::Clock},
+    deps::Clocks,
+    http::{self, Api},
+    ledger::{
+        LedgerError, schema, store,
+        writer::{self, Ledger, SharedClock},
+    },
+    private_file,
+    sync::{
+        client::{Client, ClientError},
+        driver,
+    },
+};
+
+/// How long a stop waits for requests of applications to be answered.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// How long it then waits for the licence server's answers. What is not answered by then is unknown,
+/// and is resolved after the next start.
+const EXCHANGES_MAX: Duration = Duration::from_secs(2);
+
+/// Why the agent cannot start, or stopped by itself. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data directory cannot be used.
+    #[error(
+        "cannot use the data directory {path}; \
+         give another with --data-dir, or make this one writable for this user"
+    )]
+    DataDir {
+        /// The folder, or the file in it.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another agent runs on the data directory.
+    #[error("another tally runs on {path}; stop it first, or give this one another --data-dir")]
+    Running {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The port is taken, or not allowed.
+    #[error(
+        "cannot listen on {listen}; \
+         another program may use the port: give another with --listen, or 127.0.0.1:0 for a free one"
+    )]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The socket cannot be made.
+    #[error(
+        "cannot listen on the socket {path}; \
+         its path may be too long (about 100 bytes): give a shorter --data-dir"
+    )]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The key that signs answers cannot be used.
+    #[error("cannot use the key {path}; remove it and its public key to have new ones made")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The applications' keys cannot be used.
+    #[error(transparent)]
+    Apps(#[from] AppsError),
+    /// The HTTP client cannot be used.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The system has no thread to give.
+    #[error("cannot start the ledger's thread")]
+    Thread(#[source] std::io::Error),
+    /// The ledger's thread ended by a defect; nothing that was acknowledged is lost.
+    #[error("the ledger's thread ended unexpectedly; start tally again")]
+    WriterEnded,
+}
+
+/// An agent that is ready to run.
+pub struct App {
+    listener: TcpListener,
+    #[cfg(unix)]
+    socket: tokio::net::UnixListener,
+    router: Router,
+    ledger: Ledger,
+    writer: writer::Writer,
+    client: Arc<Client>,
+    clocks: Arc<dyn Clocks>,
+    data_dir: DataDir,
+    _lock: Lock,
+}
+
+/// Held while the agent runs; the system gives it back even after a crash.
+struct Lock(#[expect(unused, reason = "held, not read")] fd_lock::RwLock<std::fs::File>);
+
+impl App {
+    /// Opens everything. Nothing is served before [`Self::run_until`].
+    ///
+    /// # Errors
+    ///
+    /// [`AppError`].
+    pub async fn build(config: Config, clocks: Arc<dyn Clocks>) -> Result<Self, AppError> {
+        let data_dir = DataDir::new(config.data_dir);
+        let lock = take_data_dir(&data_dir)?;
+        let listener =
+            TcpListener::bind(config.listen)
+                .await
+                .map_err(|source| AppError::Listen {
+                    listen: config.listen,
+                    source,
+                })?;
+        #[cfg(unix)]
+        let socket = bind_socket(&data_dir)?;
+        let signer = Arc::new(open_signer(&data_dir)?);
+        apps::ensure_default(&data_dir)?;
+        let apps = Apps::open(&data_dir)?;
+
+        let connection = schema::open(&data_dir.ledger())?;
+        let reading = clocks.reading();
+        let saved = store::load_clock(&connection)?;
+        let high_water = store::high_water(&connection)?;
+        let mut clock = Clock::start(&reading, saved.as_ref(), high_water);
+        let now = clock.now(reading.mono);
+        let clock: SharedClock = Arc::new(Mutex::new(clock));
+        let book = Book::new(store::load(&connection)?);
+        let random = Box::new(|| rand::rng().next_u64());
+        let core = Core::new(book, config.policy, random, now);
+        let (ledger, writer) =
+            writer::start(connection, core, Arc::clone(&clock), Arc::clone(&clocks))
+                .map_err(AppError::Thread)?;
+        let client = Client::new(config.server, Arc::clone(&clock), Arc::clone(&clocks))?;
+        let client = Arc::new(client);
+        let router = http::router(Api::new(http::Inner {
+            ledger: ledger.clone(),
+            ledger_path: data_dir.ledger(),
+            apps,
+            signer,
+            client: Arc::clone(&client),
+            clock,
+            clocks: Arc::clone(&clocks),
+            look_up: tokio::sync::Mutex::new(()),
+        }));
+        Ok(Self {
+            listener,
+            #[cfg(unix)]
+            socket,
+            router,
+            ledger,
+            writer,
+            client,
+            clocks,
+            data_dir,
+            _lock: lock,
+        })
+    }
+
+    /// Where the agent listens.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown` completes; then stops accepting, finishes what is running, and commits.
+    ///
+    /// # Errors
+    ///
+    /// [`AppError::WriterEnded`].
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
+        let stop_serving = CancellationToken::new();
+        let stop_syncing = CancellationToken::new();
+        let (servers, exchanges) = (TaskTracker::new(), TaskTracker::new());
+        let tcp = nodelay(self.listener);
+        servers.spawn(serve(tcp, self.router.clone(), stop_serving.clone()));
+        #[cfg(unix)]
+        servers.spawn(serve(self.socket, self.router, stop_serving.clone()));
+        servers.close();
+        let driving = tokio::spawn(driver::run(
+            self.ledger.clone(),
+            self.client,
+            self.clocks,
+            self.writer.commands,
+            exchanges.clone(),
+            stop_syncing.clone(),
+        ));
+        let writer = tokio::task::spawn_blocking(move || self.writer.thread.join());
+        tokio::pin!(writer);
+
+        let ended = tokio::select! {
+            () = shutdown => None,
+            ended = &mut writer => Some(ended),
+        };
+        stop_serving.cancel();
+        if tokio::time::timeout(DRAIN_MAX, servers.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("stopped with requests unanswered");
+        }
+        stop_syncing.cancel();
+        exchanges.close();
+        if tokio::time::timeout(EXCHANGES_MAX, exchanges.wait())
+            .await
+            .is_err()
+        {
+            tracing::info!("stopped while the licence server had not answered");
+        }
+        self.ledger.stop().await;
+        driving.abort();
+        #[cfg(unix)]
+        if let Err(error) = std::fs::remove_file(self.data_dir.socket()) {
+            tracing::debug!(%error, "the socket was gone already");
+        }
+        match ended {
+            Some(_) => Err(AppError::WriterEnded),
+            None => match writer.await {
+                Ok(Ok(())) => Ok(()),
+                _ => Err(AppError::WriterEnded),
+            },
+        }
+    }
+}
+
+async fn serve<L>(listener: L, router: Router, stop: CancellationToken)
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let serving = axum::serve(listener, router);
+    // Never fails: errors of accepting are retried inside.
+    let _ = serving.with_graceful_shutdown(stop.cancelled_owned()).await;
+}
+
+/// Answers are small and complete: waiting to fill a packet would only delay them.
+fn nodelay(listener: TcpListener) -> impl axum::serve::Listener<Addr = SocketAddr> {
+    use axum::serve::ListenerExt as _;
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+    })
+}
+
+fn take_data_dir(data_dir: &DataDir) -> Result<Lock, AppError> {
+    let failed = |path: PathBuf| move |source| AppError::DataDir { path, source };
+    private_file::create_folder(data_dir.path()).map_err(failed(data_dir.path().to_owned()))?;
+    let path = data_dir.lock();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed(path.clone()))?;
+    let mut lock = fd_lock::RwLock::new(file);
+    match lock.try_write() {
+        // Leaking the guard keeps the lock for as long as the file is open.
+        Ok(guard) => std::mem::forget(guard),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            return Err(AppError::Running {
+                path: data_dir.path().to_owned(),
+            });
+        }
+        Err(source) => return Err(AppError::DataDir { path, source }),
+    }
+    Ok(Lock(lock))
+}
+
+#[cfg(unix)]
+fn bind_socket(data_dir: &DataDir) -> Result<tokio::net::UnixListener, AppError> {
+    let path = data_dir.socket();
+    // A socket that a crash left behind: the lock says that nobody serves it.
+    let left_behind = std::fs::symlink_metadata(&path)
+        .is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()));
+    if left_behind && let Err(source) = std::fs::remove_file(&path) {
+        return Err(AppError::Socket { path, source });
+    }
+    tokio::net::UnixListener::bind(&path).map_err(|source| AppError::Socket { path, source })
+}
+
+fn open_signer(data_dir: &DataDir) -> Result<Signer, AppError> {
+    let path = data_dir.private_key();
+    let unusable = |source| AppError::Key {
+        path: path.clone(),
+        source,
+    };
+    let unwritable = |path: PathBuf| move |source| AppError::DataDir { path, source };
+    let signer = match std::fs::read_to_string(&path) {
+        Ok(text) => Signer::from_pem(&text).map_err(unusable)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let signer = Signer::generate().map_err(unusable)?;
+            let pem = signer.to_pem().map_err(unusable)?;
+            private_file::create(&path, pem.as_bytes()).map_err(unwritable(path.clone()))?;
+            signer
+        }
+        Err(source) => return Err(AppError::DataDir { path, source }),
+    };
+    let public = signer.public_pem().map_err(unusable)?;
+    let public_path = data_dir.public_key();
+    if std::fs::read_to_string(&public_path).ok().as_deref() != Some(public.as_str()) {
+        private_file::replace(&public_path, public.as_bytes())
+            .map_err(unwritable(public_path.clone()))?;
+    }
+    Ok(signer)
+}

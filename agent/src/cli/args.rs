@@ -1,0 +1,228 @@
+//! What can be typed. No logic.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use reqwest::Url;
+
+use crate::core::{UndecidablePolicy, link::NetworkMode};
+
+/// Consume units of a licence on this device, network or not.
+#[derive(Debug, Parser)]
+#[command(name = "tally", version, max_term_width = 100)]
+pub(super) struct Cli {
+    /// The folder with the ledger, the keys and the socket; commands talk to the agent that runs on it
+    #[arg(long, global = true, env = "TALLY_DATA_DIR", value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the agent
+    Run(RunArgs),
+    /// Make licences known to the agent
+    #[command(subcommand)]
+    License(LicenseCommand),
+    /// Give applications their key pairs
+    #[command(subcommand)]
+    App(AppCommand),
+    /// Consume units, as an application would
+    Record(RecordArgs),
+    /// Send what is owed now, and wait until it is settled
+    Sync(JsonArgs),
+    /// Show whether the server is reached, and what is owed
+    Status(JsonArgs),
+    /// Show the ledger's rows
+    Log(LogArgs),
+    /// Switch the agent's network off and on, for drills
+    Network(NetworkArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The credentials for the licence server are not flags, since every user of the device can read those:
+set TALLY_SERVER_API_KEY and TALLY_SERVER_SHARED_KEY, or put them into the config file.
+
+Example:
+  TALLY_SERVER_API_KEY=… TALLY_SERVER_SHARED_KEY=… tally run --server-url https://api.licensespring.com")]
+pub(super) struct RunArgs {
+    /// Where applications find the agent; port 0 picks a free one [default: 127.0.0.1:7411]
+    #[arg(long, env = "TALLY_LISTEN", value_name = "ADDR:PORT")]
+    pub(super) listen: Option<SocketAddr>,
+
+    /// The licence server
+    #[arg(long, env = "TALLY_SERVER_URL", value_name = "URL")]
+    pub(super) server_url: Option<Url>,
+
+    /// How long consumptions wait for company before they are sent [default: 5s]
+    #[arg(long, env = "TALLY_SYNC_INTERVAL", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) sync_interval: Option<Duration>,
+
+    /// How long a request without an answer could still arrive; then the total is read [default: 30s]
+    #[arg(long, env = "TALLY_SETTLE_WAIT", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) settle_wait: Option<Duration>,
+
+    /// How often a licence is read while nothing else happens [default: 15m]
+    #[arg(long, env = "TALLY_REFRESH_INTERVAL", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) refresh_interval: Option<Duration>,
+
+    /// How long an exchange with the server may take [default: 30s]
+    #[arg(long, env = "TALLY_REQUEST_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) request_timeout: Option<Duration>,
+
+    /// What to do when the total cannot tell whether a batch was counted [default: hold]
+    #[arg(long, env = "TALLY_UNDECIDABLE", value_name = "POLICY")]
+    pub(super) undecidable: Option<UndecidablePolicy>,
+
+    /// Verify the server's answers with this public key (PEM)
+    #[arg(long, env = "TALLY_SERVER_PUBLIC_KEY", value_name = "FILE")]
+    pub(super) server_public_key: Option<PathBuf>,
+
+    /// The config file (TOML)
+    #[arg(long, env = "TALLY_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LicenseCommand {
+    /// Read a licence's limits from the server and make it known on a device
+    #[command(after_help = "\
+Example:
+  tally license add --product inspect --license-key AAAA-BBBB-CCCC-DDDD")]
+    Add(LicenseAddArgs),
+    /// Show the licences that are known
+    List(JsonArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LicenseArgs {
+    /// The product's short code
+    #[arg(long, value_name = "CODE")]
+    pub(super) product: String,
+
+    #[command(flatten)]
+    pub(super) holder: HolderArgs,
+
+    /// The device [default: the id of this device]
+    #[arg(long, env = "TALLY_HARDWARE_ID", value_name = "ID")]
+    pub(super) hardware_id: Option<String>,
+
+    /// The licence, where a user holds several for one product
+    #[arg(long, value_name = "ID")]
+    pub(super) license_id: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct HolderArgs {
+    /// The licence key, for key-based products
+    #[arg(long, value_name = "KEY")]
+    pub(super) license_key: Option<String>,
+
+    /// The user, for user-based products
+    #[arg(long, value_name = "NAME")]
+    pub(super) username: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LicenseAddArgs {
+    #[command(flatten)]
+    pub(super) license: LicenseArgs,
+
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AppCommand {
+    /// Make a key pair for an application
+    Add(AppNameArgs),
+    /// Show the applications
+    List(JsonArgs),
+    /// Take an application's key pair away, at once
+    Revoke(AppNameArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AppNameArgs {
+    /// The application
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  tally record --product inspect --license-key AAAA-BBBB-CCCC-DDDD --units 5")]
+pub(super) struct RecordArgs {
+    #[command(flatten)]
+    pub(super) license: LicenseArgs,
+
+    /// How many units; negative ones where the licence allows it
+    #[arg(
+        long,
+        default_value_t = 1,
+        allow_negative_numbers = true,
+        value_name = "N"
+    )]
+    pub(super) units: i64,
+
+    /// The feature, where it is one's units
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["max_overages", "allow_overages"])]
+    pub(super) feature: Option<String>,
+
+    /// Set by how much the limit may be passed; 0 is without bound
+    #[arg(long, value_name = "N")]
+    pub(super) max_overages: Option<u32>,
+
+    /// Set whether the limit may be passed
+    #[arg(long, value_name = "true|false")]
+    pub(super) allow_overages: Option<bool>,
+
+    /// Consume as this application
+    #[arg(long, default_value = crate::apps::DEFAULT_APP, value_name = "NAME")]
+    pub(super) app: String,
+
+    /// Retry safely: the same key never consumes twice
+    #[arg(long, value_name = "KEY")]
+    pub(super) idempotency_key: Option<String>,
+
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogArgs {
+    /// Show at most so many rows, the newest ones unless --after is given
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) limit: u32,
+
+    /// Show the rows after this one
+    #[arg(long, value_name = "SEQ")]
+    pub(super) after: Option<i64>,
+
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NetworkArgs {
+    /// `offline` acts as if there were no network
+    pub(super) mode: NetworkMode,
+
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct JsonArgs {
+    /// Print JSON, for scripts
+    #[arg(long)]
+    pub(super) json: bool,
+}

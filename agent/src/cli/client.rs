@@ -1,0 +1,116 @@
+//! Talking to the agent that runs on a data directory, over its socket.
+
+use anyhow::{Context as _, bail};
+use reqwest::{Method, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+use tally_shared::{
+    auth,
+    time::Timestamp,
+    wire::{AddConsumption, IDEMPOTENCY_KEY, error::ErrorBody},
+};
+
+use crate::{apps::KeyPair, config::paths::DataDir};
+
+/// The agent of a data directory.
+pub(super) struct Agent {
+    http: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// What the agent answered.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) body: String,
+}
+
+impl Agent {
+    /// Finds the agent. It may have gone away all the same.
+    pub(super) fn connect(data_dir: &DataDir) -> anyhow::Result<Self> {
+        let socket = data_dir.socket();
+        if !socket.exists() {
+            bail!(
+                "no agent runs on {}; start one with `tally run`, or name its folder with --data-dir",
+                data_dir.path().display()
+            );
+        }
+        let http = reqwest::Client::builder()
+            .unix_socket(socket)
+            .no_proxy()
+            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(Self { http, runtime })
+    }
+
+    /// Reads.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        accepted(&self.send(self.request(Method::GET, path))?)
+    }
+
+    /// Asks for something to be done.
+    pub(super) fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let request = self.request(method, path).body(serde_json::to_vec(body)?);
+        accepted(&self.send(request.header("content-type", "application/json"))?)
+    }
+
+    /// Consumes, as an application.
+    pub(super) fn consume(
+        &self,
+        keys: &KeyPair,
+        request: &AddConsumption,
+        idempotency_key: Option<&str>,
+    ) -> anyhow::Result<Reply> {
+        let date = Timestamp::from_system_time(std::time::SystemTime::now()).to_http_date();
+        let authorization = auth::authorization(&keys.api_key, keys.shared_key.expose(), &date);
+        let mut post = self
+            .request(Method::POST, request.path())
+            .header("date", date)
+            .header("authorization", authorization)
+            .header("content-type", "application/json")
+            .body(request.to_json());
+        if let Some(key) = idempotency_key {
+            post = post.header(IDEMPOTENCY_KEY, key);
+        }
+        self.send(post)
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("http://localhost{path}"))
+    }
+
+    fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Reply> {
+        self.runtime.block_on(async {
+            let response = request
+                .send()
+                .await
+                .context("the agent does not answer; start it again with `tally run`")?;
+            let status = response.status();
+            let body = response
+                .text()
+                .await
+                .context("the agent's answer broke off")?;
+            Ok(Reply { status, body })
+        })
+    }
+}
+
+fn accepted<T: DeserializeOwned>(reply: &Reply) -> anyhow::Result<T> {
+    if reply.status.is_success() {
+        return serde_json::from_str(&reply.body).context("the agent's answer is not understood");
+    }
+    bail!(refusal(reply));
+}
+
+/// A refusal, as one line.
+pub(super) fn refusal(reply: &Reply) -> String {
+    match serde_json::from_str::<ErrorBody>(&reply.body) {
+        Ok(error) => format!("{}: {}", error.code, error.message),
+        Err(_) => format!("the agent answered {}: {}", reply.status, reply.body),
+    }
+}

@@ -1,0 +1,55 @@
+//! The command line. Data goes to stdout, talk to stderr; exit codes are 0, 1 (refused or failed) and
+//! 2 (usage).
+
+mod app;
+mod args;
+mod client;
+mod drill;
+mod license;
+mod log;
+mod output;
+mod record;
+mod run;
+mod status;
+mod sync;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::{
+    args::{Cli, Command},
+    output::Outcome,
+};
+use crate::{config::paths, telemetry};
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::init();
+    match dispatch(cli) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Refused) => ExitCode::FAILURE,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
+    if let Command::Run(args) = cli.command {
+        return run::run(cli.data_dir, args);
+    }
+    let data_dir = paths::DataDir::new(paths::data_dir(cli.data_dir)?);
+    match cli.command {
+        Command::Run(_) => Ok(Outcome::Done),
+        Command::App(command) => app::run(&data_dir, command),
+        Command::License(command) => license::run(&data_dir, command),
+        Command::Record(args) => record::run(&data_dir, args),
+        Command::Sync(args) => sync::run(&data_dir, &args),
+        Command::Status(args) => status::run(&data_dir, &args),
+        Command::Log(args) => log::run(&data_dir, &args),
+        Command::Network(args) => drill::run(&data_dir, &args),
+    }
+}

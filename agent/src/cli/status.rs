@@ -1,0 +1,150 @@
+//! `tally status`
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{
+    args::JsonArgs,
+    client::Agent,
+    output::{self, Outcome, table},
+};
+use crate::config::paths::DataDir;
+
+pub(super) fn run(data_dir: &DataDir, args: &JsonArgs) -> anyhow::Result<Outcome> {
+    let status: Value = Agent::connect(data_dir)?.get("/v1/status")?;
+    if args.json {
+        output::json(&status)?;
+    } else {
+        output::text(&page(&status))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The state of an agent, for a person.
+pub(super) fn page(status: &Value) -> String {
+    let licenses = status
+        .get("licenses")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let mut text = headline(status) + "\n";
+    if licenses.is_empty() {
+        return text + "\nno licence is known; `tally license add` makes one known\n";
+    }
+    text = text + "\n" + &license_table(&licenses);
+    let held = held_lines(&licenses);
+    if !held.is_empty() {
+        text = text + "\nheld:\n" + &held;
+    }
+    text
+}
+
+fn headline(status: &Value) -> String {
+    let connection = |key| status.pointer(&format!("/connection/{key}"));
+    let state = connection("state")
+        .and_then(Value::as_str)
+        .unwrap_or("unknown");
+    let what = match state {
+        "online" => "online".to_owned(),
+        "offline" => "offline: the network is switched off (`tally network online`)".to_owned(),
+        "refused" => format!(
+            "not syncing: the server refuses the credentials ({})",
+            connection("refused").and_then(Value::as_str).unwrap_or("?")
+        ),
+        _ => "offline: the server is not reached; consumptions are recorded here".to_owned(),
+    };
+    let last = connection("last_answer_ms")
+        .and_then(Value::as_u64)
+        .map_or_else(
+            || "never heard from the server".to_owned(),
+            |ms| format!("heard from the server {} ago", ago(ms)),
+        );
+    let clock = match status.get("time_proven").and_then(Value::as_bool) {
+        Some(true) => "",
+        _ => " · the clock is not confirmed by the server yet",
+    };
+    format!("{what} · {last}{clock}")
+}
+
+/// Whole seconds are what a person wants to know.
+fn ago(millis: u64) -> String {
+    humantime::format_duration(Duration::from_secs(millis / 1000)).to_string()
+}
+
+/// The licences, each with where its units are. The sum is the promise: recorded = settled + pending +
+/// in flight + unknown + held.
+pub(super) fn license_table(licenses: &[Value]) -> String {
+    let head = [
+        "PRODUCT",
+        "LICENCE",
+        "USED",
+        "LIMIT",
+        "RECORDED",
+        "SETTLED",
+        "PENDING",
+        "IN FLIGHT",
+        "UNKNOWN",
+        "HELD",
+        "STATE",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(licenses.iter().map(license_row));
+    table(&rows)
+}
+
+fn license_row(license: &Value) -> [String; 11] {
+    let text = |key: &str| {
+        license
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .to_owned()
+    };
+    let sum = |key: &str| {
+        let value = license.pointer(&format!("/conservation/{key}"));
+        value.map(ToString::to_string).unwrap_or_default()
+    };
+    let cap = license.get("cap").and_then(Value::as_i64);
+    let name = match license.get("feature").and_then(Value::as_str) {
+        Some(feature) => format!("{} · {feature}", text("holder_value")),
+        None => text("holder_value"),
+    };
+    let refused = license.get("refused").and_then(Value::as_str);
+    [
+        text("product"),
+        name,
+        license
+            .get("total")
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        cap.map_or_else(|| "none".to_owned(), |cap| cap.to_string()),
+        sum("recorded"),
+        sum("settled"),
+        sum("pending"),
+        sum("in_flight"),
+        sum("unknown"),
+        sum("held"),
+        refused.unwrap_or("ok").to_owned(),
+    ]
+}
+
+fn held_lines(licenses: &[Value]) -> String {
+    let batches = licenses
+        .iter()
+        .filter_map(|license| license.get("held")?.as_array());
+    batches
+        .flatten()
+        .map(|batch| {
+            let text = |key: &str| batch.get(key).and_then(Value::as_str).unwrap_or("?");
+            let number = |key: &str| batch.get(key).map(ToString::to_string).unwrap_or_default();
+            format!(
+                "  batch {}: {} units, {}; next step: {}\n",
+                number("batch"),
+                number("units"),
+                text("reason"),
+                text("next_step")
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,129 @@
+//! The config file. Every key is optional; an unknown one is an error, since it is most likely a
+//! misspelt one.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use reqwest::Url;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use super::ConfigError;
+use crate::{core::UndecidablePolicy, secret::Secret};
+
+/// What a config file may hold.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigFile {
+    /// Where the local API listens.
+    pub listen: Option<SocketAddr>,
+    /// The folder with the ledger, the keys and the socket.
+    pub data_dir: Option<PathBuf>,
+    /// How long rows may wait for company.
+    #[serde(deserialize_with = "duration")]
+    pub sync_interval: Option<Duration>,
+    /// How long a request whose outcome is unknown could still arrive.
+    #[serde(deserialize_with = "duration")]
+    pub settle_wait: Option<Duration>,
+    /// How often a licence is read while nothing else happens.
+    #[serde(deserialize_with = "duration")]
+    pub refresh_interval: Option<Duration>,
+    /// What to do when the total cannot tell.
+    pub undecidable: Option<UndecidablePolicy>,
+    /// The licence server.
+    pub server: Option<ServerFile>,
+}
+
+/// The `[server]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerFile {
+    /// Its address.
+    #[serde(deserialize_with = "url")]
+    pub url: Option<Url>,
+    /// The API key.
+    pub api_key: Option<String>,
+    /// The shared key.
+    pub shared_key: Option<Secret>,
+    /// Verifies the server's answers.
+    pub public_key: Option<PathBuf>,
+    /// How long an exchange may take.
+    #[serde(deserialize_with = "duration")]
+    pub request_timeout: Option<Duration>,
+}
+
+impl ConfigFile {
+    /// Reads a config file. One that was not asked for by name may be absent.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Read`] or [`ConfigError::Parse`].
+    pub fn read(path: &Path, must_exist: bool) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {
+                return Ok(Self::default());
+            }
+            Err(source) => {
+                return Err(ConfigError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        };
+        Self::parse(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })
+    }
+
+    /// Reads the text of a config file.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and where.
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map(Some).map_err(|error| {
+        D::Error::custom(format!(
+            "{text:?} is not a duration such as \"200ms\" or \"5m\": {error}"
+        ))
+    })
+}
+
+fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Url::parse(&text)
+        .map(Some)
+        .map_err(|error| D::Error::custom(format!("{text:?}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_and_a_bad_duration_are_named_with_their_place() {
+        let misspelt = ConfigFile::parse("sync_intervall = \"5s\"")
+            .unwrap_err()
+            .to_string();
+        assert!(misspelt.contains("sync_intervall"), "{misspelt}");
+        let bad = ConfigFile::parse("sync_interval = \"soon\"")
+            .unwrap_err()
+            .to_string();
+        assert!(bad.contains("soon") && bad.contains("line 1"), "{bad}");
+    }
+
+    #[test]
+    fn a_secret_of_the_file_is_not_printed() {
+        let file = ConfigFile::parse("[server]\nshared_key = \"hush\"").unwrap();
+        assert!(!format!("{file:?}").contains("hush"));
+    }
+}

@@ -1,0 +1,282 @@
+//! The settings of `tally run`: flags, then `TALLY_*` environment variables, then a TOML file, then
+//! defaults. Flags and variables arrive merged, by clap; the rest is a pure fold.
+
+pub mod file;
+pub mod paths;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use reqwest::Url;
+use tally_shared::signature::Verifier;
+
+use self::file::ConfigFile;
+use crate::{
+    core::{Policy, UndecidablePolicy},
+    secret::Secret,
+    sync::client::ServerConfig,
+};
+
+/// Where the local API listens, unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
+const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(5);
+const DEFAULT_SETTLE_WAIT: Duration = Duration::from_secs(30);
+const DEFAULT_REFRESH_INTERVAL: Duration = Duration::from_secs(15 * 60);
+const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The shortest sync interval: less would spend the server's rate limits on nothing.
+const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// All settings, resolved.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the local API listens; always loopback.
+    pub listen: SocketAddr,
+    /// The folder with the ledger, the keys and the socket.
+    pub data_dir: PathBuf,
+    /// The licence server.
+    pub server: ServerConfig,
+    /// What decisions depend on.
+    pub policy: Policy,
+}
+
+/// What was given as flags or environment variables.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// `--listen`
+    pub listen: Option<SocketAddr>,
+    /// `--data-dir`, already resolved: the config file may lie elsewhere.
+    pub data_dir: PathBuf,
+    /// `--server-url`
+    pub server_url: Option<Url>,
+    /// `--sync-interval`
+    pub sync_interval: Option<Duration>,
+    /// `--settle-wait`
+    pub settle_wait: Option<Duration>,
+    /// `--refresh-interval`
+    pub refresh_interval: Option<Duration>,
+    /// `--request-timeout`
+    pub request_timeout: Option<Duration>,
+    /// `--undecidable`
+    pub undecidable: Option<UndecidablePolicy>,
+    /// `--server-public-key`
+    pub server_public_key: Option<PathBuf>,
+    /// `TALLY_SERVER_API_KEY`
+    pub server_api_key: Option<String>,
+    /// `TALLY_SERVER_SHARED_KEY`
+    pub server_shared_key: Option<Secret>,
+}
+
+/// Settings that cannot be used. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The config file cannot be read.
+    #[error("cannot read the config file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The config file is not what it should be.
+    #[error("the config file {path} is not valid: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what is wrong.
+        message: String,
+    },
+    /// A setting without a default is missing.
+    #[error("no {what} is set; give {flag}, set {variable}, or put `{key}` into the config file")]
+    Missing {
+        /// The setting.
+        what: &'static str,
+        /// Its flag.
+        flag: &'static str,
+        /// Its variable.
+        variable: &'static str,
+        /// Its key.
+        key: &'static str,
+    },
+    /// The address is not this device's own.
+    #[error(
+        "{listen} is not a loopback address; the agent serves this device only, \
+         so use 127.0.0.1:PORT or [::1]:PORT"
+    )]
+    NotLoopback {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// The server's URL is not one of HTTP.
+    #[error("the server's URL {url} must begin with https:// (or http:// on this device)")]
+    ServerUrl {
+        /// The URL.
+        url: Url,
+    },
+    /// An interval is too short.
+    #[error("a sync interval of {given:?} is too short; use at least {least:?}")]
+    SyncInterval {
+        /// What was given.
+        given: Duration,
+        /// The shortest that is accepted.
+        least: Duration,
+    },
+    /// The server's public key cannot be read.
+    #[error("cannot use the server's public key {path}: {message}")]
+    PublicKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// No folder was given, and the platform names none.
+    #[error("no data directory is known for this user; give --data-dir")]
+    NoDataDir,
+}
+
+/// Folds the layers into settings.
+///
+/// # Errors
+///
+/// [`ConfigError`], which says what to do.
+pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
+    let default_listen = || SocketAddr::from(([127, 0, 0, 1], 7411));
+    let listen = given.listen.or(file.listen).unwrap_or_else(default_listen);
+    if !listen.ip().is_loopback() {
+        return Err(ConfigError::NotLoopback { listen });
+    }
+    let server = file.server.unwrap_or_default();
+    let url = given
+        .server_url
+        .or(server.url)
+        .ok_or(ConfigError::Missing {
+            what: "licence server",
+            flag: "--server-url URL",
+            variable: "TALLY_SERVER_URL",
+            key: "url",
+        })?;
+    if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
+        return Err(ConfigError::ServerUrl { url });
+    }
+    let sync_interval = given
+        .sync_interval
+        .or(file.sync_interval)
+        .unwrap_or(DEFAULT_SYNC_INTERVAL);
+    if sync_interval < SYNC_INTERVAL_MIN {
+        return Err(ConfigError::SyncInterval {
+            given: sync_interval,
+            least: SYNC_INTERVAL_MIN,
+        });
+    }
+    Ok(Config {
+        listen,
+        data_dir: given.data_dir,
+        server: ServerConfig {
+            url,
+            api_key: credential(
+                given.server_api_key.or(server.api_key),
+                "API key of the licence server",
+                "TALLY_SERVER_API_KEY",
+                "api_key",
+            )?,
+            shared_key: credential(
+                given.server_shared_key.or(server.shared_key),
+                "shared key of the licence server",
+                "TALLY_SERVER_SHARED_KEY",
+                "shared_key",
+            )?,
+            request_timeout: given
+                .request_timeout
+                .or(server.request_timeout)
+                .unwrap_or(DEFAULT_REQUEST_TIMEOUT),
+            verifier: given
+                .server_public_key
+                .or(server.public_key)
+                .map(read_public_key)
+                .transpose()?,
+        },
+        policy: Policy {
+            sync_interval,
+            settle_wait: given
+                .settle_wait
+                .or(file.settle_wait)
+                .unwrap_or(DEFAULT_SETTLE_WAIT),
+            refresh_interval: given
+                .refresh_interval
+                .or(file.refresh_interval)
+                .unwrap_or(DEFAULT_REFRESH_INTERVAL),
+            undecidable: given.undecidable.or(file.undecidable).unwrap_or_default(),
+        },
+    })
+}
+
+fn credential<T>(
+    value: Option<T>,
+    what: &'static str,
+    variable: &'static str,
+    key: &'static str,
+) -> Result<T, ConfigError> {
+    // No flag on purpose: every user of the device can read a process's arguments.
+    value.ok_or(ConfigError::Missing {
+        what,
+        flag: "it",
+        variable,
+        key,
+    })
+}
+
+fn read_public_key(path: PathBuf) -> Result<Verifier, ConfigError> {
+    let read = fs_err::read_to_string(&path).map_err(|error| error.to_string());
+    read.and_then(|text| Verifier::from_pem(&text).map_err(|error| error.to_string()))
+        .map_err(|message| ConfigError::PublicKey { path, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given() -> Given {
+        Given {
+            server_url: Some(Url::parse("http://127.0.0.1:7412").unwrap()),
+            server_api_key: Some("key".to_owned()),
+            server_shared_key: Some(Secret::new("shared".to_owned())),
+            ..Given::default()
+        }
+    }
+
+    #[test]
+    fn what_is_given_wins_over_the_file_and_the_file_over_the_defaults() {
+        let file = ConfigFile::parse("sync_interval = \"1s\"\nsettle_wait = \"2s\"\n").unwrap();
+        let given = Given {
+            sync_interval: Some(Duration::from_millis(200)),
+            ..given()
+        };
+        let config = resolve(given, file).unwrap();
+        assert_eq!(config.policy.sync_interval, Duration::from_millis(200));
+        assert_eq!(config.policy.settle_wait, Duration::from_secs(2));
+        assert_eq!(config.policy.refresh_interval, DEFAULT_REFRESH_INTERVAL);
+        assert_eq!(config.listen.to_string(), DEFAULT_LISTEN);
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_is_refused() {
+        let given = Given {
+            listen: Some("0.0.0.0:7411".parse().unwrap()),
+            ..given()
+        };
+        let refused = resolve(given, ConfigFile::default());
+        assert!(matches!(refused, Err(ConfigError::NotLoopback { .. })));
+    }
+
+    #[test]
+    fn missing_credentials_name_their_variable() {
+        let given = Given {
+            server_shared_key: None,
+            ..given()
+        };
+        let refused = resolve(given, ConfigFile::default()).unwrap_err();
+        assert!(
+            refused.to_string().contains("TALLY_SERVER_SHARED_KEY"),
+            "{refused}"
+        );
+    }
+}

@@ -1,0 +1,243 @@
+//! The corrected clock: time is trusted only as far as it can be.
+//!
+//! A device's wall clock may be years off, may be set back to stretch a period, and may jump. So:
+//!
+//! * The server's `Date` corrects it, at every contact. Between contacts the monotonic clock carries
+//!   on, and the wall clock is not looked at again.
+//! * After a restart within one boot, the monotonic clock still carries on from the last contact.
+//!   After a reboot, the wall clock with the last known correction is all there is; the time is then
+//!   *unproven* until the next contact, and rows say so.
+//! * A high-water mark, persisted with the rows, never goes back: a wall clock that is set back
+//!   re-opens no period. Only a contact lowers it, and only where the time above it was unproven.
+//!
+//! Nothing here reads a clock: readings are passed in.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tally_shared::{auth::DATE_WINDOW, time::Timestamp};
+
+/// What the device's clocks show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The wall clock.
+    pub wall: Timestamp,
+    /// Time since the device started, sleep included.
+    pub mono: Duration,
+    /// Which start of the device that was.
+    pub boot: String,
+}
+
+/// A point in time as decisions need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The corrected time, never behind the high-water mark.
+    pub time: Timestamp,
+    /// Whether the server has confirmed the clock since the device started.
+    pub proven: bool,
+    /// The monotonic clock, for pauses and waits.
+    pub mono: Duration,
+}
+
+/// The corrected clock.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    boot: String,
+    /// The time that was right at `anchor_mono`.
+    anchor_time: Timestamp,
+    anchor_mono: Duration,
+    proven: bool,
+    high_water: Timestamp,
+}
+
+/// The clock as it is kept over a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedClock {
+    boot: String,
+    mono_ms: u64,
+    time: Timestamp,
+    wall: Timestamp,
+    proven: bool,
+}
+
+/// How far an answer's `Date` (which has whole seconds) may lie from the corrected time and change
+/// nothing.
+const TOLERANCE_MS: i64 = 1_000;
+
+impl Clock {
+    /// Starts from the device's clocks, the clock as it was saved, and the time of the newest row.
+    pub fn start(reading: &Reading, saved: Option<&SavedClock>, high_water: Timestamp) -> Self {
+        let (time, proven) = match saved {
+            Some(saved) if saved.boot == reading.boot => {
+                let since = reading
+                    .mono
+                    .saturating_sub(Duration::from_millis(saved.mono_ms));
+                (saved.time.plus(since), saved.proven)
+            }
+            Some(saved) => {
+                let offset = saved.time.as_millis() - saved.wall.as_millis();
+                (reading.wall.plus_millis(offset), false)
+            }
+            None => (reading.wall, false),
+        };
+        Self {
+            boot: reading.boot.clone(),
+            anchor_time: time,
+            anchor_mono: reading.mono,
+            proven,
+            high_water,
+        }
+    }
+
+    /// The time to decide by. Raises the high-water mark.
+    pub fn now(&mut self, mono: Duration) -> Moment {
+        self.high_water = self.high_water.max(self.corrected(mono));
+        Moment {
+            time: self.high_water,
+            proven: self.proven,
+            mono,
+        }
+    }
+
+    /// The time to sign requests and date answers with: the best estimate, even behind the high-water
+    /// mark, since the server refuses a date that is far off.
+    pub fn corrected(&self, mono: Duration) -> Timestamp {
+        self.anchor_time.plus(mono.saturating_sub(self.anchor_mono))
+    }
+
+    /// Takes the `Date` of a valid answer, which took `round_trip` and ended at `mono`.
+    ///
+    /// `accepted` says that the server took our own date, so it was within 15 minutes of the server's
+    /// clock; a `Date` that says otherwise is wrong and is ignored. Returns whether the clock moved by
+    /// more than the date's own precision.
+    pub fn correct(
+        &mut self,
+        date: Timestamp,
+        round_trip: Duration,
+        mono: Duration,
+        accepted: bool,
+    ) -> bool {
+        let ours = self.corrected(mono);
+        if accepted && date.distance(ours) > DATE_WINDOW + round_trip {
+            return false;
+        }
+        let was_proven = self.proven;
+        self.proven = true;
+        let round_trip_ms = i64::try_from(round_trip.as_millis()).unwrap_or(i64::MAX);
+        let earliest = date.plus_millis(-TOLERANCE_MS);
+        let latest = date
+            .plus_millis(round_trip_ms)
+            .plus_millis(2 * TOLERANCE_MS);
+        let moved = ours < earliest || ours > latest;
+        if moved {
+            self.anchor_time = date.plus_millis(TOLERANCE_MS / 2);
+            self.anchor_mono = mono;
+        }
+        if !was_proven {
+            self.high_water = self.corrected(mono);
+        }
+        moved
+    }
+
+    /// The clock to keep over a restart.
+    pub fn save(&self, reading: &Reading) -> SavedClock {
+        SavedClock {
+            boot: self.boot.clone(),
+            mono_ms: u64::try_from(reading.mono.as_millis()).unwrap_or(u64::MAX),
+            time: self.corrected(reading.mono),
+            wall: reading.wall,
+            proven: self.proven,
+        }
+    }
+
+    /// Whether the server has confirmed the clock since the device started.
+    pub const fn is_proven(&self) -> bool {
+        self.proven
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::parse(text).unwrap()
+    }
+
+    fn reading(wall: &str, mono: Duration, boot: &str) -> Reading {
+        Reading {
+            wall: at(wall),
+            mono,
+            boot: boot.to_owned(),
+        }
+    }
+
+    fn clock(wall: &str) -> Clock {
+        Clock::start(
+            &reading(wall, Duration::ZERO, "a"),
+            None,
+            Timestamp::default(),
+        )
+    }
+
+    #[test]
+    fn a_contact_proves_the_time_and_the_monotonic_clock_carries_it_on() {
+        let mut clock = clock("2020-01-01");
+        assert!(!clock.now(Duration::ZERO).proven);
+        assert!(clock.correct(at("2026-11-23"), Duration::ZERO, Duration::ZERO, false));
+        let later = clock.now(DAY);
+        assert!(later.proven);
+        assert!(later.time.distance(at("2026-11-24")) <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_date_that_contradicts_the_servers_own_judgement_is_ignored() {
+        let mut clock = clock("2026-11-23");
+        assert!(!clock.correct(at("2026-11-22"), Duration::ZERO, Duration::ZERO, true));
+        assert!(!clock.is_proven());
+        assert_eq!(clock.corrected(Duration::ZERO), at("2026-11-23"));
+    }
+
+    #[test]
+    fn within_a_boot_a_changed_wall_clock_changes_nothing() {
+        let mut first = clock("2026-11-23");
+        first.correct(at("2026-11-23"), Duration::ZERO, Duration::ZERO, true);
+        let saved = first.save(&reading("2026-11-23", Duration::ZERO, "a"));
+        let restarted = reading("2010-01-01", DAY, "a");
+        let mut clock = Clock::start(&restarted, Some(&saved), Timestamp::default());
+        assert!(clock.now(DAY).proven);
+        assert_eq!(clock.now(DAY).time, at("2026-11-24"));
+    }
+
+    #[test]
+    fn a_clock_set_back_over_a_reboot_does_not_go_behind_the_newest_row() {
+        let newest = at("2026-12-01");
+        let set_back = reading("2026-11-01", Duration::ZERO, "b");
+        let mut clock = Clock::start(&set_back, None, newest);
+        assert_eq!(clock.now(Duration::ZERO).time, newest);
+        assert_eq!(clock.corrected(Duration::ZERO), at("2026-11-01"));
+    }
+
+    #[test]
+    fn a_contact_takes_back_an_unproven_leap_into_the_future() {
+        let mut clock = clock("2036-01-01");
+        assert_eq!(clock.now(Duration::ZERO).time, at("2036-01-01"));
+        clock.correct(at("2026-11-23"), Duration::ZERO, Duration::ZERO, false);
+        assert!(clock.now(Duration::ZERO).time < at("2026-11-24"));
+    }
+
+    #[test]
+    fn over_a_reboot_the_last_correction_still_counts() {
+        let mut first = clock("2020-01-01");
+        first.correct(at("2026-01-01"), Duration::ZERO, Duration::ZERO, false);
+        let saved = first.save(&reading("2020-01-01", Duration::ZERO, "a"));
+        let rebooted = reading("2020-01-02", Duration::ZERO, "b");
+        let mut clock = Clock::start(&rebooted, Some(&saved), Timestamp::default());
+        assert!(
+            clock.now(Duration::ZERO).time.distance(at("2026-01-02")) <= Duration::from_secs(1)
+        );
+        assert!(!clock.is_proven());
+    }
+}

@@ -1,0 +1,73 @@
+//! The facts that can enter the core.
+
+use tally_shared::units::Units;
+
+use super::{
+    book::{BatchNo, LicenseNo, Seq},
+    link::NetworkMode,
+    outcome::{LookUpOutcome, SendOutcome},
+};
+
+/// A fact.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The time that [`Core::next_wakeup`](super::Core::next_wakeup) named has come.
+    Tick,
+    /// Somebody wants to sync now: pauses are forgotten.
+    Nudge,
+    /// Somebody switched the network for a drill.
+    SetNetwork(NetworkMode),
+    /// What became of a batch that was sent.
+    Answered {
+        /// Which batch.
+        batch: BatchNo,
+        /// What came back.
+        outcome: SendOutcome,
+        /// What the answer said of the `Idempotency-Key`.
+        key: KeyEcho,
+    },
+    /// What became of reading a licence.
+    LookedUp {
+        /// Which licence.
+        license: LicenseNo,
+        /// The device it was read for.
+        hardware_id: String,
+        /// What came back.
+        outcome: LookUpOutcome,
+        /// What the answer said of the `Idempotency-Key`.
+        key: KeyEcho,
+    },
+    /// How much of a held batch fits.
+    PrefixFound {
+        /// Which batch.
+        batch: BatchNo,
+        /// The room that was asked about.
+        room: Option<i64>,
+        /// The longest prefix of its rows that fits; `None` where not even the first does.
+        prefix: Option<Prefix>,
+    },
+}
+
+/// What an answer said of the `Idempotency-Key` that was sent with the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyEcho {
+    /// There was no valid answer.
+    NoAnswer,
+    /// Nothing: the server keeps no keys.
+    Absent,
+    /// The key: the server keeps it.
+    Echoed,
+    /// The key, and that the answer is the stored one of an earlier request.
+    Replayed,
+}
+
+/// The first rows of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The last row that fits.
+    pub last: Seq,
+    /// How many rows that is.
+    pub rows: u64,
+    /// The sum of their units.
+    pub units: Units,
+}

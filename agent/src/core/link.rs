@@ -1,0 +1,208 @@
+//! Whether the server can be reached, and when to try again.
+//!
+//! The link is the state that all licences share: one server, one set of credentials. While it is
+//! down, a single operation at a time tries it; a success lets all others go. A licence's own trouble
+//! is not the link's, so that one cannot delay another.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tally_shared::wire::ErrorCode;
+
+use super::{Policy, Random, book::Pause};
+
+/// The longest pause between two tries of the server.
+const BACKOFF_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// How long syncing rests after the server refused the credentials; somebody has to mend them, and on
+/// demand it is tried at once.
+const STOPPED_PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// Whether the agent may use the network: for drills.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// It may.
+    #[default]
+    Online,
+    /// It acts as if there were no network.
+    Offline,
+}
+
+/// What is known of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Its last answer was complete and valid.
+    Up,
+    /// Something was sent and not answered validly.
+    Doubtful,
+    /// It could not be reached, or was not tried yet.
+    Down,
+}
+
+/// The state that all licences share.
+#[derive(Clone, Debug)]
+pub struct Link {
+    mode: NetworkMode,
+    reach: Reach,
+    pause: Pause,
+    /// Why the server refuses the credentials, if it does.
+    stopped: Option<ErrorCode>,
+    /// Whether the clock was corrected since the last valid answer.
+    date_corrected: bool,
+    /// When the server last gave a valid answer, on the monotonic clock.
+    reached_at: Option<Duration>,
+}
+
+/// At most this many operations are under way at once, so that a reconnecting agent with many
+/// licences stays far from the server's rate limits (200 requests in 10 s for an address).
+const BUSY_MAX: usize = 8;
+
+impl Link {
+    pub(super) const fn new() -> Self {
+        Self {
+            mode: NetworkMode::Online,
+            reach: Reach::Down,
+            pause: Pause {
+                until: Duration::ZERO,
+                failures: 0,
+            },
+            stopped: None,
+            date_corrected: false,
+            reached_at: None,
+        }
+    }
+
+    /// Whether the server could be reached at the last try and may be used.
+    pub fn is_up(&self) -> bool {
+        self.mode == NetworkMode::Online && self.reach == Reach::Up && self.stopped.is_none()
+    }
+
+    /// Whether the agent may use the network.
+    pub const fn mode(&self) -> NetworkMode {
+        self.mode
+    }
+
+    /// Why the server refuses the credentials, if it does.
+    pub const fn stopped(&self) -> Option<ErrorCode> {
+        self.stopped
+    }
+
+    /// When the server last gave a valid answer, on the monotonic clock.
+    pub const fn reached_at(&self) -> Option<Duration> {
+        self.reached_at
+    }
+
+    /// Until when nothing is tried, on the monotonic clock.
+    pub const fn paused_until(&self) -> Duration {
+        self.pause.until
+    }
+
+    /// Whether one more operation may start beside those under way.
+    pub(super) fn may_start(&self, now: Duration, busy: usize) -> bool {
+        self.next_start(busy).is_some_and(|from| now >= from)
+    }
+
+    /// From when one more operation may start, on the monotonic clock; `None` while it takes an event.
+    pub(super) fn next_start(&self, busy: usize) -> Option<Duration> {
+        let busy_max = if self.is_trying() { 1 } else { BUSY_MAX };
+        (self.mode == NetworkMode::Online && busy < busy_max).then_some(self.pause.until)
+    }
+
+    /// Whether the next operation is a try of a server that could not be used before.
+    pub(super) fn is_trying(&self) -> bool {
+        self.reach == Reach::Down || self.stopped.is_some()
+    }
+
+    /// The server gave a valid answer and accepts the credentials.
+    pub(super) const fn reached(&mut self, now: Duration) {
+        self.reach = Reach::Up;
+        self.stopped = None;
+        self.date_corrected = false;
+        self.pause = Pause {
+            until: Duration::ZERO,
+            failures: 0,
+        };
+        self.reached_at = Some(now);
+    }
+
+    /// Something was sent and not answered validly.
+    pub(super) const fn doubted(&mut self) {
+        if matches!(self.reach, Reach::Up) {
+            self.reach = Reach::Doubtful;
+        }
+    }
+
+    /// The server could not be reached.
+    pub(super) fn unreached(&mut self, now: Duration, policy: &Policy, random: &mut Random) {
+        self.reach = Reach::Down;
+        self.pause
+            .grow(now, policy.sync_interval, BACKOFF_MAX, random);
+    }
+
+    /// The server wants to be left alone for a while.
+    pub(super) fn throttled(
+        &mut self,
+        now: Duration,
+        wait: Option<Duration>,
+        policy: &Policy,
+        random: &mut Random,
+    ) {
+        self.pause
+            .grow(now, policy.sync_interval, BACKOFF_MAX, random);
+        if let Some(wait) = wait {
+            self.pause.until = self
+                .pause
+                .until
+                .max(now.saturating_add(wait.min(BACKOFF_MAX)));
+        }
+    }
+
+    /// The server refuses the credentials or the date. A date is corrected once and tried again at
+    /// once; anything else rests until somebody mends it.
+    pub(super) fn refused(&mut self, now: Duration, code: ErrorCode) {
+        self.reached_at = Some(now);
+        if code == ErrorCode::DateHeaderDiff && !self.date_corrected {
+            self.date_corrected = true;
+            return;
+        }
+        self.stopped = Some(code);
+        self.date_corrected = false;
+        self.pause.until = now.saturating_add(STOPPED_PAUSE);
+    }
+
+    /// Forgets all pauses, on demand.
+    pub(super) const fn nudge(&mut self) {
+        self.pause = Pause {
+            until: Duration::ZERO,
+            failures: 0,
+        };
+    }
+
+    pub(super) const fn set_mode(&mut self, mode: NetworkMode) {
+        self.mode = mode;
+        // What the server was before a drill says nothing about it afterwards.
+        self.reach = Reach::Down;
+        self.nudge();
+    }
+}
+
+impl Pause {
+    /// Lengthens the pause after a failure: full jitter over a bound that doubles from `base`.
+    pub(super) fn grow(
+        &mut self,
+        now: Duration,
+        base: Duration,
+        max: Duration,
+        random: &mut Random,
+    ) {
+        let bound = base
+            .saturating_mul(2_u32.saturating_pow(self.failures.min(16)))
+            .min(max);
+        self.failures = self.failures.saturating_add(1);
+        let bound_ms = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX).max(1);
+        // At least a tenth of the base, so that bad luck cannot make a busy loop.
+        let least = base / 10;
+        self.until = now.saturating_add(least + Duration::from_millis(random() % bound_ms));
+    }
+}

@@ -1,0 +1,178 @@
+//! The agent's decisions, without I/O, clock or randomness of their own.
+//!
+//! # The model
+//!
+//! * A [`License`](book::License) is known with the devices that were added for it. It has one
+//!   [`Account`](book::Account) for its own units and one for each consumption feature.
+//! * Each granted consumption is one immutable [`Row`](book::Row) in a [`Lane`](book::Lane): the rows
+//!   of one account that may share a request (one device, period, event kind and overage setting).
+//! * A [`Batch`](book::Batch) is a range of a lane's rows. It is *open* while rows are added to it;
+//!   sealing gives it an id, after which it never changes, and sends it as one request.
+//!
+//! # The life of a batch
+//!
+//! ```text
+//! open ──> sent ──> settled                     the server counted it
+//!   ▲       ├────> sealed ──> sent              the server certainly did not count it; try again
+//!   rows    ├────> unknown ──> sent             no answer; the server keeps keys: the same bytes again
+//!           │        ├───────> settled          the total moved by exactly its units
+//!           │        ├───────> sealed           the total did not move
+//!           │        └───────> held             the total cannot tell
+//!           └────> held ──> superseded          refused; its rows go on in new batches when they can
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Conservation: for each account, recorded = settled + pending + in flight + unknown + held.
+//! 2. At most one batch of an account is sent or unknown at any time.
+//! 3. A batch is committed as *sent* before its request leaves: [`Command`](command::Command)s are
+//!    released by the writer only after the commit of the changes that gave them.
+//! 4. What is unknown is never treated as applied or refused without evidence.
+//!
+//! [`Core`] takes requests and [`Event`](event::Event)s, changes the [`Book`](book::Book), and gives
+//! commands. The ledger's writer persists the book's changes; the sync driver carries the commands out.
+
+pub mod book;
+pub mod chain;
+pub mod clock;
+pub mod command;
+pub mod event;
+pub mod link;
+mod machine;
+pub mod outcome;
+mod reconcile;
+mod record;
+pub mod report;
+
+use std::time::Duration;
+
+use tally_shared::wire::AddConsumption;
+
+pub use self::record::{Recorded, Rejected, Standings};
+use self::{
+    book::{AppNo, Book, LicenseNo},
+    clock::Moment,
+    command::Command,
+    event::Event,
+    link::Link,
+    outcome::LicenseFound,
+};
+
+/// What to do with a batch whose outcome cannot be found out.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum UndecidablePolicy {
+    /// Hold it until a person decides.
+    #[default]
+    Hold,
+    /// Send it again: it may be counted twice.
+    Resend,
+    /// Take it as counted: it may be lost.
+    AssumeApplied,
+}
+
+/// The settings that decisions depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// How long rows may wait for company before they are sent.
+    pub sync_interval: Duration,
+    /// How long a request whose outcome is unknown could still arrive.
+    pub settle_wait: Duration,
+    /// How often a licence is read while nothing else happens.
+    pub refresh_interval: Duration,
+    /// What to do when the total cannot tell.
+    pub undecidable: UndecidablePolicy,
+}
+
+/// A source of random bits, passed in so that a simulation can repeat itself.
+pub type Random = Box<dyn FnMut() -> u64 + Send>;
+
+/// The agent's decisions: what is granted, and what is sent when.
+pub struct Core {
+    book: Book,
+    link: Link,
+    policy: Policy,
+    random: Random,
+}
+
+impl Core {
+    /// Takes up the work where the ledger left it. What was sent and not answered is unknown.
+    pub fn new(book: Book, policy: Policy, random: Random, now: Moment) -> Self {
+        let mut core = Self {
+            book,
+            link: Link::new(),
+            policy,
+            random,
+        };
+        core.resume(now);
+        core
+    }
+
+    /// Decides one consumption and records it.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`]; then nothing is recorded.
+    pub fn record(
+        &mut self,
+        now: Moment,
+        app: AppNo,
+        request: &AddConsumption,
+    ) -> Result<Recorded, Rejected> {
+        let offline = !self.link.is_up();
+        record::record(&mut self.book, now, app, request, offline)
+    }
+
+    /// Takes a fact and gives the orders that follow from it. They may be carried out only after the
+    /// book's changes are committed.
+    pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Command> {
+        self.apply(now, event);
+        self.advance(now)
+    }
+
+    /// Makes a licence known, or brings what is known of it up to date. For answers that were asked
+    /// for outside of [`Command::LookUp`], such as when a licence is added.
+    pub fn learn(&mut self, now: Moment, found: &LicenseFound) -> LicenseNo {
+        self.link.reached(now.mono);
+        self.learn_license(now, found)
+    }
+
+    /// When the next [`Event::Tick`] is due, on the monotonic clock; `None` while there is nothing to
+    /// wait for.
+    pub fn next_wakeup(&self, now: Moment) -> Option<Duration> {
+        self.wakeup(now)
+    }
+
+    /// Puts everything back as it was at the last commit, and takes back the commands since.
+    pub fn roll_back(&mut self, commands: &[Command]) {
+        self.book.roll_back();
+        for command in commands {
+            self.withdraw(command);
+        }
+    }
+
+    /// What the agent holds.
+    pub const fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// What the agent holds, for committing or rolling back its changes.
+    pub const fn book_mut(&mut self) -> &mut Book {
+        &mut self.book
+    }
+
+    /// Whether the server can be reached.
+    pub const fn link(&self) -> &Link {
+        &self.link
+    }
+}

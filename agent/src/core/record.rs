@@ -1,0 +1,271 @@
+//! Deciding one consumption, and writing it into the book.
+
+use tally_shared::{
+    limits::{Limits, OverageSetting, Refusal, Standing, decide},
+    units::{Total, Units},
+    wire::{
+        AddConsumption, ApiError, ConsumptionEvent, Counter, ErrorCode, FeatureCounter,
+        check_license::LICENSE_TYPE_CONSUMPTION,
+    },
+};
+
+use super::{
+    book::{
+        Account, AccountNo, AppNo, Batch, BatchNo, BatchState, Book, LaneKey, License, Row, Seq,
+    },
+    chain,
+    clock::Moment,
+};
+
+/// A granted consumption.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Its row; `None` where there was nothing to record, because it added and set nothing.
+    pub seq: Option<Seq>,
+    /// The answer for the application.
+    pub answer: Standings,
+}
+
+/// How a licence or a feature stands, with everything pending counted.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Standings {
+    /// The answer of `add_consumption`.
+    License(Counter),
+    /// The answer of `add_feature_consumption`.
+    Feature(FeatureCounter),
+}
+
+/// Why nothing was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// Refused, as the server would.
+    Refused(ApiError),
+    /// The licence, the device or the feature is not known here; the server may know it.
+    Unknown,
+}
+
+pub(super) fn record(
+    book: &mut Book,
+    now: Moment,
+    app: AppNo,
+    request: &AddConsumption,
+    offline: bool,
+) -> Result<Recorded, Rejected> {
+    let license = book.find(&request.subject).ok_or(Rejected::Unknown)?;
+    check_license(license, request, now).map_err(Rejected::Refused)?;
+    match license.devices.get(&request.subject.hardware_id) {
+        None => return Err(Rejected::Unknown),
+        Some(Some(code)) => return Err(Rejected::Refused(device_refusal(*code, request))),
+        Some(None) => {}
+    }
+    let account = book.account_of(license.no, request.feature.as_deref());
+    let account = account.ok_or(Rejected::Unknown)?;
+
+    let standing = effective(book, account);
+    let refused = |refusal: Refusal| {
+        let code = ErrorCode::from_refusal(refusal, request.feature.is_some());
+        Rejected::Refused(ApiError::new(code, refusal.to_string()))
+    };
+    let pending = book
+        .pending(account, now.time)
+        .ok_or_else(|| refused(Refusal::Overflow))?;
+    let grant = decide(&standing, pending, &request.request(), now.time).map_err(refused)?;
+    let recorded = account.recorded.checked_add(request.units);
+    let recorded = recorded.ok_or_else(|| refused(Refusal::Overflow))?;
+
+    let after = Standing {
+        limits: grant.limits,
+        ..standing
+    };
+    let answer = answer(license, account, &after, grant.total).ok_or(Rejected::Unknown)?;
+    // A setting that is in force already need not be sent: it would split requests for nothing.
+    let setting = if grant.limits == standing.limits {
+        OverageSetting::default()
+    } else {
+        request.setting
+    };
+    if request.units == Units::ZERO && setting.is_empty() {
+        return Ok(Recorded { seq: None, answer });
+    }
+    let key = LaneKey {
+        account: account.no,
+        hardware_id: request.subject.hardware_id.clone(),
+        event: event_of(request, offline),
+        period: standing.period_start(now.time),
+        setting,
+    };
+    let seq = enter(book, now, app, key, request.units, grant.total);
+    if let Some(account) = book.account_mut(seq.account) {
+        account.recorded = recorded;
+        account.rows += 1;
+    }
+    Ok(Recorded {
+        seq: Some(seq.seq),
+        answer,
+    })
+}
+
+/// How an account stands with the overage settings that were granted and not settled yet.
+pub(super) fn effective(book: &Book, account: &Account) -> Standing {
+    let settings = book.batches_of(account.no).into_iter().filter_map(|batch| {
+        book.lane(batch.lane)
+            .map(|lane| lane.key.setting)
+            .filter(|setting| !setting.is_empty())
+    });
+    let limits = settings.fold(account.standing.limits, Limits::with);
+    Standing {
+        limits,
+        ..account.standing
+    }
+}
+
+/// The answer for a licence or a feature that stands so.
+pub(super) fn answer(
+    license: &License,
+    account: &Account,
+    standing: &Standing,
+    total: Total,
+) -> Option<Standings> {
+    let Some(code) = &account.feature else {
+        return Some(Standings::License(Counter::new(
+            license.body.counter.id,
+            standing,
+            total,
+        )));
+    };
+    let feature = license
+        .body
+        .product_features
+        .iter()
+        .find(|feature| &feature.code == code)?;
+    Some(Standings::Feature(feature.with(standing, total)))
+}
+
+/// The server's checks that come before the limit, in its order, by what it last said.
+fn check_license(license: &License, request: &AddConsumption, now: Moment) -> Result<(), ApiError> {
+    let refuse = |code: ErrorCode, why: &str| Err(ApiError::new(code, why));
+    if let Some(code) = license.blocked {
+        return refuse(code, "the licence server refuses this licence");
+    }
+    let body = &license.body;
+    if !body.license_enabled {
+        return refuse(
+            ErrorCode::LicenseNotEnabled,
+            "the vendor disabled this licence",
+        );
+    }
+    if !body.license_active {
+        return refuse(ErrorCode::LicenseNotActive, "this licence is not active");
+    }
+    if body.is_over(now.time) {
+        return refuse(
+            ErrorCode::LicenseExpired,
+            "the validity period of this licence is over",
+        );
+    }
+    if request.feature.is_none() && body.license_type != LICENSE_TYPE_CONSUMPTION {
+        return refuse(
+            ErrorCode::LicenseNotConsumption,
+            "this licence is not of type consumption",
+        );
+    }
+    Ok(())
+}
+
+fn device_refusal(code: ErrorCode, request: &AddConsumption) -> ApiError {
+    let device = &request.subject.hardware_id;
+    ApiError::new(
+        code,
+        format!("the licence server refuses the device {device:?}"),
+    )
+}
+
+/// An application that is itself an agent says which of its units were consumed offline.
+const fn event_of(request: &AddConsumption, offline: bool) -> ConsumptionEvent {
+    if offline {
+        ConsumptionEvent::OfflineSync
+    } else {
+        request.event
+    }
+}
+
+struct Entered {
+    seq: Seq,
+    account: AccountNo,
+}
+
+/// Appends the row and counts it in its lane's open batch.
+fn enter(
+    book: &mut Book,
+    now: Moment,
+    app: AppNo,
+    key: LaneKey,
+    units: Units,
+    total: Total,
+) -> Entered {
+    let account = key.account;
+    if !key.setting.is_empty() {
+        // What was granted before a setting changed must reach the server before it.
+        close_open_batches(book, account);
+    }
+    let lane = book.lane_of(key);
+    let digest = book
+        .lane(lane)
+        .map_or(chain::Hash::ORIGIN, |lane| lane.digest);
+    let seq = book.add_row(|seq, previous| {
+        let link = chain::Link {
+            seq,
+            lane: &digest,
+            app,
+            units,
+            total,
+            at: now.time,
+            time_proven: now.proven,
+        };
+        let hash = chain::next(previous, &link);
+        Row {
+            seq,
+            lane,
+            app,
+            units,
+            total,
+            at: now.time,
+            time_proven: now.proven,
+            hash,
+        }
+    });
+    let open = book.batches_of(account).into_iter().find(|batch| {
+        batch.lane == lane && batch.accepts_rows() && batch.units.checked_add(units).is_some()
+    });
+    let no = open
+        .map(|batch| batch.no)
+        .unwrap_or_else(|| book.add_batch(|no| Batch::open(no, lane, account, seq, now.mono)));
+    if let Some(batch) = book.batch_mut(no) {
+        batch.last = seq;
+        batch.rows += 1;
+        // Fits: an open batch was chosen by that, and a fresh one holds nothing.
+        batch.units = batch.units.checked_add(units).unwrap_or(units);
+    }
+    Entered { seq, account }
+}
+
+fn close_open_batches(book: &mut Book, account: AccountNo) {
+    let open: Vec<BatchNo> = book
+        .batches_of(account)
+        .into_iter()
+        .filter(|batch| batch.accepts_rows())
+        .map(|batch| batch.no)
+        .collect();
+    for no in open {
+        if let Some(batch) = book.batch_mut(no) {
+            batch.closed = true;
+        }
+    }
+}
+
+impl Batch {
+    fn accepts_rows(&self) -> bool {
+        self.state == BatchState::Open && !self.closed
+    }
+}

@@ -1,0 +1,304 @@
+//! What the agent tells about itself: the state behind `tally status` and `/v1/status`.
+//!
+//! These shapes are a contract with scripts: fields are added, never changed.
+
+use serde::Serialize;
+use tally_shared::{
+    period::Period,
+    time::Timestamp,
+    units::{Total, Units},
+};
+
+use super::{
+    Core,
+    book::{Account, Batch, BatchState, Hold, License},
+    clock::Moment,
+    link::{Link, NetworkMode},
+    record::{Standings, answer, effective},
+};
+
+/// Everything at a glance.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The agent's version.
+    pub version: &'static str,
+    /// Whether the server can be reached.
+    pub connection: Connection,
+    /// The corrected time.
+    pub time: Timestamp,
+    /// Whether the server has confirmed it since the device started.
+    pub time_proven: bool,
+    /// Whether the server keeps idempotency keys.
+    pub server_keeps_idempotency_keys: bool,
+    /// Whether nothing is left to send but what is held.
+    pub synced: bool,
+    /// Whether something is being asked of the server.
+    pub busy: bool,
+    /// Each licence and feature.
+    pub licenses: Vec<LicenseStatus>,
+}
+
+/// Whether the server can be reached.
+#[derive(Clone, Debug, Serialize)]
+pub struct Connection {
+    /// `online`, `offline` (switched off for a drill), `unreachable`, or `refused` (the credentials).
+    pub state: &'static str,
+    /// The switch for drills.
+    pub network: NetworkMode,
+    /// Why the server refuses the credentials, if it does.
+    pub refused: Option<&'static str>,
+    /// Milliseconds since the server's last valid answer.
+    pub last_answer_ms: Option<u64>,
+}
+
+/// A licence, or a feature of one.
+#[derive(Clone, Debug, Serialize)]
+pub struct LicenseStatus {
+    /// The server's id of the licence.
+    pub id: i64,
+    /// The product.
+    pub product: String,
+    /// `license_key` or `username`.
+    pub holder: &'static str,
+    /// The key or the user.
+    pub holder_value: String,
+    /// The feature, if this is one.
+    pub feature: Option<String>,
+    /// The devices that it is known with.
+    pub devices: Vec<String>,
+    /// Why it is refused, if it is.
+    pub refused: Option<&'static str>,
+    /// The highest total that is allowed, overage included; `None` without bound.
+    pub cap: Option<i64>,
+    /// The limit without overage.
+    pub max_consumptions: i64,
+    /// The server's total, as last heard of.
+    pub server_total: Total,
+    /// The total that requests are judged by: the server's and everything of this period that it has
+    /// not counted.
+    pub total: Total,
+    /// How often it returns to zero.
+    pub period: Option<Period>,
+    /// When it does next.
+    pub resets_at: Option<Timestamp>,
+    /// When the server was last heard of it.
+    pub refreshed_at: Timestamp,
+    /// Where all units are that were ever recorded.
+    pub conservation: Conservation,
+    /// What waits, and why.
+    pub held: Vec<HeldBatch>,
+}
+
+/// recorded = settled + pending + in flight + unknown + held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Conservation {
+    /// Granted to applications, ever.
+    pub recorded: i64,
+    /// Counted by the server.
+    pub settled: i64,
+    /// Not sent yet.
+    pub pending: i64,
+    /// Sent, and not answered yet.
+    pub in_flight: i64,
+    /// Sent, and the answer was lost.
+    pub unknown: i64,
+    /// Waiting for something to change.
+    pub held: i64,
+}
+
+/// A batch that waits.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeldBatch {
+    /// Its number.
+    pub batch: i64,
+    /// Its units.
+    pub units: Units,
+    /// Why: `limit`, `undecidable`, or the server's code.
+    pub reason: &'static str,
+    /// What moves it on.
+    pub next_step: &'static str,
+}
+
+/// A licence as `check_license` tells it, with everything pending counted.
+#[derive(Clone, Debug)]
+pub struct LicenseView {
+    /// The licence.
+    pub license: License,
+    /// The licence's own counter, then its features'.
+    pub standings: Vec<Standings>,
+}
+
+impl Conservation {
+    /// Whether the sum is right.
+    pub fn holds(&self) -> bool {
+        let parts = [
+            self.settled,
+            self.pending,
+            self.in_flight,
+            self.unknown,
+            self.held,
+        ];
+        let sum: i128 = parts.into_iter().map(i128::from).sum();
+        sum == i128::from(self.recorded)
+    }
+
+    /// Units that the server has not certainly counted.
+    pub const fn is_settled(&self) -> bool {
+        self.pending == 0 && self.in_flight == 0 && self.unknown == 0
+    }
+}
+
+impl Core {
+    /// Everything at a glance.
+    pub fn status(&self, now: Moment) -> Status {
+        let licenses: Vec<LicenseStatus> = self
+            .book
+            .licenses()
+            .flat_map(|license| {
+                let accounts = self.book.accounts_of(license.no);
+                accounts.map(move |account| self.license_status(now, license, account))
+            })
+            .collect();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            connection: connection(&self.link, now),
+            time: now.time,
+            time_proven: now.proven,
+            server_keeps_idempotency_keys: self.book.idempotent(),
+            synced: !self.owes(),
+            busy: self.busy() > 0,
+            licenses,
+        }
+    }
+
+    /// Whether anything is left to send but what is held.
+    fn owes(&self) -> bool {
+        self.book
+            .licenses()
+            .flat_map(|license| self.book.accounts_of(license.no))
+            .any(|account| {
+                let batches = self.book.batches_of(account.no);
+                batches
+                    .iter()
+                    .any(|batch| !matches!(batch.state, BatchState::Held(_)))
+            })
+    }
+
+    /// Whether something is under way, or due at once.
+    pub fn is_working(&self, now: Moment) -> bool {
+        self.busy() > 0 || self.wakeup(now).is_some_and(|at| at <= now.mono)
+    }
+
+    /// A licence as `check_license` tells it.
+    pub fn view(&self, now: Moment, license: &License) -> LicenseView {
+        let standings = self
+            .book
+            .accounts_of(license.no)
+            .filter_map(|account| {
+                let standing = effective(&self.book, account);
+                answer(license, account, &standing, self.judged_total(now, account))
+            })
+            .collect();
+        LicenseView {
+            license: license.clone(),
+            standings,
+        }
+    }
+
+    fn judged_total(&self, now: Moment, account: &Account) -> Total {
+        let total = account.standing.total_at(now.time);
+        let pending = self.book.pending(account, now.time);
+        pending
+            .and_then(|pending| total.checked_add(pending))
+            .unwrap_or(total)
+    }
+
+    fn license_status(&self, now: Moment, license: &License, account: &Account) -> LicenseStatus {
+        let standing = effective(&self.book, account);
+        let batches = self.book.batches_of(account.no);
+        LicenseStatus {
+            id: license.id,
+            product: license.product.clone(),
+            holder: license.holder.field(),
+            holder_value: license.holder.value().to_owned(),
+            feature: account.feature.clone(),
+            devices: license.devices.keys().cloned().collect(),
+            refused: license
+                .blocked
+                .or_else(|| license.devices.values().flatten().next().copied())
+                .map(tally_shared::wire::ErrorCode::as_str),
+            cap: standing.limits.cap(),
+            max_consumptions: standing.limits.max_consumptions,
+            server_total: account.standing.total,
+            total: self.judged_total(now, account),
+            period: standing.reset,
+            resets_at: standing.reset.map(|period| period.next(now.time)),
+            refreshed_at: license.refreshed_at,
+            conservation: conservation(account, &batches),
+            held: batches.iter().filter_map(|batch| held(batch)).collect(),
+        }
+    }
+}
+
+fn connection(link: &Link, now: Moment) -> Connection {
+    let state = match (link.mode(), link.stopped(), link.is_up()) {
+        (NetworkMode::Offline, _, _) => "offline",
+        (NetworkMode::Online, Some(_), _) => "refused",
+        (NetworkMode::Online, None, true) => "online",
+        (NetworkMode::Online, None, false) => "unreachable",
+    };
+    let since = link.reached_at().map(|at| now.mono.saturating_sub(at));
+    Connection {
+        state,
+        network: link.mode(),
+        refused: link.stopped().map(tally_shared::wire::ErrorCode::as_str),
+        last_answer_ms: since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+    }
+}
+
+/// Where an account's units are. A sum that does not fit is shown at its bound, and does not hold.
+fn conservation(account: &Account, batches: &[&Batch]) -> Conservation {
+    let mut sums = Conservation {
+        recorded: account.recorded.get(),
+        settled: account.settled.get(),
+        ..Conservation::default()
+    };
+    for batch in batches {
+        let part = match batch.state {
+            BatchState::Open | BatchState::Sealed => &mut sums.pending,
+            BatchState::Sent => &mut sums.in_flight,
+            BatchState::Unknown { .. } => &mut sums.unknown,
+            BatchState::Held(_) => &mut sums.held,
+            BatchState::Settled | BatchState::Superseded => continue,
+        };
+        *part = part.saturating_add(batch.units.get());
+    }
+    sums
+}
+
+fn held(batch: &Batch) -> Option<HeldBatch> {
+    let BatchState::Held(hold) = batch.state else {
+        return None;
+    };
+    let (reason, next_step) = match hold {
+        Hold::Limit { .. } => ("limit", "sent when the limit rises or the period turns"),
+        Hold::Refused(code) => (
+            code.as_str(),
+            "sent when the server accepts the licence again",
+        ),
+        Hold::Defect(code) => (
+            code.as_str(),
+            "none: the server refuses the request as wrong",
+        ),
+        Hold::Undecidable => (
+            "undecidable",
+            "none: a person must decide whether it was counted",
+        ),
+    };
+    Some(HeldBatch {
+        batch: batch.no.0,
+        units: batch.units,
+        reason,
+        next_step,
+    })
+}

@@ -1,0 +1,129 @@
+//! Answers in the contract's form: compact JSON, a signature on what succeeded, and the agent's date.
+
+use axum::{
+    body::Body,
+    extract::rejection::BytesRejection,
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER},
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tally_shared::{
+    signature::Signer,
+    wire::{ApiError, BODY_BYTES_MAX, ErrorCode, IDEMPOTENCY_REPLAYED, LICENSE_SIGNATURE},
+};
+
+use crate::ledger::{
+    LedgerError,
+    writer::{Answer, RecordError, refused},
+};
+
+/// An error of the contract, as an answer.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) ApiError);
+
+pub(super) type Result<T> = std::result::Result<T, Refused>;
+
+impl Refused {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self(ApiError::new(code, message))
+    }
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<RecordError> for Refused {
+    fn from(error: RecordError) -> Self {
+        let code = match &error {
+            RecordError::Unknown => ErrorCode::LimitsUnknown,
+            RecordError::KeyReused => ErrorCode::IdempotencyKeyReused,
+            RecordError::Storage(_) => ErrorCode::StorageUnavailable,
+            RecordError::Unavailable(_) => ErrorCode::Unavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<LedgerError> for Refused {
+    fn from(error: LedgerError) -> Self {
+        tracing::error!(?error, "cannot read the ledger");
+        Self::new(ErrorCode::InternalError, error.to_string())
+    }
+}
+
+impl From<BytesRejection> for Refused {
+    fn from(rejection: BytesRejection) -> Self {
+        let message = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            format!("the body is longer than {BODY_BYTES_MAX} bytes")
+        } else {
+            "the body could not be read to its end".to_owned()
+        };
+        Self::new(ErrorCode::ValidationError, message)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = json(&refused(&self.0));
+        if self.0.code == ErrorCode::Unavailable {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// An answer of the License API; what succeeded is signed, over the exact bytes of the body.
+pub(super) fn signed(answer: &Answer, signer: &Signer) -> Result<Response> {
+    let mut response = json(answer);
+    if answer.status == 200 {
+        let signature = signer
+            .sign(answer.body.as_bytes())
+            .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))?;
+        // Base64 is always a valid header value.
+        if let Ok(value) = HeaderValue::from_str(&signature) {
+            response.headers_mut().insert(LICENSE_SIGNATURE, value);
+        }
+    }
+    if answer.replayed {
+        response
+            .headers_mut()
+            .insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// An answer of the control API.
+pub(super) fn plain(value: &impl Serialize) -> Result<Response> {
+    let body = serde_json::to_string(value)
+        .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))?;
+    Ok(json(&Answer {
+        status: 200,
+        body,
+        replayed: false,
+    }))
+}
+
+pub(super) async fn not_found() -> Refused {
+    Refused::new(ErrorCode::NotFound, "no such path")
+}
+
+pub(super) async fn method_not_allowed() -> Refused {
+    Refused::new(ErrorCode::MethodNotAllowed, "this path has other methods")
+}
+
+fn json(answer: &Answer) -> Response {
+    let mut response = Response::new(Body::from(answer.body.clone()));
+    *response.status_mut() =
+        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}

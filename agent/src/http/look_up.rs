@@ -1,0 +1,55 @@
+//! A licence, a device or a feature that the agent does not know: the server is asked, if it can be.
+
+use std::time::Duration;
+
+use tally_shared::wire::{ErrorCode, Subject};
+
+use super::{
+    Api,
+    answer::{Refused, Result},
+};
+use crate::core::{link::NetworkMode, outcome::LookUpOutcome};
+
+/// How long an application waits for it at most; what the agent knows it answers at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks the server for a licence and makes it known.
+///
+/// # Errors
+///
+/// The server's own refusal, or `limits_unknown` where it cannot be asked.
+pub(super) async fn look_up(api: &Api, subject: &Subject) -> Result<()> {
+    let unknown = |why: String| {
+        let message = format!(
+            "this agent does not know this licence on this device yet, and cannot ask: {why}; \
+             nothing was recorded"
+        );
+        Refused::new(ErrorCode::LimitsUnknown, message)
+    };
+    let _one_at_a_time = api.look_up.lock().await;
+    let mode = api.ledger.ask(|core, _| core.link().mode()).await?;
+    if mode == NetworkMode::Offline {
+        return Err(unknown("the network is switched off".to_owned()));
+    }
+    let asked = tokio::time::timeout(PATIENCE, api.client.look_up(subject));
+    let Ok((outcome, _)) = asked.await else {
+        return Err(unknown(
+            "the licence server did not answer in time".to_owned(),
+        ));
+    };
+    match outcome {
+        LookUpOutcome::Found(found) => {
+            api.ledger.learn(*found).await?;
+            Ok(())
+        }
+        LookUpOutcome::Refused(code, message) => Err(Refused::new(code, message)),
+        LookUpOutcome::RefusedCredentials(code) => Err(unknown(format!(
+            "the licence server refuses this agent's credentials ({})",
+            code.as_str()
+        ))),
+        LookUpOutcome::Unreached(why) | LookUpOutcome::Invalid(why) => Err(unknown(why)),
+        LookUpOutcome::Throttled(_) => {
+            Err(unknown("the licence server has no time for it".to_owned()))
+        }
+    }
+}

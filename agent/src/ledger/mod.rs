@@ -1,0 +1,71 @@
+//! The ledger: one SQLite file that is the truth of what was granted and what is owed.
+//!
+//! [`schema`] opens and migrates it, [`store`] writes a book's changes and reads a book back,
+//! [`writer`] is the only thread that writes, and [`reader`] answers questions on its own connection.
+
+pub mod reader;
+pub mod schema;
+pub mod store;
+pub mod writer;
+
+use std::path::PathBuf;
+
+/// The ledger's file in the data directory.
+pub const FILE_NAME: &str = "ledger.db";
+
+/// Why the ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The file cannot be opened.
+    #[error("cannot open the ledger {path}; check that the folder exists and is writable")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The file was written by a newer version.
+    #[error(
+        "the ledger {path} has version {found} and this tally knows up to {known}; \
+         install the newer tally again"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest version that is known here.
+        known: i64,
+    },
+    /// SQLite refused a setting that the promises depend on.
+    #[error("SQLite did not accept the setting {name}: it is {found}")]
+    Setting {
+        /// The pragma.
+        name: &'static str,
+        /// Its value.
+        found: String,
+    },
+    /// A stored value cannot be understood.
+    #[error("the ledger holds {what} that cannot be understood: {value}")]
+    Malformed {
+        /// What it should have been.
+        what: &'static str,
+        /// What it is.
+        value: String,
+    },
+    /// A statement failed.
+    #[error("the ledger failed while {doing}")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: rusqlite::Error,
+    },
+}
+
+impl LedgerError {
+    /// For `map_err`: names what was being done.
+    pub(crate) const fn while_doing(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
+        move |source| Self::Sqlite { doing, source }
+    }
+}

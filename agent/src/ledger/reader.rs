@@ -1,0 +1,190 @@
+//! Questions about the ledger, answered on a connection of their own: they never wait for the writer
+//! and never make it wait.
+
+use std::path::Path;
+
+use rusqlite::{Connection, named_params};
+use serde::{Deserialize, Serialize};
+use tally_shared::time::Timestamp;
+
+use super::{LedgerError, schema};
+
+/// At most so many rows are answered at once.
+pub const PAGE_MAX: u32 = 1000;
+
+/// A row of the ledger, as people and scripts read it. Fields are added, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRow {
+    /// Its place.
+    pub seq: i64,
+    /// When.
+    pub at: Timestamp,
+    /// Whether the server had confirmed the clock.
+    pub time_proven: bool,
+    /// The application.
+    pub app: String,
+    /// The product.
+    pub product: String,
+    /// `license_key` or `username`.
+    pub holder: String,
+    /// The key or the user.
+    pub holder_value: String,
+    /// The feature, if it was one's.
+    pub feature: Option<String>,
+    /// The device.
+    pub hardware_id: String,
+    /// The units.
+    pub units: i64,
+    /// The total that it was granted with.
+    pub total: i64,
+    /// The event kind that it is sent with.
+    pub event: String,
+    /// Where it is: `open`, `sealed`, `sent`, `unknown`, `held` or `settled`.
+    pub state: String,
+    /// Its batch.
+    pub batch: i64,
+    /// Its hash, in hexadecimal.
+    pub hash: String,
+}
+
+/// A batch, as people and scripts read it. Fields are added, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchRow {
+    /// Its number.
+    pub batch: i64,
+    /// Its id, which is its `Idempotency-Key`; `None` until it is sealed.
+    pub id: Option<String>,
+    /// Where it is: as [`LogRow::state`], or `superseded`.
+    pub state: String,
+    /// Why it is held.
+    pub reason: Option<String>,
+    /// The product.
+    pub product: String,
+    /// The key or the user.
+    pub holder_value: String,
+    /// The feature, if it is one's.
+    pub feature: Option<String>,
+    /// The device.
+    pub hardware_id: String,
+    /// The event kind.
+    pub event: String,
+    /// The start of its period.
+    pub period: Option<Timestamp>,
+    /// How many rows it covers.
+    pub rows: i64,
+    /// Their units.
+    pub units: i64,
+    /// How often it was sent.
+    pub attempts: i64,
+    /// When it was sealed.
+    pub sealed_at: Option<Timestamp>,
+    /// When it was last sent.
+    pub sent_at: Option<Timestamp>,
+}
+
+/// Which rows to read.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Page {
+    /// Only those after this place.
+    pub after: Option<i64>,
+    /// At most so many; the newest ones where `after` is not given.
+    pub limit: Option<u32>,
+}
+
+/// Reads rows, oldest first.
+///
+/// # Errors
+///
+/// [`LedgerError`].
+pub fn rows(path: &Path, page: Page) -> Result<Vec<LogRow>, LedgerError> {
+    let connection = schema::open_read_only(path)?;
+    let failed = LedgerError::while_doing("reading rows");
+    read_rows(&connection, page).map_err(failed)
+}
+
+/// Reads the newest batches, newest first.
+///
+/// # Errors
+///
+/// [`LedgerError`].
+pub fn batches(path: &Path, limit: u32) -> Result<Vec<BatchRow>, LedgerError> {
+    let connection = schema::open_read_only(path)?;
+    let failed = LedgerError::while_doing("reading batches");
+    read_batches(&connection, limit.min(PAGE_MAX)).map_err(failed)
+}
+
+fn read_rows(connection: &Connection, page: Page) -> rusqlite::Result<Vec<LogRow>> {
+    let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    // A row does not know its batch: it is the one of its lane whose range holds it and that was not
+    // replaced by another.
+    let sql = format!(
+        "SELECT c.seq, c.at, c.proven, apps.name, licenses.product, licenses.holder_field,
+                licenses.holder_value, accounts.feature, lanes.hardware_id, c.units, c.total,
+                lanes.event, batches.state, batches.no, lower(hex(c.hash))
+         FROM (SELECT * FROM consumptions WHERE seq > :after ORDER BY seq {order} LIMIT :limit) c
+         JOIN apps ON apps.no = c.app
+         JOIN lanes ON lanes.no = c.lane
+         JOIN accounts ON accounts.no = lanes.account
+         JOIN licenses ON licenses.no = accounts.license
+         JOIN batches ON batches.lane = c.lane AND batches.state != 'superseded'
+              AND c.seq BETWEEN batches.first_seq AND batches.last_seq
+         ORDER BY c.seq",
+        order = if page.after.is_some() { "ASC" } else { "DESC" },
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let parameters = named_params! { ":after": page.after.unwrap_or(0), ":limit": limit };
+    let rows = statement.query_map(parameters, |row| {
+        Ok(LogRow {
+            seq: row.get(0)?,
+            at: Timestamp::from_millis(row.get(1)?),
+            time_proven: row.get(2)?,
+            app: row.get(3)?,
+            product: row.get(4)?,
+            holder: row.get(5)?,
+            holder_value: row.get(6)?,
+            feature: row.get(7)?,
+            hardware_id: row.get(8)?,
+            units: row.get(9)?,
+            total: row.get(10)?,
+            event: row.get(11)?,
+            state: row.get(12)?,
+            batch: row.get(13)?,
+            hash: row.get(14)?,
+        })
+    })?;
+    rows.collect()
+}
+
+fn read_batches(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<BatchRow>> {
+    let mut statement = connection.prepare(
+        "SELECT batches.no, batches.id, state, reason, product, holder_value, feature,
+                hardware_id, event, lanes.period, batches.row_count, units,
+                coalesce(attempts, 0), sealed_at, sent_at
+         FROM batches
+         JOIN lanes ON lanes.no = lane
+         JOIN accounts ON accounts.no = lanes.account
+         JOIN licenses ON licenses.no = accounts.license
+         ORDER BY batches.no DESC LIMIT ?1",
+    )?;
+    let time = |millis: Option<i64>| millis.map(Timestamp::from_millis);
+    let rows = statement.query_map([limit], |row| {
+        Ok(BatchRow {
+            batch: row.get(0)?,
+            id: row.get(1)?,
+            state: row.get(2)?,
+            reason: row.get(3)?,
+            product: row.get(4)?,
+            holder_value: row.get(5)?,
+            feature: row.get(6)?,
+            hardware_id: row.get(7)?,
+            event: row.get(8)?,
+            period: time(row.get(9)?),
+            rows: row.get(10)?,
+            units: row.get(11)?,
+            attempts: row.get(12)?,
+            sealed_at: time(row.get(13)?),
+            sent_at: time(row.get(14)?),
+        })
+    })?;
+    rows.collect()
+}

@@ -1,0 +1,18 @@
+//! Tally's agent: it decides, records and replays the consumptions of the applications on a device.
+//!
+//! * [`core`] decides, without I/O; [`ledger`] makes it durable; [`sync`] talks to the licence server.
+//! * [`http`] is what applications and people talk to; [`cli`] is the command line.
+//! * [`app`] puts them together from [`config`]; [`deps`] is the outside world.
+
+pub mod app;
+pub mod apps;
+pub mod cli;
+pub mod config;
+pub mod core;
+pub mod deps;
+pub mod http;
+pub mod ledger;
+pub mod private_file;
+pub mod secret;
+pub mod sync;
+pub mod telemetry;

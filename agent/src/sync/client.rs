@@ -1,0 +1,291 @@
+//! One exchange with the licence server.
+//!
+//! It signs with the corrected clock, reads at most what an answer may need, corrects the clock by the
+//! answer's `Date`, and sorts what happened by one question: was the request sent?
+
+use std::{error::Error as _, net::IpAddr, sync::Arc, time::Duration};
+
+use reqwest::{
+    Method, Url,
+    header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER},
+    redirect,
+};
+use tally_shared::{
+    auth,
+    signature::Verifier,
+    time::Timestamp,
+    wire::{
+        AddConsumption, CHECK_LICENSE, CheckLicense, ErrorCode, IDEMPOTENCY_KEY,
+        IDEMPOTENCY_REPLAYED, LICENSE_SIGNATURE, Subject,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    core::{
+        event::KeyEcho,
+        outcome::{self, Exchange, LookUpOutcome, RawAnswer, SendOutcome},
+    },
+    deps::Clocks,
+    ledger::writer::{SharedClock, lock},
+    secret::Secret,
+};
+
+/// The longest answer that is read: a licence with many features stays far below.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reading needs no `Idempotency-Key`; one is sent to learn whether the server echoes, and so keeps,
+/// keys, before the first batch depends on it.
+const LOOK_UP_KEY: &str = "look-up";
+
+/// Where the server is, and how to prove who we are.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Its address; paths of the contract are appended to it.
+    pub url: Url,
+    /// The API key.
+    pub api_key: String,
+    /// The shared key that signs.
+    pub shared_key: Secret,
+    /// How long an exchange may take.
+    pub request_timeout: Duration,
+    /// Verifies the server's answers, where configured.
+    pub verifier: Option<Verifier>,
+}
+
+/// A client that cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The TLS library or its roots are not usable.
+    #[error("cannot set up the HTTP client")]
+    Build(#[source] reqwest::Error),
+}
+
+/// A connection to the licence server.
+pub struct Client {
+    http: reqwest::Client,
+    config: ServerConfig,
+    clock: SharedClock,
+    clocks: Arc<dyn Clocks>,
+}
+
+/// An answer's head, where it matters beyond the outcome.
+struct Exchanged {
+    exchange: Exchange,
+    key: KeyEcho,
+}
+
+impl Client {
+    /// Makes a client.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn new(
+        config: ServerConfig,
+        clock: SharedClock,
+        clocks: Arc<dyn Clocks>,
+    ) -> Result<Self, ClientError> {
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(config.request_timeout)
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .user_agent(concat!("tally/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&config.url) {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(ClientError::Build)?;
+        Ok(Self {
+            http,
+            config,
+            clock,
+            clocks,
+        })
+    }
+
+    /// Posts a batch.
+    pub async fn send(&self, request: &AddConsumption, key: Uuid) -> (SendOutcome, KeyEcho) {
+        let post = self
+            .http
+            .request(Method::POST, self.url(request.path()))
+            .header(CONTENT_TYPE, "application/json")
+            .body(request.to_json());
+        let Exchanged { exchange, key } = self.exchange(post, &key.to_string()).await;
+        let verifier = self.config.verifier.as_ref();
+        let outcome = outcome::of_send(exchange, request.feature.is_some(), verifier);
+        let key = match &outcome {
+            SendOutcome::Unknown(..) | SendOutcome::Unreached(_) => KeyEcho::NoAnswer,
+            _ => key,
+        };
+        (outcome, key)
+    }
+
+    /// Reads a licence.
+    pub async fn look_up(&self, subject: &Subject) -> (LookUpOutcome, KeyEcho) {
+        let query = CheckLicense {
+            subject: subject.clone(),
+        }
+        .to_query();
+        let get = self
+            .http
+            .request(Method::GET, self.url(CHECK_LICENSE))
+            .query(&query);
+        let Exchanged { exchange, key } = self.exchange(get, LOOK_UP_KEY).await;
+        let verifier = self.config.verifier.as_ref();
+        let outcome = outcome::of_look_up(exchange, subject, verifier);
+        let key = match &outcome {
+            LookUpOutcome::Found(_) => key,
+            _ => KeyEcho::NoAnswer,
+        };
+        (outcome, key)
+    }
+
+    async fn exchange(&self, request: reqwest::RequestBuilder, key: &str) -> Exchanged {
+        let started = self.clocks.reading().mono;
+        let date = lock(&self.clock).corrected(started).to_http_date();
+        let shared_key = self.config.shared_key.expose();
+        let authorization = auth::authorization(&self.config.api_key, shared_key, &date);
+        let request = request
+            .header(DATE, date)
+            .header(AUTHORIZATION, authorization)
+            .header(IDEMPOTENCY_KEY, key);
+        let response = match request.send().await {
+            Ok(response) => response,
+            // The URL of a look-up holds the licence key, which belongs into no message.
+            Err(error) => return Exchanged::failed(&error.without_url()),
+        };
+        let headers = response.headers().clone();
+        let status = response.status().as_u16();
+        let body = match read_body(response).await {
+            Ok(body) => body,
+            Err(why) => {
+                return Exchanged {
+                    exchange: Exchange::NoAnswer(why),
+                    key: KeyEcho::NoAnswer,
+                };
+            }
+        };
+        let answer = RawAnswer {
+            status,
+            signature: text(&headers, LICENSE_SIGNATURE),
+            retry_after: self.retry_after(&headers),
+            body,
+        };
+        if answer.is_contractual() {
+            self.correct_clock(&headers, &answer, started);
+        }
+        Exchanged {
+            key: echo(&headers, key),
+            exchange: Exchange::Answer(answer),
+        }
+    }
+
+    fn correct_clock(&self, headers: &HeaderMap, answer: &RawAnswer, started: Duration) {
+        let date = text(headers, DATE.as_str()).and_then(|date| Timestamp::from_http_date(&date));
+        let Some(date) = date else { return };
+        let mono = self.clocks.reading().mono;
+        let round_trip = mono.saturating_sub(started);
+        // Only a server that complains about our date may contradict it by more than its own window.
+        let accepted = !answer.refuses(ErrorCode::DateHeaderDiff);
+        if lock(&self.clock).correct(date, round_trip, mono, accepted) {
+            tracing::info!(%date, "corrected the clock by the server's date");
+        }
+    }
+
+    /// `Retry-After` in either of its forms (RFC 9110).
+    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
+        let value = text(headers, RETRY_AFTER.as_str())?;
+        if let Ok(seconds) = value.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let until = Timestamp::from_http_date(&value)?;
+        let now = lock(&self.clock).corrected(self.clocks.reading().mono);
+        Some(until.saturating_since(now))
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.config.url.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}{path}"));
+        url
+    }
+}
+
+impl Exchanged {
+    /// Only an error of connecting proves that nothing was sent.
+    fn failed(error: &reqwest::Error) -> Self {
+        let why = chain(error);
+        let exchange = if error.is_connect() || error.is_builder() {
+            Exchange::NotSent(why)
+        } else {
+            Exchange::NoAnswer(why)
+        };
+        Self {
+            exchange,
+            key: KeyEcho::NoAnswer,
+        }
+    }
+}
+
+/// Whether a URL leads to this device, where no proxy belongs in between.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => {
+            let address = host.trim_start_matches('[').trim_end_matches(']');
+            address
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+        }
+        None => false,
+    }
+}
+
+async fn read_body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| chain(&error.without_url()))?
+    {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(format!(
+                "the answer is longer than {ANSWER_BYTES_MAX} bytes"
+            ));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn echo(headers: &HeaderMap, key: &str) -> KeyEcho {
+    let echoed = text(headers, IDEMPOTENCY_KEY).is_some_and(|echoed| echoed == key);
+    let replayed = text(headers, IDEMPOTENCY_REPLAYED).is_some_and(|value| value == "true");
+    match (echoed, replayed) {
+        (false, _) => KeyEcho::Absent,
+        (true, false) => KeyEcho::Echoed,
+        (true, true) => KeyEcho::Replayed,
+    }
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned)
+}
+
+/// An error with its causes: reqwest's own text does not say why.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
