@@ -1,0 +1,7 @@
+//! `tally-stub`: the licence server for testers.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tally_server_stub::cli::main()
+}
