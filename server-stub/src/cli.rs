@@ -1,6 +1,6 @@
 //! The command line of `tally-stub`.
 
-use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -52,7 +52,12 @@ struct RunArgs {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let Command::Run(args) = Cli::parse().command;
+    main_from(std::env::args_os())
+}
+
+/// Runs a command line; the first argument is the program's name.
+pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let Command::Run(args) = Cli::parse_from(args).command;
     start_logging();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,

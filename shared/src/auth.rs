@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How far a `Date` header may be from the server's clock (contract, "Authorization").
-pub const DATE_WINDOW: Duration = Duration::from_secs(15 * 60);
+pub const DATE_WINDOW: Duration = Duration::from_mins(15);
 
 /// The parameters of an `Authorization` header, as they were sent.
 #[derive(Debug, PartialEq, Eq)]

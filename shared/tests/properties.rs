@@ -1,29 +1,509 @@
-//! Laws of the shared rules, tried on arbitrary values.
+//! Laws that hold for every limit, total, time and body, not only for those that somebody thought of.
+//!
+//! A failure prints the smallest case found and its seed, which proptest keeps beside this file in
+//! `laws.proptest-regressions`; `cargo test -p tally-shared --test laws` repeats it first.
 
-use proptest::{collection::vec, prelude::*};
+use proptest::{
+    collection::vec,
+    option,
+    prelude::*,
+    sample::select,
+    test_runner::{Config, FileFailurePersistence},
+};
+use serde_json::{Map, Value, json};
 use tally_shared::{
-    auth::Authorization,
-    limits::{Limits, OverageSetting, Refusal, Request, Standing, decide},
+    auth::{Authorization, authorization, check_date},
+    limits::{Grant, Limits, OverageSetting, Refusal, Request, Standing, decide},
     period::Period,
     time::Timestamp,
     units::{Total, Units},
-    wire::{AddConsumption, CheckLicense, ConsumptionEvent, Holder, Subject},
+    wire::{AddConsumption, CheckLicense, ConsumptionEvent, Counter, Holder, Subject},
 };
 
-/// Small numbers, so that limits are met, and the extremes, so that sums overflow.
-fn number() -> impl Strategy<Value = i64> {
-    prop_oneof![8 => -20..200_i64, 1 => any::<i64>(), 1 => Just(i64::MAX), 1 => Just(i64::MIN)]
+/// The first moment of 1971: an earlier one may lie in the first period of its kind.
+const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+/// The last moment that there is, and the last whose year is followed by another.
+const LATEST_MS: i64 = 253_402_300_799_999;
+const LATEST_BEFORE_LAST_YEAR_MS: i64 = LATEST_MS - YEAR_MS;
+
+fn config() -> Config {
+    Config {
+        cases: 1_000,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource(
+            "proptest-regressions",
+        ))),
+        ..Config::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn no_grant_of_units_passes_the_cap(
+        standing in standing(),
+        pending in units(),
+        units in 1..=i64::MAX,
+        setting in setting(),
+        now in timestamp(),
+    ) {
+        let request = Request { units: Units::new(units), setting };
+        let granted = decide(&standing, pending, &request, now).ok();
+        let passed = granted.filter(|grant| i128::from(grant.total.get()) > cap(&grant.limits));
+        prop_assert_eq!(passed, None);
+    }
+
+    #[test]
+    fn decisions_are_those_of_a_model_that_cannot_overflow(
+        standing in standing(),
+        pending in units(),
+        request in request(),
+    ) {
+        let decided = decide(&standing, pending, &request, standing.as_of);
+        prop_assert_eq!(decided.map_err(kind), model(&standing, pending, &request));
+    }
+
+    #[test]
+    fn a_granted_total_is_the_exact_sum(
+        standing in standing(),
+        pending in units(),
+        request in request(),
+    ) {
+        let sum = i128::from(standing.total.get())
+            + i128::from(pending.get())
+            + i128::from(request.units.get());
+        let total = decide(&standing, pending, &request, standing.as_of)
+            .map_or(sum, |grant| i128::from(grant.total.get()));
+        prop_assert_eq!(total, sum);
+    }
+
+    #[test]
+    fn a_refused_request_changes_nothing_for_those_that_follow(
+        standing in standing(),
+        requests in vec(request(), 1..8),
+    ) {
+        let (end, granted) = run(standing, &requests);
+        let (end_without, all) = run(standing, &granted);
+        prop_assert_eq!(end, end_without);
+        prop_assert_eq!(granted, all);
+    }
+
+    #[test]
+    fn a_refused_request_is_refused_again_for_the_same_reason(
+        standing in standing(),
+        request in request(),
+        pending in units(),
+        now in timestamp(),
+    ) {
+        let first = decide(&standing, pending, &request, now);
+        prop_assert_eq!(decide(&standing, pending, &request, now), first);
+    }
+
+    #[test]
+    fn units_end_at_the_same_total_however_they_are_split(
+        standing in standing(),
+        parts in vec(prop_oneof![1_i64..20, 1..=i64::MAX / 8], 1..=8),
+        setting in setting(),
+    ) {
+        let whole = [Request { units: Units::new(parts.iter().sum()), setting }];
+        let parts: Vec<_> = parts
+            .into_iter()
+            .map(|units| Request { units: Units::new(units), setting })
+            .collect();
+        let (end_of_whole, granted_whole) = run(standing, &whole);
+        let (end_of_parts, granted_parts) = run(standing, &parts);
+        let fits = granted_parts.len() == parts.len();
+        prop_assert_eq!(granted_whole.len() == whole.len(), fits);
+        prop_assert_eq!(end_of_whole == end_of_parts, fits || granted_parts.is_empty());
+    }
+
+    #[test]
+    fn what_is_pending_counts_as_what_is_counted(
+        standing in standing(),
+        pending in units(),
+        request in request(),
+    ) {
+        let split = decide(&standing, pending, &request, standing.as_of);
+        let counted = standing
+            .total
+            .checked_add(pending)
+            .ok_or(Refusal::Overflow)
+            .and_then(|total| {
+                let counted = Standing { total, ..standing };
+                decide(&counted, Units::ZERO, &request, standing.as_of)
+            });
+        prop_assert_eq!(split, counted);
+    }
+
+    #[test]
+    fn no_units_are_granted_whatever_the_total(
+        standing in standing(),
+        pending in units(),
+        setting in setting(),
+    ) {
+        let request = Request { units: Units::ZERO, setting };
+        let expected = standing
+            .total
+            .checked_add(pending)
+            .ok_or(Refusal::Overflow)
+            .map(|total| Grant { total, limits: standing.limits.with(setting) });
+        prop_assert_eq!(decide(&standing, pending, &request, standing.as_of), expected);
+    }
+
+    #[test]
+    fn lowering_is_never_refused_for_the_limit_where_it_is_allowed(
+        standing in standing(),
+        pending in units(),
+        units in i64::MIN..0,
+        setting in setting(),
+        now in timestamp(),
+    ) {
+        let limits = Limits { allow_negative_consumptions: true, ..standing.limits };
+        let standing = Standing { limits, ..standing };
+        let request = Request { units: Units::new(units), setting };
+        let refused = decide(&standing, pending, &request, now).err();
+        prop_assert!(matches!(refused, None | Some(Refusal::Overflow)), "{refused:?}");
+    }
+
+    #[test]
+    fn lowering_is_never_granted_where_it_is_not_allowed(
+        standing in standing(),
+        pending in units(),
+        units in i64::MIN..0,
+        setting in setting(),
+        now in timestamp(),
+    ) {
+        let limits = Limits { allow_negative_consumptions: false, ..standing.limits };
+        let standing = Standing { limits, ..standing };
+        let request = Request { units: Units::new(units), setting };
+        prop_assert!(decide(&standing, pending, &request, now).is_err());
+    }
+
+    #[test]
+    fn what_there_is_room_for_is_granted_and_one_unit_more_is_not(
+        limits in limits(),
+        total in -1_000..1_000_i64,
+        pending in -1_000..1_000_i64,
+        room in 1..1_000_i64,
+    ) {
+        let (total, pending) = (Total::new(total), Units::new(pending));
+        let limits = Limits {
+            max_consumptions: total.get() + pending.get() + room,
+            allow_unlimited_consumptions: false,
+            allow_overages: false,
+            ..limits
+        };
+        let now = Timestamp::default();
+        let standing = Standing { limits, reset: None, total, as_of: now };
+        let fits = |units| decide(&standing, pending, &plain(units), now).is_ok();
+        prop_assert_eq!(standing.room(pending, now), Some(room));
+        prop_assert_eq!((fits(room), fits(room + 1)), (true, false));
+    }
+
+    #[test]
+    fn a_total_of_an_earlier_period_does_not_count(
+        standing in standing(),
+        period in period(),
+        request in request(),
+        now in YEAR_MS..=LATEST_MS,
+    ) {
+        let now = Timestamp::from_millis(now);
+        let last_moment = period.start(now).plus_millis(-1);
+        let stale = Standing { reset: Some(period), as_of: last_moment, ..standing };
+        let fresh = Standing { total: Total::ZERO, reset: None, ..standing };
+        prop_assert_eq!(
+            decide(&stale, Units::ZERO, &request, now),
+            decide(&fresh, Units::ZERO, &request, now)
+        );
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_brings_no_total_to_zero(standing in standing(), back in 0..i64::MAX) {
+        let now = standing.as_of.plus_millis(-back);
+        prop_assert_eq!(standing.total_at(now), standing.total);
+    }
+
+    #[test]
+    fn without_a_reset_no_time_brings_a_total_to_zero(standing in standing(), now in timestamp()) {
+        let standing = Standing { reset: None, ..standing };
+        prop_assert_eq!(standing.total_at(now), standing.total);
+    }
+
+    #[test]
+    fn a_time_lies_in_its_period(period in period(), at in early_timestamp()) {
+        prop_assert!(period.start(at) <= at);
+        prop_assert!(at < period.next(at));
+    }
+
+    #[test]
+    fn periods_leave_no_gap_and_do_not_overlap(period in period(), at in early_timestamp()) {
+        let (start, next) = (period.start(at), period.next(at));
+        prop_assert_eq!(period.start(start), start);
+        prop_assert_eq!(period.next(start), next);
+        prop_assert_eq!(period.start(next), next);
+        prop_assert_eq!(period.start(next.plus_millis(-1)), start);
+    }
+
+    #[test]
+    fn a_later_time_lies_in_no_earlier_period(
+        period in period(),
+        at in timestamp(),
+        later in 0..LATEST_MS,
+    ) {
+        let later = at.plus_millis(later);
+        prop_assert!(period.start(at) <= period.start(later));
+        prop_assert!(period.next(at) <= period.next(later));
+    }
+
+    #[test]
+    fn a_period_starts_no_later_than_those_that_it_is_made_of(at in timestamp()) {
+        let [daily, weekly, monthly, annually] = Period::ALL.map(|period| period.start(at));
+        prop_assert!(weekly <= daily && monthly <= daily && annually <= monthly);
+    }
+
+    #[test]
+    fn a_time_survives_the_date_header_to_the_second(at in timestamp()) {
+        let whole_second = Timestamp::from_millis(at.as_millis() / 1_000 * 1_000);
+        prop_assert_eq!(Timestamp::from_http_date(&at.to_http_date()), Some(whole_second));
+    }
+
+    #[test]
+    fn a_time_survives_its_text(at in timestamp()) {
+        prop_assert_eq!(Timestamp::parse(&at.to_string()), Some(at));
+    }
+
+    #[test]
+    fn a_request_survives_being_written_and_read(request in add_consumption()) {
+        prop_assert_eq!(AddConsumption::from_json(&request.to_json()), Ok(request));
+    }
+
+    #[test]
+    fn a_feature_request_survives_being_written_and_read(
+        request in add_consumption(),
+        feature in text(),
+    ) {
+        let setting = OverageSetting::default();
+        let request = AddConsumption { feature: Some(feature), setting, ..request };
+        prop_assert_eq!(AddConsumption::feature_from_json(&request.to_json()), Ok(request));
+    }
+
+    #[test]
+    fn a_query_survives_being_written_and_read(subject in subject()) {
+        let request = CheckLicense { subject };
+        let query = request.to_query();
+        let query = query.into_iter().map(|(name, value)| (name.to_owned(), value));
+        prop_assert_eq!(CheckLicense::from_query(query), Ok(request));
+    }
+
+    #[test]
+    fn a_standing_survives_its_answer(
+        standing in standing(),
+        id in any::<i64>(),
+    ) {
+        let json = serde_json::to_vec(&Counter::new(id, &standing, standing.total)).unwrap();
+        let counter: Counter = serde_json::from_slice(&json).unwrap();
+        prop_assert_eq!(counter.id, id);
+        prop_assert_eq!(counter.standing(standing.as_of), standing);
+    }
+
+    #[test]
+    fn any_bytes_are_refused_as_a_body_and_panic_nothing(bytes in vec(any::<u8>(), 0..256)) {
+        prop_assert!(AddConsumption::from_json(&bytes).is_err());
+        prop_assert!(AddConsumption::feature_from_json(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_damaged_body_panics_nothing(
+        request in add_consumption(),
+        position in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let mut body = request.to_json();
+        *position.get_mut(&mut body) = byte;
+        check_bodies(&body);
+    }
+
+    #[test]
+    fn what_is_accepted_of_a_strange_body_means_the_same_when_it_is_written_again(
+        body in strange_body(),
+    ) {
+        check_bodies(&Value::Object(body).to_string().into_bytes());
+    }
+
+    #[test]
+    fn any_text_as_authorization_panics_nothing(header in any::<String>()) {
+        prop_assert!(Authorization::parse(&header).is_err());
+    }
+
+    #[test]
+    fn a_signed_date_is_accepted_whatever_the_order_of_the_parameters(
+        shared_key in text(),
+        at in timestamp(),
+        order in Just([0, 1, 2, 3]).prop_shuffle(),
+    ) {
+        let date = at.to_http_date();
+        let header = authorization("k", &shared_key, &date);
+        let parameters: Vec<_> = header.split(',').collect();
+        let header = order.map(|index| parameters[index]).join(", ");
+        let read = Authorization::parse(&header).unwrap();
+        prop_assert_eq!((read.api_key(), read.verify(&shared_key, &date)), ("k", Ok(())));
+    }
+
+    #[test]
+    fn a_strange_authorization_panics_nothing_and_gives_no_key_but_its_own(
+        pieces in vec(authorization_piece(), 0..12),
+    ) {
+        let header = pieces.concat();
+        let api_key = Authorization::parse(&header).map_or("k", |read| read.api_key());
+        prop_assert!(["k", "é"].contains(&api_key), "{api_key:?}");
+        let _refused_or_not = check_date(&header, Timestamp::default());
+    }
+
+    #[test]
+    fn any_query_panics_nothing(
+        query in vec((any::<String>(), any::<String>()), 0..6),
+    ) {
+        prop_assert!(CheckLicense::from_query(query).is_err());
+    }
+
+    #[test]
+    fn what_is_accepted_of_a_strange_query_names_the_licence_that_it_named(
+        query in vec((field().prop_map(str::to_owned), strange_text()), 0..6),
+    ) {
+        let named = CheckLicense::from_query(query.clone()).map_or(true, |request| {
+            let holder = &request.subject.holder;
+            query.contains(&(holder.field().to_owned(), holder.value().to_owned()))
+        });
+        prop_assert!(named);
+    }
+}
+
+/// The highest total, reckoned without overflow.
+fn cap(limits: &Limits) -> i128 {
+    match (
+        limits.allow_unlimited_consumptions,
+        limits.allow_overages,
+        limits.max_overages,
+    ) {
+        (true, _, _) | (_, true, 0) => i128::MAX,
+        (false, true, overage) => i128::from(limits.max_consumptions) + i128::from(overage),
+        (false, false, _) => i128::from(limits.max_consumptions),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    NotEnough { used: Total, cap: i128 },
+    NegativeNotAllowed,
+    Overflow,
+}
+
+/// A refusal as the model gives it.
+fn kind(refusal: Refusal) -> Kind {
+    match refusal {
+        Refusal::NotEnough {
+            requested: _,
+            used,
+            cap,
+        } => Kind::NotEnough {
+            used,
+            cap: cap.into(),
+        },
+        Refusal::NegativeNotAllowed => Kind::NegativeNotAllowed,
+        Refusal::Overflow => Kind::Overflow,
+    }
+}
+
+/// The contract's rule in 128 bits, within the period of `standing.as_of`.
+fn model(standing: &Standing, pending: Units, request: &Request) -> Result<Grant, Kind> {
+    let fit = |number: i128| {
+        i64::try_from(number)
+            .map(Total::new)
+            .map_err(|_| Kind::Overflow)
+    };
+    let limits = Limits {
+        allow_overages: request
+            .setting
+            .allow_overages
+            .unwrap_or(standing.limits.allow_overages),
+        max_overages: request
+            .setting
+            .max_overages
+            .unwrap_or(standing.limits.max_overages),
+        ..standing.limits
+    };
+    let units = i128::from(request.units.get());
+    let used = i128::from(standing.total.get()) + i128::from(pending.get());
+    let used_total = fit(used)?;
+    if units < 0 && !limits.allow_negative_consumptions {
+        return Err(Kind::NegativeNotAllowed);
+    }
+    let total = fit(used + units)?;
+    let cap = cap(&limits);
+    if units > 0 && used + units > cap {
+        return Err(Kind::NotEnough {
+            used: used_total,
+            cap,
+        });
+    }
+    Ok(Grant { total, limits })
+}
+
+/// What a server does: a grant becomes the new standing, a refusal leaves the old one. Gives the end and
+/// the requests that were granted.
+fn run(start: Standing, requests: &[Request]) -> (Standing, Vec<Request>) {
+    let mut standing = start;
+    let mut granted = Vec::new();
+    for request in requests {
+        if let Ok(Grant { total, limits }) = decide(&standing, Units::ZERO, request, start.as_of) {
+            standing = Standing {
+                limits,
+                total,
+                ..standing
+            };
+            granted.push(*request);
+        }
+    }
+    (standing, granted)
+}
+
+/// Reads a body both ways; what is accepted is the same when it is written and read again.
+#[track_caller]
+fn check_bodies(body: &[u8]) {
+    let read = AddConsumption::from_json(body);
+    let again = read
+        .as_ref()
+        .map(|request| AddConsumption::from_json(&request.to_json()));
+    assert_eq!(again.unwrap_or(read.clone()), read);
+    let read = AddConsumption::feature_from_json(body);
+    let again = read
+        .as_ref()
+        .map(|request| AddConsumption::feature_from_json(&request.to_json()));
+    assert_eq!(again.unwrap_or(read.clone()), read);
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    (limits(), option::of(period()), number(), timestamp()).prop_map(
+        |(limits, reset, total, as_of)| Standing {
+            limits,
+            reset,
+            total: Total::new(total),
+            as_of,
+        },
+    )
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
     (
         number(),
-        any::<[bool; 3]>(),
-        prop_oneof![0..50_i64, Just(i64::MAX)],
+        unlikely(),
+        any::<bool>(),
+        any::<bool>(),
+        natural(),
     )
         .prop_map(
-            |(max_consumptions, [unlimited, negative, overages], max_overages)| Limits {
-                max_consumptions,
+            |(max, unlimited, negative, overages, max_overages)| Limits {
+                max_consumptions: max,
                 allow_unlimited_consumptions: unlimited,
                 allow_negative_consumptions: negative,
                 allow_overages: overages,
@@ -32,161 +512,182 @@ fn limits() -> impl Strategy<Value = Limits> {
         )
 }
 
+fn request() -> impl Strategy<Value = Request> {
+    (units(), setting()).prop_map(|(units, setting)| Request { units, setting })
+}
+
+fn plain(units: i64) -> Request {
+    Request {
+        units: Units::new(units),
+        setting: OverageSetting::default(),
+    }
+}
+
 fn setting() -> impl Strategy<Value = OverageSetting> {
-    (any::<Option<bool>>(), proptest::option::of(0..50_i64)).prop_map(
-        |(allow_overages, max_overages)| OverageSetting {
+    (option::of(any::<bool>()), option::of(natural())).prop_map(|(allow_overages, max_overages)| {
+        OverageSetting {
             allow_overages,
             max_overages,
+        }
+    })
+}
+
+fn units() -> impl Strategy<Value = Units> {
+    number().prop_map(Units::new)
+}
+
+/// Mostly small, so that limits are met from both sides, and often at the ends of what fits.
+fn number() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        6 => -20..20_i64,
+        1 => any::<i64>(),
+        1 => i64::MAX - 20..=i64::MAX,
+        1 => i64::MIN..=i64::MIN + 20,
+    ]
+}
+
+fn natural() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        2 => Just(0),
+        4 => 1..20_i64,
+        1 => 0..=i64::MAX,
+        1 => i64::MAX - 20..=i64::MAX,
+    ]
+}
+
+fn unlikely() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.1)
+}
+
+fn period() -> impl Strategy<Value = Period> {
+    select(&Period::ALL)
+}
+
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![
+        // Where clocks usually are.
+        1_500_000_000_000..2_500_000_000_000_i64,
+        0..=LATEST_MS,
+        0..100_000_i64,
+        LATEST_MS - 100_000..=LATEST_MS,
+    ]
+    .prop_map(Timestamp::from_millis)
+}
+
+/// A time whose every period is followed by another.
+fn early_timestamp() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![
+        1_500_000_000_000..2_500_000_000_000_i64,
+        0..=LATEST_BEFORE_LAST_YEAR_MS
+    ]
+    .prop_map(Timestamp::from_millis)
+}
+
+fn add_consumption() -> impl Strategy<Value = AddConsumption> {
+    let event = select(&[ConsumptionEvent::Add, ConsumptionEvent::OfflineSync]);
+    (subject(), units(), setting(), event).prop_map(|(subject, units, setting, event)| {
+        AddConsumption {
+            subject,
+            feature: None,
+            units,
+            setting,
+            event,
+        }
+    })
+}
+
+fn subject() -> impl Strategy<Value = Subject> {
+    let holder = prop_oneof![
+        text().prop_map(Holder::LicenseKey),
+        text().prop_map(Holder::Username)
+    ];
+    (text(), holder, option::of(natural()), text()).prop_map(
+        |(product, holder, license_id, hardware_id)| Subject {
+            product,
+            holder,
+            license_id,
+            hardware_id,
         },
     )
 }
 
-fn request() -> impl Strategy<Value = Request> {
-    (number(), setting()).prop_map(|(units, setting)| Request {
-        units: Units::new(units),
-        setting,
+/// Any text that a field may hold, control characters included.
+fn text() -> impl Strategy<Value = String> {
+    vec(any::<char>(), 1..40).prop_map(String::from_iter)
+}
+
+fn field() -> impl Strategy<Value = &'static str> {
+    select(&[
+        "license_key",
+        "username",
+        "product",
+        "hardware_id",
+        "license_id",
+        "consumptions",
+        "max_overages",
+        "allow_overages",
+        "event",
+        "feature",
+        "sdk_ver",
+        "unknown",
+    ])
+}
+
+/// A body that is right but for up to three fields, which may be right as well.
+fn strange_body() -> impl Strategy<Value = Map<String, Value>> {
+    vec((field(), strange_value()), 0..=3).prop_map(|strange| {
+        let right = ["license_key", "product", "hardware_id"].map(|name| (name, json!("x")));
+        right
+            .into_iter()
+            .chain(strange)
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
     })
 }
 
-fn timestamp() -> impl Strategy<Value = Timestamp> {
-    (0..253_000_000_000_000_i64).prop_map(Timestamp::from_millis)
+fn strange_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        number().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        (-20..20_i32).prop_map(|number| json!(f64::from(number))),
+        strange_text().prop_map(Value::from),
+        vec(strange_text(), 0..3).prop_map(Value::from),
+        Just(Value::Null),
+        Just(json!({})),
+    ]
 }
 
-fn period() -> impl Strategy<Value = Period> {
-    prop::sample::select(Period::ALL.to_vec())
+fn strange_text() -> impl Strategy<Value = String> {
+    let known = select(&[
+        "",
+        "0",
+        "007",
+        "-1",
+        "+1",
+        " 1",
+        "1.0",
+        "true",
+        "false",
+        "consumption_add",
+        "offline_floating_consumptions_sync",
+        "9223372036854775807",
+        "9223372036854775808",
+    ]);
+    prop_oneof![known.prop_map(str::to_owned), text()]
 }
 
-fn standing(limits: Limits, total: i64) -> Standing {
-    Standing {
-        limits,
-        reset: None,
-        total: Total::new(total),
-        as_of: Timestamp::default(),
-    }
-}
-
-fn judge(standing: &Standing, pending: i64, request: &Request) -> Result<i64, Refusal> {
-    decide(standing, Units::new(pending), request, Timestamp::default())
-        .map(|grant| grant.total.get())
-}
-
-proptest! {
-    #[test]
-    fn a_grant_is_the_exact_sum_and_never_raises_the_total_beyond_the_cap(
-        limits in limits(), total in number(), pending in number(), request in request(),
-    ) {
-        let before = i128::from(total) + i128::from(pending);
-        if let Ok(after) = judge(&standing(limits, total), pending, &request) {
-            prop_assert_eq!(i128::from(after), before + i128::from(request.units.get()));
-            let raised = request.units > Units::ZERO;
-            let cap = limits.with(request.setting).cap();
-            prop_assert!(!raised || cap.is_none_or(|cap| after <= cap));
-        }
-    }
-
-    #[test]
-    fn a_sum_that_does_not_fit_is_refused_and_never_wraps(
-        limits in limits(), total in number(), pending in number(), request in request(),
-    ) {
-        let sum = i128::from(total) + i128::from(pending);
-        let after = sum + i128::from(request.units.get());
-        let fits = i64::try_from(sum).is_ok() && i64::try_from(after).is_ok();
-        let decided = judge(&standing(limits, total), pending, &request);
-        prop_assert!(fits || decided.is_err());
-    }
-
-    #[test]
-    fn nothing_added_is_never_refused_and_lowering_never_for_the_limit(
-        limits in limits(), total in -1000..1000_i64, units in -100..=0_i64,
-    ) {
-        let limits = Limits { allow_negative_consumptions: true, ..limits };
-        let request = Request { units: Units::new(units), setting: OverageSetting::default() };
-        prop_assert_eq!(judge(&standing(limits, total), 0, &request), Ok(total + units));
-    }
-
-    #[test]
-    fn granting_in_any_split_ends_at_the_same_total_where_all_fit(
-        limits in limits(), total in 0..100_i64, parts in vec(0..20_i64, 1..8),
-    ) {
-        let whole: i64 = parts.iter().sum();
-        let add = |units| Request { units: Units::new(units), setting: OverageSetting::default() };
-        let at_once = judge(&standing(limits, total), 0, &add(whole));
-        let one_by_one = parts.iter().try_fold(total, |total, part| {
-            judge(&standing(limits, total), 0, &add(*part))
-        });
-        prop_assert!(at_once.is_err() || one_by_one == at_once);
-    }
-
-    #[test]
-    fn a_refused_request_leaves_what_a_later_one_meets_unchanged(
-        limits in limits(), total in number(), first in request(), second in request(),
-    ) {
-        let standing = standing(limits, total);
-        let alone = judge(&standing, 0, &second);
-        let after_a_refusal = judge(&standing, 0, &first).is_err();
-        prop_assert!(!after_a_refusal || judge(&standing, 0, &second) == alone);
-    }
-
-    #[test]
-    fn a_period_holds_its_moment_and_touches_the_next(period in period(), at in timestamp()) {
-        let (start, next) = (period.start(at), period.next(at));
-        prop_assert!(start <= at && at < next);
-        prop_assert_eq!(period.start(start), start);
-        prop_assert_eq!(period.start(next), next);
-        prop_assert_eq!(period.start(next.plus_millis(-1)), start);
-    }
-
-    #[test]
-    fn a_total_counts_until_its_period_ends(period in period(), at in timestamp(), total in 1..99_i64) {
-        let standing = Standing {
-            reset: Some(period),
-            as_of: at,
-            ..standing(
-                Limits {
-                    max_consumptions: 0,
-                    allow_unlimited_consumptions: false,
-                    allow_negative_consumptions: false,
-                    allow_overages: false,
-                    max_overages: 0,
-                },
-                total,
-            )
-        };
-        prop_assert_eq!(standing.total_at(period.next(at).plus_millis(-1)).get(), total);
-        prop_assert_eq!(standing.total_at(period.next(at)).get(), 0);
-        prop_assert_eq!(standing.total_at(period.start(at)).get(), total);
-    }
-
-    #[test]
-    fn a_request_survives_the_wire(
-        key in "[A-Za-z0-9-]{1,40}", user in any::<bool>(), license_id in proptest::option::of(0..i64::MAX),
-        units in any::<i64>(), setting in setting(), offline in any::<bool>(),
-    ) {
-        let holder = if user { Holder::Username(key) } else { Holder::LicenseKey(key) };
-        let request = AddConsumption {
-            subject: Subject {
-                product: "p\"\u{1F600}".to_owned(),
-                holder,
-                license_id,
-                hardware_id: "h".to_owned(),
-            },
-            feature: None,
-            units: Units::new(units),
-            setting,
-            event: if offline { ConsumptionEvent::OfflineSync } else { ConsumptionEvent::Add },
-        };
-        prop_assert_eq!(AddConsumption::from_json(&request.to_json()), Ok(request));
-    }
-
-    #[test]
-    fn rubbish_is_refused_and_never_panics(
-        bytes in vec(any::<u8>(), 0..200), text in "\\PC{0,100}",
-        pairs in vec(("[a-z_]{0,12}", "\\PC{0,20}"), 0..6),
-    ) {
-        let _ = AddConsumption::from_json(&bytes);
-        let _ = AddConsumption::feature_from_json(text.as_bytes());
-        let _ = Authorization::parse(&text);
-        let _ = CheckLicense::from_query(pairs);
-        let _ = Timestamp::parse(&text);
-    }
+/// Mostly whole parameters, so that some headers are complete.
+fn authorization_piece() -> impl Strategy<Value = String> {
+    let whole = select(&[
+        r#"algorithm="hmac-sha256","#,
+        r#"headers="date", "#,
+        r#"Headers="Date","#,
+        r#"signature="c2ln","#,
+        r#"apikey="k""#,
+        r#"apiKey="é""#,
+    ]);
+    let broken = select(&["apikey", "=", "\"", ",", " ", "Bearer ", "Beareré", "\u{0}"]);
+    prop_oneof![9 => whole, 1 => broken].prop_map(str::to_owned)
 }

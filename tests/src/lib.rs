@@ -1,1 +1,16 @@
-//! placeholder
+//! The harness: real processes and real sockets, found by their readiness line and stopped by id.
+//!
+//! * [`process`] starts a program and reads its `ready` line; [`stub`] and [`agent`] are the two
+//!   programs, with what a test wants of them; [`client`] is an application that signs its requests.
+//! * [`wait`] waits for a condition on a value, and says the last value when it gives up.
+//! * [`seed`] makes seed files.
+
+pub mod agent;
+pub mod client;
+pub mod process;
+pub mod seed;
+pub mod stub;
+pub mod wait;
+
+/// A test's result.
+pub type Result<T = ()> = anyhow::Result<T>;

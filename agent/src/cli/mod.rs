@@ -13,7 +13,7 @@ mod run;
 mod status;
 mod sync;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -25,7 +25,12 @@ use crate::{config::paths, telemetry};
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    main_from(std::env::args_os())
+}
+
+/// Runs a command line; the first argument is the program's name.
+pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = Cli::parse_from(args);
     telemetry::init();
     match dispatch(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -47,8 +52,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::App(command) => app::run(&data_dir, command),
         Command::License(command) => license::run(&data_dir, command),
         Command::Record(args) => record::run(&data_dir, args),
-        Command::Sync(args) => sync::run(&data_dir, &args),
-        Command::Status(args) => status::run(&data_dir, &args),
+        Command::Sync(args) => sync::run(&data_dir, args),
+        Command::Status(args) => status::run(&data_dir, args),
         Command::Log(args) => log::run(&data_dir, &args),
         Command::Network(args) => drill::run(&data_dir, &args),
     }

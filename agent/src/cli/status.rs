@@ -11,7 +11,7 @@ use super::{
 };
 use crate::config::paths::DataDir;
 
-pub(super) fn run(data_dir: &DataDir, args: &JsonArgs) -> anyhow::Result<Outcome> {
+pub(super) fn run(data_dir: &DataDir, args: JsonArgs) -> anyhow::Result<Outcome> {
     let status: Value = Agent::connect(data_dir)?.get("/v1/status")?;
     if args.json {
         output::json(&status)?;
@@ -135,16 +135,17 @@ fn held_lines(licenses: &[Value]) -> String {
         .filter_map(|license| license.get("held")?.as_array());
     batches
         .flatten()
-        .map(|batch| {
-            let text = |key: &str| batch.get(key).and_then(Value::as_str).unwrap_or("?");
-            let number = |key: &str| batch.get(key).map(ToString::to_string).unwrap_or_default();
-            format!(
-                "  batch {}: {} units, {}; next step: {}\n",
-                number("batch"),
-                number("units"),
-                text("reason"),
-                text("next_step")
-            )
-        })
-        .collect()
+        .fold(String::new(), |text, batch| text + &held_line(batch))
+}
+
+fn held_line(batch: &Value) -> String {
+    let text = |key: &str| batch.get(key).and_then(Value::as_str).unwrap_or("?");
+    let number = |key: &str| batch.get(key).map(ToString::to_string).unwrap_or_default();
+    format!(
+        "  batch {}: {} units, {}; next step: {}\n",
+        number("batch"),
+        number("units"),
+        text("reason"),
+        text("next_step")
+    )
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::config::paths::DataDir;
 
-pub(super) fn run(data_dir: &DataDir, args: &JsonArgs) -> anyhow::Result<Outcome> {
+pub(super) fn run(data_dir: &DataDir, args: JsonArgs) -> anyhow::Result<Outcome> {
     let agent = Agent::connect(data_dir)?;
     let result: Value = agent.ask(Method::POST, "/v1/sync", &json!({}))?;
     let synced = result

@@ -20,7 +20,7 @@ use crate::{
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
 const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_SETTLE_WAIT: Duration = Duration::from_secs(30);
-const DEFAULT_REFRESH_INTERVAL: Duration = Duration::from_secs(15 * 60);
+const DEFAULT_REFRESH_INTERVAL: Duration = Duration::from_mins(15);
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The shortest sync interval: less would spend the server's rate limits on nothing.

@@ -12,11 +12,11 @@ use tally_shared::wire::ErrorCode;
 use super::{Policy, Random, book::Pause};
 
 /// The longest pause between two tries of the server.
-const BACKOFF_MAX: Duration = Duration::from_secs(5 * 60);
+const BACKOFF_MAX: Duration = Duration::from_mins(5);
 
 /// How long syncing rests after the server refused the credentials; somebody has to mend them, and on
 /// demand it is tried at once.
-const STOPPED_PAUSE: Duration = Duration::from_secs(5 * 60);
+const STOPPED_PAUSE: Duration = Duration::from_mins(5);
 
 /// Whether the agent may use the network: for drills.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

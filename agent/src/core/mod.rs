@@ -53,7 +53,7 @@ use self::{
     book::{AppNo, Book, LicenseNo},
     clock::Moment,
     command::Command,
-    event::Event,
+    event::{Event, KeyEcho},
     link::Link,
     outcome::LicenseFound,
 };
@@ -142,8 +142,9 @@ impl Core {
 
     /// Makes a licence known, or brings what is known of it up to date. For answers that were asked
     /// for outside of [`Command::LookUp`], such as when a licence is added.
-    pub fn learn(&mut self, now: Moment, found: &LicenseFound) -> LicenseNo {
+    pub fn learn(&mut self, now: Moment, found: &LicenseFound, key: KeyEcho) -> LicenseNo {
         self.link.reached(now.mono);
+        self.note_echo(key);
         self.learn_license(now, found)
     }
 

@@ -238,9 +238,10 @@ fn enter(
     let open = book.batches_of(account).into_iter().find(|batch| {
         batch.lane == lane && batch.accepts_rows() && batch.units.checked_add(units).is_some()
     });
-    let no = open
-        .map(|batch| batch.no)
-        .unwrap_or_else(|| book.add_batch(|no| Batch::open(no, lane, account, seq, now.mono)));
+    let no = match open.map(|batch| batch.no) {
+        Some(no) => no,
+        None => book.add_batch(|no| Batch::open(no, lane, account, seq, now.mono)),
+    };
     if let Some(batch) = book.batch_mut(no) {
         batch.last = seq;
         batch.rows += 1;

@@ -19,6 +19,10 @@ use super::{
 
 /// Everything at a glance.
 #[derive(Clone, Debug, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, for scripts"
+)]
 pub struct Status {
     /// The agent's version.
     pub version: &'static str,

@@ -16,12 +16,12 @@ use super::{
     look_up::look_up,
 };
 use crate::{
-    core::{event::Event, link::NetworkMode, report::Status},
+    core::{Core, event::Event, link::NetworkMode, report::Status},
     ledger::reader::{self, Page},
 };
 
 /// How long `POST /v1/sync` waits for things to settle.
-const SYNC_WAIT_MAX: Duration = Duration::from_secs(60);
+const SYNC_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// The body of `POST /v1/licenses`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -145,7 +145,7 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Response> {
 }
 
 async fn current_status(api: &Api) -> Result<Status> {
-    Ok(api.ledger.ask(|core, now| core.status(now)).await?)
+    Ok(api.ledger.ask(Core::status).await?)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {

@@ -57,12 +57,11 @@ pub(super) async fn check_license(
         serde_urlencoded::from_str(query.as_deref().unwrap_or(""))
             .map_err(|error| Refused::new(ErrorCode::ValidationError, error.to_string()))?;
     let CheckLicense { subject } = CheckLicense::from_query(pairs)?;
-    let view = match view(&api, &subject).await? {
-        Some(view) => view,
-        None => {
-            look_up(&api, &subject).await?;
-            view(&api, &subject).await?.ok_or(RecordError::Unknown)?
-        }
+    let view = if let Some(view) = view(&api, &subject).await? {
+        view
+    } else {
+        look_up(&api, &subject).await?;
+        view(&api, &subject).await?.ok_or(RecordError::Unknown)?
     };
     let body = license_body(&api, &view, &subject)?;
     let body = serde_json::to_string(&body)

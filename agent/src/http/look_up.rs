@@ -8,7 +8,10 @@ use super::{
     Api,
     answer::{Refused, Result},
 };
-use crate::core::{link::NetworkMode, outcome::LookUpOutcome};
+use crate::{
+    core::{event::KeyEcho, link::NetworkMode, outcome::LookUpOutcome},
+    sync::client::Client,
+};
 
 /// How long an application waits for it at most; what the agent knows it answers at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,15 +34,14 @@ pub(super) async fn look_up(api: &Api, subject: &Subject) -> Result<()> {
     if mode == NetworkMode::Offline {
         return Err(unknown("the network is switched off".to_owned()));
     }
-    let asked = tokio::time::timeout(PATIENCE, api.client.look_up(subject));
-    let Ok((outcome, _)) = asked.await else {
+    let Ok((outcome, key)) = tokio::time::timeout(PATIENCE, ask(&api.client, subject)).await else {
         return Err(unknown(
             "the licence server did not answer in time".to_owned(),
         ));
     };
     match outcome {
         LookUpOutcome::Found(found) => {
-            api.ledger.learn(*found).await?;
+            api.ledger.learn(*found, key).await?;
             Ok(())
         }
         LookUpOutcome::Refused(code, message) => Err(Refused::new(code, message)),
@@ -52,4 +54,13 @@ pub(super) async fn look_up(api: &Api, subject: &Subject) -> Result<()> {
             Err(unknown("the licence server has no time for it".to_owned()))
         }
     }
+}
+
+/// A refused date has corrected the clock: once more, with the right one.
+async fn ask(client: &Client, subject: &Subject) -> (LookUpOutcome, KeyEcho) {
+    let first = client.look_up(subject).await;
+    if first.0 == LookUpOutcome::RefusedCredentials(ErrorCode::DateHeaderDiff) {
+        return client.look_up(subject).await;
+    }
+    first
 }

@@ -82,7 +82,7 @@ fn configure(connection: &Connection) -> Result<(), LedgerError> {
         let doing = LedgerError::while_doing("configuring it");
         let found: String = connection
             .pragma_update_and_check(None, name, value, |row| row.get(0))
-            .or_else(|_| connection.pragma_query_value(None, name, |row| text_of(row)))
+            .or_else(|_| connection.pragma_query_value(None, name, text_of))
             .map_err(doing)?;
         if found != expected {
             return Err(LedgerError::Setting { name, found });
@@ -141,11 +141,7 @@ mod tests {
         let path = folder.path().join("ledger.db");
         drop(open(&path).unwrap());
         let connection = open(&path).unwrap();
-        let read = |name| {
-            connection
-                .pragma_query_value(None, name, |row| text_of(row))
-                .unwrap()
-        };
+        let read = |name| connection.pragma_query_value(None, name, text_of).unwrap();
         assert_eq!(read("user_version"), MIGRATIONS.len().to_string());
         assert_eq!(read("journal_mode"), "wal");
         assert_eq!(read("synchronous"), "2");

@@ -490,24 +490,24 @@ fn batch_state(state: &str, reason: Option<String>) -> Result<BatchState> {
         ("unknown", _) => BatchState::Unknown {
             look_at: Duration::ZERO,
         },
-        ("held", Some(reason)) => BatchState::Held(hold(reason)?),
+        ("held", Some(reason)) => BatchState::Held(hold(&reason)?),
         (other, _) => return Err(malformed("the state of a batch", other.to_owned())),
     })
 }
 
-fn hold(reason: String) -> Result<Hold> {
-    match reason.as_str() {
+fn hold(reason: &str) -> Result<Hold> {
+    match reason {
         LIMIT => return Ok(Hold::Limit { room_seen: None }),
         UNDECIDABLE => return Ok(Hold::Undecidable),
         _ => {}
     }
     let (make, name): (fn(ErrorCode) -> Hold, _) = match reason.strip_prefix(DEFECT) {
         Some(name) => (Hold::Defect, name),
-        None => (Hold::Refused, reason.as_str()),
+        None => (Hold::Refused, reason),
     };
     let code = ErrorCode::from_name(name);
     code.map(make)
-        .ok_or_else(|| malformed("the reason of a held batch", reason.clone()))
+        .ok_or_else(|| malformed("the reason of a held batch", reason.to_owned()))
 }
 
 fn error_code(name: Option<String>) -> Result<Option<ErrorCode>> {

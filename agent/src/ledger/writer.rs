@@ -27,7 +27,7 @@ use crate::{
         chain::Hash,
         clock::{Clock, Moment},
         command::Command,
-        event::Event,
+        event::{Event, KeyEcho},
         outcome::LicenseFound,
     },
     deps::Clocks,
@@ -97,6 +97,8 @@ pub struct Pulse {
     pub facts: u64,
 }
 
+/// What a request came to.
+type Recording = Result<Answer, RecordError>;
 type Question = Box<dyn FnOnce(&Core, Moment) + Send>;
 
 enum Job {
@@ -104,6 +106,7 @@ enum Job {
     Event(Event),
     Learn(
         Box<LicenseFound>,
+        KeyEcho,
         oneshot::Sender<Result<LicenseNo, RecordError>>,
     ),
     App(String, oneshot::Sender<Result<AppNo, RecordError>>),
@@ -115,7 +118,7 @@ struct RecordJob {
     app: AppNo,
     request: Box<AddConsumption>,
     key: Option<RequestKey>,
-    reply: oneshot::Sender<Result<Answer, RecordError>>,
+    reply: oneshot::Sender<Recording>,
 }
 
 /// A handle to the ledger. Cheap to clone.
@@ -207,9 +210,9 @@ impl Ledger {
     /// # Errors
     ///
     /// [`RecordError::Storage`] or [`RecordError::Unavailable`].
-    pub async fn learn(&self, found: LicenseFound) -> Result<LicenseNo, RecordError> {
+    pub async fn learn(&self, found: LicenseFound, key: KeyEcho) -> Result<LicenseNo, RecordError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Learn(Box::new(found), reply);
+        let job = Job::Learn(Box::new(found), key, reply);
         self.jobs.send(job).await.map_err(|_| STOPPING)?;
         answer.await.map_err(|_| STOPPING)?
     }
@@ -277,10 +280,7 @@ struct State {
 /// What a group of jobs came to, before its commit.
 #[derive(Default)]
 struct Group {
-    records: Vec<(
-        oneshot::Sender<Result<Answer, RecordError>>,
-        Result<Answer, RecordError>,
-    )>,
+    records: Vec<(oneshot::Sender<Recording>, Recording)>,
     learned: Vec<(oneshot::Sender<Result<LicenseNo, RecordError>>, LicenseNo)>,
     answers: HashMap<(AppNo, String), (Hash, Answer)>,
     events: Vec<Event>,
@@ -334,9 +334,9 @@ impl State {
                 group.records.push((job.reply, result));
             }
             Job::Event(event) => self.take_event(now, event, group),
-            Job::Learn(found, reply) => {
-                let license = self.core.learn(now, &found);
-                group.commands.extend(self.core.handle(now, Event::Tick));
+            Job::Learn(found, key, reply) => {
+                let license = self.core.learn(now, &found, key);
+                self.take_event(now, Event::Tick, group);
                 group.learned.push((reply, license));
             }
             Job::App(name, reply) => {

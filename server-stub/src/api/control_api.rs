@@ -11,6 +11,7 @@ use tally_shared::time::Timestamp;
 
 use super::{Failure, Shared, json};
 use crate::{
+    engine::Engine,
     faults::plan::{Fault, Plan},
     seed::License,
 };
@@ -76,7 +77,7 @@ pub(super) async fn set_clock(State(shared): State<Shared>, body: Bytes) -> Resu
 }
 
 pub(super) async fn licenses(State(shared): State<Shared>) -> Result<Response> {
-    json(&shared.with_engine(|engine| engine.licenses()).await?)
+    json(&shared.with_engine(Engine::licenses).await?)
 }
 
 pub(super) async fn license(State(shared): State<Shared>, Path(id): Path<i64>) -> Result<Response> {
@@ -117,7 +118,7 @@ pub(super) async fn forget_requests(State(shared): State<Shared>) -> Result<Resp
 }
 
 pub(super) async fn public_key(State(shared): State<Shared>) -> Result<Response> {
-    let pem = shared.with_engine(|engine| engine.public_key()).await?;
+    let pem = shared.with_engine(Engine::public_key).await?;
     Ok(([("content-type", "application/x-pem-file")], pem).into_response())
 }
 

@@ -63,7 +63,7 @@ pub(super) async fn serve(
         path,
         query,
         headers,
-        body: body.map_err(unreadable),
+        body: body.map_err(|error| unreadable(&error)),
     };
     let mut logged = incoming.logged();
     let verdict = shared
@@ -339,7 +339,7 @@ fn by_force(action: &StatusAction) -> Reply {
     }
 }
 
-fn unreadable(rejection: BytesRejection) -> ApiError {
+fn unreadable(rejection: &BytesRejection) -> ApiError {
     let message = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
         format!("the body is longer than {BODY_BYTES_MAX} bytes")
     } else {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     ApiError, Holder, Subject,
     body::{Fields, expected, invalid},
+    check_license::null_as_default,
 };
 use crate::{
     limits::{Limits, OverageSetting, Request, Standing},
@@ -229,30 +230,30 @@ pub struct FeatureCounter {
     /// What requests call it.
     pub code: String,
     /// For people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub name: String,
     /// `consumption`, or another type that cannot be consumed.
     pub feature_type: String,
     /// The limit without overage (singular on the wire, unlike a licence's).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub max_consumption: i64,
     /// The total after the request.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub total_consumptions: Total,
     /// No limit.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub allow_unlimited_consumptions: bool,
     /// Whether the total may be lowered.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub allow_negative_consumptions: bool,
     /// Whether the limit may be passed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub allow_overages: bool,
     /// By how much; 0 without bound.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub max_overages: i64,
     /// Whether the total returns to zero.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub reset_consumption: bool,
     /// How often it does.
     #[serde(default)]

@@ -4,7 +4,7 @@
 //! are missing, numbers may come as text in some fields and not in others, `null` is never a value,
 //! and a field that appears twice would leave open which one was meant.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{
     Deserialize,
@@ -18,8 +18,10 @@ use super::{ApiError, ErrorCode, Holder, Subject};
 #[derive(Debug)]
 pub struct Fields(Vec<(String, Value)>);
 
-/// Integers up to this size are exact as floating point numbers, so `2.0` means 2 and nothing else.
-const EXACT_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
+/// Up to this size, what the parser makes of a floating point number is less than a quarter away from
+/// what was written: `2.0` means 2, and no number is taken for the whole number beside it. (Up to 2^53
+/// is not enough: `9007199254740991.0` is read as `9007199254740990.0`, one unit less.)
+const EXACT_FLOAT_MAX: f64 = 1e15;
 
 /// The longest text that is accepted in a field, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -55,12 +57,9 @@ impl Fields {
     }
 
     fn from_pairs(fields: Vec<(String, Value)>) -> Result<Self, ApiError> {
-        for (index, (name, _)) in fields.iter().enumerate() {
-            if fields
-                .iter()
-                .take(index)
-                .any(|(earlier, _)| earlier == name)
-            {
+        let mut seen = BTreeSet::new();
+        for (name, _) in &fields {
+            if !seen.insert(name) {
                 return Err(invalid(format!(
                     "`{}` appears more than once",
                     printable(name)

@@ -1,6 +1,6 @@
 //! `GET /api/v4/check_license`: the whole licence, read without changing it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{ApiError, Counter, FeatureCounter, Subject, body::Fields};
@@ -27,26 +27,35 @@ pub struct LicenseBody {
     /// Whether the vendor has it enabled.
     pub license_enabled: bool,
     /// Whether the validity period is over.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub is_expired: bool,
     /// The end of the validity period; `None` where it has none.
     #[serde(default)]
     pub validity_period: Option<Timestamp>,
     /// Whether the licence goes on for a while after that.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub allow_grace_period: bool,
     /// For how many hours.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub grace_period: u32,
     /// The licence's features.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub product_features: Vec<FeatureCounter>,
     /// The older signature, over hardware id, holder and validity period.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub license_signature: String,
     /// Fields that only a newer server or another client knows; passed on as they are.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+/// A server that has nothing to say may leave a field out or say `null`.
+pub(super) fn null_as_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// The `license_type` of a licence that can be consumed.

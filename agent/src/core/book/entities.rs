@@ -1,0 +1,319 @@
+//! What the books are made of.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tally_shared::{
+    limits::{OverageSetting, Standing},
+    time::Timestamp,
+    units::{Total, Units},
+    wire::{ConsumptionEvent, ErrorCode, Holder, LicenseBody, Subject},
+};
+use uuid::Uuid;
+
+use crate::core::{chain::Hash, clock::Moment};
+
+macro_rules! numbers {
+    ($($(#[doc = $doc:literal])+ $name:ident;)+) => {$(
+        $(#[doc = $doc])+
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+    )+};
+}
+
+numbers! {
+    /// The number of a licence in the ledger.
+    LicenseNo;
+    /// The number of an account in the ledger.
+    AccountNo;
+    /// The number of a lane in the ledger.
+    LaneNo;
+    /// The number of a batch in the ledger.
+    BatchNo;
+    /// The number of an application in the ledger.
+    AppNo;
+    /// The place of a row in the ledger, from 1, without gaps.
+    Seq;
+}
+
+/// A licence, as the server last described it.
+#[derive(Clone, Debug)]
+pub struct License {
+    /// Its number in the ledger.
+    pub no: LicenseNo,
+    /// The product's short code.
+    pub product: String,
+    /// The key, or the user.
+    pub holder: Holder,
+    /// The server's id of it.
+    pub id: i64,
+    /// The server's last answer to `check_license`.
+    pub body: LicenseBody,
+    /// Why the server refuses the whole licence, if it does.
+    pub blocked: Option<ErrorCode>,
+    /// The devices that it is known with, and why the server refuses one, if it does.
+    pub devices: BTreeMap<String, Option<ErrorCode>>,
+    /// When the server last described it.
+    pub refreshed_at: Timestamp,
+    /// What is being asked of the server about it; not kept on disk.
+    pub op: Op,
+    /// When it may be tried again after a failure, and how many there were; not kept on disk.
+    pub pause: Pause,
+    /// When a refusal is asked about again; not kept on disk.
+    pub probe: Pause,
+    /// When it is read again at the latest, on the monotonic clock; not kept on disk.
+    pub refresh_at: Duration,
+}
+
+/// What is being asked of the server about a licence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Nothing.
+    Idle,
+    /// This batch was sent and not answered.
+    Sending(BatchNo),
+    /// The licence is being read.
+    LookingUp,
+}
+
+/// A growing pause between failures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pause {
+    /// Until when, on the monotonic clock.
+    pub until: Duration,
+    /// How many failures there were without a success between.
+    pub failures: u32,
+}
+
+/// A counter on the server: a licence's own, or a feature's.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its number in the ledger.
+    pub no: AccountNo,
+    /// Whose it is.
+    pub license: LicenseNo,
+    /// The feature's code; `None` for the licence's own counter.
+    pub feature: Option<String>,
+    /// How it stands, by the server's last word.
+    pub standing: Standing,
+    /// Whether the server has contradicted the total since; not kept on disk.
+    pub stale: bool,
+    /// Whether its total ever moved by more than this agent's units.
+    pub shared: bool,
+    /// All units ever recorded here.
+    pub recorded: Units,
+    /// Those that the server has counted.
+    pub settled: Units,
+    /// How many rows were recorded here.
+    pub rows: u64,
+}
+
+/// The rows of an account that may share a request.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Its number in the ledger.
+    pub no: LaneNo,
+    /// What distinguishes it.
+    pub key: LaneKey,
+    /// What a row's hash covers in place of the lane's number.
+    pub digest: Hash,
+}
+
+/// What the rows of a lane have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LaneKey {
+    /// The account.
+    pub account: AccountNo,
+    /// The device.
+    pub hardware_id: String,
+    /// The event kind.
+    pub event: ConsumptionEvent,
+    /// The start of the period; `None` where totals never return to zero.
+    pub period: Option<Timestamp>,
+    /// The overage setting that goes with the request.
+    pub setting: OverageSetting,
+}
+
+/// A range of a lane's rows: one request, in the end.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Its number in the ledger.
+    pub no: BatchNo,
+    /// The lane whose rows it covers.
+    pub lane: LaneNo,
+    /// The account of the lane.
+    pub account: AccountNo,
+    /// The first row that it covers.
+    pub first: Seq,
+    /// The last one; between them, rows of other lanes are not covered.
+    pub last: Seq,
+    /// How many rows that is.
+    pub rows: u64,
+    /// The sum of their units.
+    pub units: Units,
+    /// Where it is in its life.
+    pub state: BatchState,
+    /// When its first row was recorded, on the monotonic clock; zero after a restart.
+    pub opened_at: Duration,
+    /// What it became when it was sealed.
+    pub sealed: Option<Sealed>,
+    /// Whether rows may still be added while it is open.
+    pub closed: bool,
+}
+
+/// What sealing adds to a batch.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// Its id, which is also its `Idempotency-Key`.
+    pub id: Uuid,
+    /// When.
+    pub at: Timestamp,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// The account's total before it was last sent, and when that was right.
+    pub before: (Total, Timestamp),
+    /// When it was last sent.
+    pub sent_at: Timestamp,
+    /// Whether the server may have counted an earlier attempt. Then only a server that keeps
+    /// idempotency keys can refuse it, and only the total can clear it.
+    pub doubtful: bool,
+}
+
+/// Where a batch is in its life; the module's documentation draws it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchState {
+    /// Rows are being added.
+    Open,
+    /// It has its final form, and the server has certainly not counted it.
+    Sealed,
+    /// Its request is under way.
+    Sent,
+    /// Its request had no valid answer. The total is read from this time on the monotonic clock.
+    Unknown {
+        /// When the request can no longer arrive.
+        look_at: Duration,
+    },
+    /// It waits for something to change.
+    Held(Hold),
+    /// The server has counted it.
+    Settled,
+    /// Its rows went on in other batches.
+    Superseded,
+}
+
+/// Why a batch is held, and what moves it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// The limit would be passed. Goes on when there is room, or the period turns.
+    Limit {
+        /// The room that was last found too small; not kept on disk.
+        room_seen: Option<i64>,
+    },
+    /// The server refuses the licence or the device. Goes on when it no longer does.
+    Refused(ErrorCode),
+    /// The server refuses the request itself: a defect. A person decides.
+    Defect(ErrorCode),
+    /// It may have been counted or not, and the total cannot tell. A person decides.
+    Undecidable,
+}
+
+/// A granted consumption. Never changed.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its place.
+    pub seq: Seq,
+    /// Its lane.
+    pub lane: LaneNo,
+    /// The application that consumed.
+    pub app: AppNo,
+    /// The units.
+    pub units: Units,
+    /// The total that it was granted with.
+    pub total: Total,
+    /// When.
+    pub at: Timestamp,
+    /// Whether the server had confirmed the clock since the device started.
+    pub time_proven: bool,
+    /// The chain up to and with this row.
+    pub hash: Hash,
+}
+
+impl License {
+    /// A device to read the licence for: one that the server does not refuse, if there is one.
+    pub(in crate::core) fn any_device(&self) -> Option<String> {
+        let accepted = self.devices.iter().find(|(_, refused)| refused.is_none());
+        accepted
+            .or_else(|| self.devices.iter().next())
+            .map(|(device, _)| device.clone())
+    }
+
+    /// Whether the server, by its last word, does not refuse this licence on this device.
+    pub(in crate::core) fn accepts(&self, hardware_id: &str) -> bool {
+        self.blocked.is_none() && self.devices.get(hardware_id).is_none_or(Option::is_none)
+    }
+
+    /// How a request to the server names this licence. A user can hold several for one product, so a
+    /// user's is always named by its id as well.
+    pub fn subject(&self, hardware_id: &str) -> Subject {
+        let license_id = match self.holder {
+            Holder::LicenseKey(_) => None,
+            Holder::Username(_) => Some(self.id),
+        };
+        Subject {
+            product: self.product.clone(),
+            holder: self.holder.clone(),
+            license_id,
+            hardware_id: hardware_id.to_owned(),
+        }
+    }
+}
+
+impl Batch {
+    /// An open batch with its first row.
+    pub(in crate::core) fn open(
+        no: BatchNo,
+        lane: LaneNo,
+        account: AccountNo,
+        seq: Seq,
+        now: Duration,
+    ) -> Self {
+        Self {
+            no,
+            lane,
+            account,
+            first: seq,
+            last: seq,
+            rows: 0,
+            units: Units::ZERO,
+            state: BatchState::Open,
+            opened_at: now,
+            sealed: None,
+            closed: false,
+        }
+    }
+
+    /// This batch's rows, sealed anew.
+    pub(in crate::core) fn renewed(&self, now: Moment, id: Uuid) -> Self {
+        Self {
+            state: BatchState::Sealed,
+            sealed: Some(Sealed::new(now, id)),
+            ..self.clone()
+        }
+    }
+}
+
+impl Sealed {
+    pub(in crate::core) fn new(now: Moment, id: Uuid) -> Self {
+        Self {
+            id,
+            at: now.time,
+            attempts: 0,
+            before: (Total::ZERO, now.time),
+            sent_at: now.time,
+            doubtful: false,
+        }
+    }
+}

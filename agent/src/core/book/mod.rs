@@ -1,0 +1,370 @@
+//! The books: everything that is owed, in memory, as the ledger has it on disk.
+//!
+//! The book is a unit of work. Each change first notes the entity as it was; [`Book::changes`] is what
+//! a commit must write, and after it either [`Book::committed`] forgets the notes or
+//! [`Book::roll_back`] restores them. So memory never shows what the disk does not hold.
+
+mod changes;
+mod entities;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tally_shared::{
+    limits::Standing,
+    time::Timestamp,
+    units::Units,
+    wire::{AddConsumption, Holder, Subject},
+};
+
+use self::changes::Changes;
+pub use self::entities::{
+    Account, AccountNo, AppNo, Batch, BatchNo, BatchState, Hold, Lane, LaneKey, LaneNo, License,
+    LicenseNo, Op, Pause, Row, Sealed, Seq,
+};
+use super::chain::{self, Hash};
+
+/// Everything that is owed.
+pub struct Book {
+    pub(in crate::core) licenses: BTreeMap<LicenseNo, License>,
+    pub(in crate::core) accounts: BTreeMap<AccountNo, Account>,
+    pub(in crate::core) lanes: BTreeMap<LaneNo, Lane>,
+    lane_numbers: BTreeMap<LaneKey, LaneNo>,
+    pub(in crate::core) batches: BTreeMap<BatchNo, Batch>,
+    by_name: BTreeMap<(String, Holder), Vec<LicenseNo>>,
+    by_license: BTreeMap<LicenseNo, BTreeMap<Option<String>, AccountNo>>,
+    by_account: BTreeMap<AccountNo, BTreeSet<BatchNo>>,
+    head: (Seq, Hash),
+    next_lane: LaneNo,
+    next_batch: BatchNo,
+    idempotent: bool,
+    changes: Changes,
+}
+
+/// What the ledger holds, to make a book of it.
+pub struct Contents {
+    /// All licences.
+    pub licenses: Vec<License>,
+    /// All accounts.
+    pub accounts: Vec<Account>,
+    /// All lanes.
+    pub lanes: Vec<(LaneNo, LaneKey)>,
+    /// The batches that are neither settled nor superseded.
+    pub batches: Vec<Batch>,
+    /// The newest row's place and hash; place 0 and the chain's origin where there is none.
+    pub head: (Seq, Hash),
+    /// The highest number that a batch ever had.
+    pub last_batch: BatchNo,
+    /// Whether the server was last seen to keep idempotency keys.
+    pub idempotent: bool,
+}
+
+impl Book {
+    /// Rebuilds the book from what the ledger holds.
+    pub fn new(contents: Contents) -> Self {
+        let mut book = Self {
+            licenses: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            lane_numbers: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            by_license: BTreeMap::new(),
+            by_account: BTreeMap::new(),
+            head: contents.head,
+            next_lane: LaneNo(1),
+            next_batch: BatchNo(contents.last_batch.0 + 1),
+            idempotent: contents.idempotent,
+            changes: Changes::default(),
+        };
+        for license in contents.licenses {
+            book.index_license(&license);
+            book.licenses.insert(license.no, license);
+        }
+        for account in contents.accounts {
+            book.index_account(&account);
+            book.accounts.insert(account.no, account);
+        }
+        for (no, key) in contents.lanes {
+            book.insert_lane(no, key);
+        }
+        for batch in contents.batches {
+            book.by_account
+                .entry(batch.account)
+                .or_default()
+                .insert(batch.no);
+            book.batches.insert(batch.no, batch);
+        }
+        book
+    }
+
+    /// All licences.
+    pub fn licenses(&self) -> impl Iterator<Item = &License> {
+        self.licenses.values()
+    }
+
+    /// A licence.
+    pub fn license(&self, no: LicenseNo) -> Option<&License> {
+        self.licenses.get(&no)
+    }
+
+    /// A lane.
+    pub fn lane(&self, no: LaneNo) -> Option<&Lane> {
+        self.lanes.get(&no)
+    }
+
+    /// A batch that is not at its end.
+    pub fn batch(&self, no: BatchNo) -> Option<&Batch> {
+        self.batches.get(&no)
+    }
+
+    /// The accounts of a licence, its own first.
+    pub fn accounts_of(&self, license: LicenseNo) -> impl Iterator<Item = &Account> {
+        self.by_license
+            .get(&license)
+            .into_iter()
+            .flat_map(|accounts| accounts.values())
+            .filter_map(|no| self.accounts.get(no))
+    }
+
+    /// The account of a licence's feature, or of the licence itself.
+    pub fn account_of(&self, license: LicenseNo, feature: Option<&str>) -> Option<&Account> {
+        let no = self
+            .by_license
+            .get(&license)?
+            .get(&feature.map(str::to_owned))?;
+        self.accounts.get(no)
+    }
+
+    /// The batches of an account that are not at their end, oldest row first.
+    pub fn batches_of(&self, account: AccountNo) -> Vec<&Batch> {
+        let mut batches: Vec<&Batch> = self
+            .by_account
+            .get(&account)
+            .into_iter()
+            .flatten()
+            .filter_map(|no| self.batches.get(no))
+            .collect();
+        batches.sort_by_key(|batch| batch.first);
+        batches
+    }
+
+    /// The licence that a request means.
+    pub fn find(&self, subject: &Subject) -> Option<&License> {
+        let candidates = self
+            .by_name
+            .get(&(subject.product.clone(), subject.holder.clone()))?;
+        candidates
+            .iter()
+            .filter_map(|no| self.licenses.get(no))
+            .find(|license| subject.license_id.is_none_or(|id| id == license.id))
+    }
+
+    /// Whether that changed since the last commit.
+    pub fn idempotent_changed(&self) -> bool {
+        self.changes
+            .idempotent
+            .is_some_and(|before| before != self.idempotent)
+    }
+
+    /// Whether the server was last seen to keep idempotency keys.
+    pub const fn idempotent(&self) -> bool {
+        self.idempotent
+    }
+
+    /// What is granted in the current period and not in the server's total.
+    pub(in crate::core) fn pending(&self, account: &Account, now: Timestamp) -> Option<Units> {
+        let current = account.standing.period_start(now);
+        self.by_account
+            .get(&account.no)
+            .into_iter()
+            .flatten()
+            .filter_map(|no| self.batches.get(no))
+            .filter(|batch| {
+                let period = self.lanes.get(&batch.lane).and_then(|lane| lane.key.period);
+                // Rows without a period were recorded when the licence had none: they always count.
+                period.is_none() || period >= current
+            })
+            .try_fold(Units::ZERO, |sum, batch| sum.checked_add(batch.units))
+    }
+
+    /// The request that a batch is sent as.
+    pub fn request_of(&self, batch: &Batch) -> Option<AddConsumption> {
+        let lane = self.lanes.get(&batch.lane)?;
+        let account = self.accounts.get(&batch.account)?;
+        let license = self.licenses.get(&account.license)?;
+        Some(AddConsumption {
+            subject: license.subject(&lane.key.hardware_id),
+            feature: account.feature.clone(),
+            units: batch.units,
+            setting: lane.key.setting,
+            event: lane.key.event,
+        })
+    }
+
+    pub(in crate::core) fn license_mut(&mut self, no: LicenseNo) -> Option<&mut License> {
+        let license = self.licenses.get_mut(&no)?;
+        self.changes
+            .licenses
+            .entry(no)
+            .or_insert_with(|| Some(license.clone()));
+        Some(license)
+    }
+
+    pub(in crate::core) fn account_mut(&mut self, no: AccountNo) -> Option<&mut Account> {
+        let account = self.accounts.get_mut(&no)?;
+        self.changes
+            .accounts
+            .entry(no)
+            .or_insert_with(|| Some(account.clone()));
+        Some(account)
+    }
+
+    pub(in crate::core) fn batch_mut(&mut self, no: BatchNo) -> Option<&mut Batch> {
+        let batch = self.batches.get_mut(&no)?;
+        self.changes
+            .batches
+            .entry(no)
+            .or_insert_with(|| Some(batch.clone()));
+        Some(batch)
+    }
+
+    /// Ends a batch: it leaves memory when the change is committed, and counts no more from here on.
+    pub(in crate::core) fn end_batch(&mut self, no: BatchNo, state: BatchState) {
+        let Some(batch) = self.batch_mut(no) else {
+            return;
+        };
+        batch.state = state;
+        let account = batch.account;
+        if let Some(batches) = self.by_account.get_mut(&account) {
+            batches.remove(&no);
+        }
+        self.changes.ended.insert(no);
+    }
+
+    pub(in crate::core) fn set_idempotent(&mut self, idempotent: bool) {
+        if self.idempotent != idempotent {
+            self.changes.idempotent.get_or_insert(self.idempotent);
+            self.idempotent = idempotent;
+        }
+    }
+
+    pub(in crate::core) fn add_license(
+        &mut self,
+        make: impl FnOnce(LicenseNo) -> License,
+    ) -> LicenseNo {
+        let no = LicenseNo(
+            self.licenses
+                .keys()
+                .next_back()
+                .map_or(1, |last| last.0 + 1),
+        );
+        let license = make(no);
+        self.index_license(&license);
+        self.licenses.insert(no, license);
+        self.changes.licenses.insert(no, None);
+        no
+    }
+
+    pub(in crate::core) fn add_account(
+        &mut self,
+        license: LicenseNo,
+        feature: Option<String>,
+        standing: Standing,
+    ) -> AccountNo {
+        let no = AccountNo(
+            self.accounts
+                .keys()
+                .next_back()
+                .map_or(1, |last| last.0 + 1),
+        );
+        let account = Account {
+            no,
+            license,
+            feature,
+            standing,
+            stale: false,
+            shared: false,
+            recorded: Units::ZERO,
+            settled: Units::ZERO,
+            rows: 0,
+        };
+        self.index_account(&account);
+        self.accounts.insert(no, account);
+        self.changes.accounts.insert(no, None);
+        no
+    }
+
+    /// The lane of that key, made if there is none.
+    pub(in crate::core) fn lane_of(&mut self, key: LaneKey) -> LaneNo {
+        if let Some(no) = self.lane_numbers.get(&key) {
+            return *no;
+        }
+        let no = self.next_lane;
+        self.insert_lane(no, key);
+        self.changes.lanes.insert(no);
+        no
+    }
+
+    pub(in crate::core) fn add_batch(&mut self, make: impl FnOnce(BatchNo) -> Batch) -> BatchNo {
+        let no = self.next_batch;
+        self.next_batch = BatchNo(no.0 + 1);
+        let batch = make(no);
+        self.by_account.entry(batch.account).or_default().insert(no);
+        self.batches.insert(no, batch);
+        self.changes.batches.insert(no, None);
+        no
+    }
+
+    /// Appends a row; `make` gets its place and the hash of the row before it.
+    pub(in crate::core) fn add_row(&mut self, make: impl FnOnce(Seq, &Hash) -> Row) -> Seq {
+        self.changes.head.get_or_insert(self.head);
+        let row = make(Seq(self.head.0.0 + 1), &self.head.1);
+        self.head = (row.seq, row.hash);
+        let seq = row.seq;
+        self.changes.rows.push(row);
+        seq
+    }
+
+    fn rebuild_indices(&mut self) {
+        self.by_name.clear();
+        self.by_license.clear();
+        self.by_account.clear();
+        for license in self.licenses.values() {
+            let name = (license.product.clone(), license.holder.clone());
+            self.by_name.entry(name).or_default().push(license.no);
+        }
+        for account in self.accounts.values() {
+            let features = self.by_license.entry(account.license).or_default();
+            features.insert(account.feature.clone(), account.no);
+        }
+        for batch in self.batches.values() {
+            self.by_account
+                .entry(batch.account)
+                .or_default()
+                .insert(batch.no);
+        }
+    }
+
+    fn index_license(&mut self, license: &License) {
+        let name = (license.product.clone(), license.holder.clone());
+        self.by_name.entry(name).or_default().push(license.no);
+    }
+
+    fn index_account(&mut self, account: &Account) {
+        let features = self.by_license.entry(account.license).or_default();
+        features.insert(account.feature.clone(), account.no);
+    }
+
+    fn insert_lane(&mut self, no: LaneNo, key: LaneKey) {
+        let digest = self.lane_digest(&key);
+        self.lane_numbers.insert(key.clone(), no);
+        self.lanes.insert(no, Lane { no, key, digest });
+        self.next_lane = self.next_lane.max(LaneNo(no.0 + 1));
+    }
+
+    fn lane_digest(&self, key: &LaneKey) -> Hash {
+        let account = self.accounts.get(&key.account);
+        let license = account.and_then(|account| self.licenses.get(&account.license));
+        chain::lane_digest(license, account, key)
+    }
+}

@@ -1,0 +1,250 @@
+//! The agenda: what each licence needs next, and when.
+
+use std::time::Duration;
+
+use tally_shared::wire::Subject;
+use uuid::Uuid;
+
+use crate::core::{
+    Core,
+    book::{Account, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Sealed},
+    clock::Moment,
+    command::Command,
+};
+
+/// A total that is older than this is read again before a batch is sent to a server that keeps no
+/// idempotency keys: should the answer be lost, only a fresh total can tell what became of it.
+const TOTAL_AGE_MAX: Duration = Duration::from_mins(1);
+
+/// For how long a server is trusted to remember an idempotency key. After that, the total tells.
+const KEY_AGE_MAX: Duration = Duration::from_hours(24);
+
+/// What a licence needs next.
+enum Step {
+    /// Seal this batch, if it is not, and send it.
+    Send(BatchNo),
+    /// Read the licence for this device.
+    LookUp(String),
+}
+
+impl Core {
+    pub(in crate::core) fn advance(&mut self, now: Moment) -> Vec<Command> {
+        let mut commands = self.find_prefixes(now);
+        let licenses: Vec<LicenseNo> = self.book.licenses.keys().copied().collect();
+        let mut busy = self.busy();
+        for no in licenses {
+            if !self.link.may_start(now.mono, busy) {
+                break;
+            }
+            let Some((_, step)) = self.agenda(now, no).filter(|(due, _)| *due <= now.mono) else {
+                continue;
+            };
+            let command = match step {
+                Step::Send(batch) => self.send(now, no, batch),
+                Step::LookUp(hardware_id) => self.look_up(no, &hardware_id),
+            };
+            busy += usize::from(command.is_some());
+            commands.extend(command);
+        }
+        commands
+    }
+
+    /// When something becomes due that is not due now.
+    pub(in crate::core) fn wakeup(&self, now: Moment) -> Option<Duration> {
+        let from = self.link.next_start(self.busy())?;
+        let licenses = self.book.licenses.keys();
+        let earliest = licenses
+            .filter_map(|no| self.agenda(now, *no))
+            .map(|(due, _)| due)
+            .min();
+        earliest.map(|due| due.max(from))
+    }
+
+    pub(in crate::core) fn busy(&self) -> usize {
+        self.book
+            .licenses
+            .values()
+            .filter(|license| license.op != Op::Idle)
+            .count()
+    }
+
+    /// What a licence needs next, and when.
+    fn agenda(&self, now: Moment, no: LicenseNo) -> Option<(Duration, Step)> {
+        let license = self.book.license(no)?;
+        if license.op != Op::Idle {
+            return None;
+        }
+        let steps = self
+            .book
+            .accounts_of(no)
+            .filter_map(|account| self.agenda_of(now, license, account));
+        let (due, step) = steps
+            .chain(Self::probe(license))
+            .chain(self.refresh(license))
+            .min_by_key(|(due, _)| *due)?;
+        Some((due.max(license.pause.until), step))
+    }
+
+    fn agenda_of(
+        &self,
+        now: Moment,
+        license: &License,
+        account: &Account,
+    ) -> Option<(Duration, Step)> {
+        let batches = self.book.batches_of(account.no);
+        let look_up = |due: Duration| Some((due, Step::LookUp(license.any_device()?)));
+        for batch in &batches {
+            match batch.state {
+                BatchState::Sent => return None,
+                BatchState::Unknown { look_at } => return self.resolve(now, batch, look_at),
+                BatchState::Held(Hold::Limit { .. }) if Self::total_is_stale(now, account) => {
+                    return look_up(Duration::ZERO);
+                }
+                _ => {}
+            }
+        }
+        let waiting: Vec<&Batch> = batches
+            .iter()
+            .copied()
+            .filter(|batch| matches!(batch.state, BatchState::Open | BatchState::Sealed))
+            .filter(|batch| license.accepts(&self.hardware_id_of(batch.no)))
+            .collect();
+        let Some(first) = waiting.first() else {
+            let turn = Self::next_turn(now, account).filter(|_| is_held_for_limit(&batches))?;
+            return look_up(turn);
+        };
+        let due = self.due_at(first);
+        let together = waiting
+            .iter()
+            .filter(|batch| self.due_at(batch) <= now.mono)
+            .count();
+        if due <= now.mono && self.needs_fresh_total(now, account, together) {
+            return Some((due, Step::LookUp(self.hardware_id_of(first.no))));
+        }
+        Some((due, Step::Send(first.no)))
+    }
+
+    /// A batch without a valid answer: the same bytes again where the server keeps keys, else the
+    /// total, once the request can no longer arrive.
+    fn resolve(&self, now: Moment, batch: &Batch, look_at: Duration) -> Option<(Duration, Step)> {
+        let sealed = batch.sealed.as_ref()?;
+        if self.book.idempotent() && now.time.saturating_since(sealed.at) < KEY_AGE_MAX {
+            return Some((Duration::ZERO, Step::Send(batch.no)));
+        }
+        Some((look_at, Step::LookUp(self.hardware_id_of(batch.no))))
+    }
+
+    /// An open batch waits for company while the server can be reached. What waited through an outage
+    /// has waited long enough.
+    fn due_at(&self, batch: &Batch) -> Duration {
+        let at_once = batch.state == BatchState::Sealed
+            || batch.opened_at == Duration::ZERO
+            || self.link.is_trying();
+        if at_once {
+            return Duration::ZERO;
+        }
+        batch.opened_at.saturating_add(self.policy.sync_interval)
+    }
+
+    /// Whether the total must be read before sending. It costs a request, which only a server without
+    /// idempotency keys needs, and only where somebody else may have moved the total meanwhile. For a
+    /// licence that was never seen to be shared, it is skipped where two requests are due anyway.
+    fn needs_fresh_total(&self, now: Moment, account: &Account, together: usize) -> bool {
+        let age = now.time.saturating_since(account.standing.as_of);
+        !self.book.idempotent() && age > TOTAL_AGE_MAX && (account.shared || together < 2)
+    }
+
+    /// Whether the server has said something that contradicts the total, or the total is of an
+    /// earlier period.
+    pub(super) fn total_is_stale(now: Moment, account: &Account) -> bool {
+        let standing = &account.standing;
+        account.stale || standing.period_start(now.time) > standing.period_start(standing.as_of)
+    }
+
+    /// When the account's period turns, on the monotonic clock.
+    fn next_turn(now: Moment, account: &Account) -> Option<Duration> {
+        let turn = account.standing.reset?.next(now.time);
+        Some(now.mono.saturating_add(turn.saturating_since(now.time)))
+    }
+
+    /// Asking again for a licence, or a device of it, that the server refuses.
+    fn probe(license: &License) -> Option<(Duration, Step)> {
+        let refused = license
+            .devices
+            .iter()
+            .find(|(_, refused)| refused.is_some());
+        let device = match (license.blocked, refused) {
+            (Some(_), _) => license.any_device()?,
+            (None, Some((device, _))) => device.clone(),
+            (None, None) => return None,
+        };
+        Some((license.probe.until, Step::LookUp(device)))
+    }
+
+    /// Reading a licence when its time has come, or as the try of a server that is down.
+    fn refresh(&self, license: &License) -> Option<(Duration, Step)> {
+        if license.blocked.is_some() {
+            return None;
+        }
+        let due = if self.link.is_trying() {
+            Duration::ZERO
+        } else {
+            license.refresh_at
+        };
+        Some((due, Step::LookUp(license.any_device()?)))
+    }
+
+    /// Sends a batch, sealing it first where it is open: both are in one commit.
+    fn send(&mut self, now: Moment, license: LicenseNo, no: BatchNo) -> Option<Command> {
+        if self.book.batch(no)?.state == BatchState::Open {
+            let id = self.new_id(now);
+            self.book.batch_mut(no)?.sealed = Some(Sealed::new(now, id));
+        }
+        let batch = self.book.batch(no)?;
+        let standing = self.book.accounts.get(&batch.account)?.standing;
+        let request = Box::new(self.book.request_of(batch)?);
+        let was_unknown = matches!(batch.state, BatchState::Unknown { .. });
+        let batch = self.book.batch_mut(no)?;
+        let sealed = batch.sealed.as_mut()?;
+        sealed.attempts = sealed.attempts.saturating_add(1);
+        sealed.sent_at = now.time;
+        if !was_unknown {
+            sealed.before = (standing.total, standing.as_of);
+        }
+        let key = sealed.id;
+        batch.state = BatchState::Sent;
+        self.set_op(license, Op::Sending(no));
+        Some(Command::Send {
+            license,
+            batch: no,
+            key,
+            request,
+        })
+    }
+
+    fn look_up(&mut self, no: LicenseNo, hardware_id: &str) -> Option<Command> {
+        let license = self.book.licenses.get_mut(&no)?;
+        license.op = Op::LookingUp;
+        let subject: Subject = license.subject(hardware_id);
+        Some(Command::LookUp {
+            license: no,
+            subject,
+        })
+    }
+
+    pub(super) fn new_id(&mut self, now: Moment) -> Uuid {
+        let mut random = [0; 10];
+        let bits = [(self.random)().to_be_bytes(), (self.random)().to_be_bytes()].concat();
+        for (to, from) in random.iter_mut().zip(bits) {
+            *to = from;
+        }
+        let millis = now.time.as_millis().unsigned_abs();
+        uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+    }
+}
+
+fn is_held_for_limit(batches: &[&Batch]) -> bool {
+    batches
+        .iter()
+        .any(|batch| matches!(batch.state, BatchState::Held(Hold::Limit { .. })))
+}

@@ -1,0 +1,180 @@
+//! Learning what the server says of a licence, and what became of a batch that it may have counted.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tally_shared::{
+    limits::Standing,
+    wire::{Holder, add_consumption::FEATURE_TYPE_CONSUMPTION},
+};
+
+use crate::core::{
+    Core, UndecidablePolicy,
+    book::{Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause},
+    clock::Moment,
+    outcome::LicenseFound,
+    reconcile::{Verdict, verdict},
+};
+
+impl Core {
+    pub(in crate::core) fn learn_license(
+        &mut self,
+        now: Moment,
+        found: &LicenseFound,
+    ) -> LicenseNo {
+        let LicenseFound { subject, body } = found;
+        let known = self.book.find(subject).filter(|known| match known.holder {
+            Holder::LicenseKey(_) => true,
+            // A user can hold several licences of one product.
+            Holder::Username(_) => known.id == body.counter.id,
+        });
+        let no = match known.map(|known| known.no) {
+            Some(no) => no,
+            None => self.book.add_license(|no| License {
+                no,
+                product: subject.product.clone(),
+                holder: subject.holder.clone(),
+                body: body.clone(),
+                blocked: None,
+                devices: BTreeMap::new(),
+                refreshed_at: now.time,
+                id: body.counter.id,
+                op: Op::Idle,
+                pause: Pause::default(),
+                probe: Pause::default(),
+                refresh_at: Duration::ZERO,
+            }),
+        };
+        if let Some(license) = self.book.license_mut(no) {
+            license.body = body.clone();
+            license.blocked = None;
+            license.devices.insert(subject.hardware_id.clone(), None);
+            license.refreshed_at = now.time;
+            license.pause = Pause::default();
+            license.probe = Pause::default();
+        }
+        self.schedule_refresh(now, no);
+        self.learn_account(now, no, None, body.counter.standing(now.time));
+        for feature in &body.product_features {
+            if feature.feature_type == FEATURE_TYPE_CONSUMPTION {
+                self.learn_account(now, no, Some(&feature.code), feature.standing(now.time));
+            }
+        }
+        self.release_refused(now, no);
+        no
+    }
+
+    fn learn_account(
+        &mut self,
+        now: Moment,
+        license: LicenseNo,
+        feature: Option<&str>,
+        standing: Standing,
+    ) {
+        let Some(account) = self.book.account_of(license, feature) else {
+            self.book
+                .add_account(license, feature.map(str::to_owned), standing);
+            return;
+        };
+        let no = account.no;
+        let doubtful = self
+            .book
+            .batches_of(no)
+            .into_iter()
+            .find_map(|batch| match batch.state {
+                BatchState::Unknown { look_at } => Some((batch.no, look_at)),
+                BatchState::Sent => Some((batch.no, Duration::MAX)),
+                _ => None,
+            });
+        match doubtful {
+            // The total may or may not hold the batch already: only the limits are news.
+            Some((_, look_at)) if now.mono < look_at => {
+                if let Some(account) = self.book.account_mut(no) {
+                    account.standing.limits = standing.limits;
+                }
+            }
+            Some((batch, _)) => self.reconcile(now, batch, standing),
+            None => {
+                if let Some(account) = self.book.account_mut(no) {
+                    account.shared |= account.standing.total_at(now.time) != standing.total;
+                    account.standing = standing;
+                    account.stale = false;
+                }
+            }
+        }
+    }
+
+    /// The request can no longer arrive: the total tells what became of it.
+    fn reconcile(&mut self, now: Moment, no: BatchNo, standing: Standing) {
+        let Some(batch) = self.book.batch(no) else {
+            return;
+        };
+        let Some(sealed) = &batch.sealed else { return };
+        let account = batch.account;
+        let verdict = verdict(batch, sealed, &standing);
+        tracing::info!(
+            batch = no.0,
+            ?verdict,
+            "compared the total before and after"
+        );
+        match (verdict, self.policy.undecidable) {
+            (Verdict::Applied, _) | (Verdict::Undecidable, UndecidablePolicy::AssumeApplied) => {
+                self.settle(now, no, standing, false);
+            }
+            (Verdict::NotApplied, _) | (Verdict::Undecidable, UndecidablePolicy::Resend) => {
+                self.set_state(no, BatchState::Sealed);
+                let sealed = self
+                    .book
+                    .batch_mut(no)
+                    .and_then(|batch| batch.sealed.as_mut());
+                if let Some(sealed) = sealed {
+                    sealed.doubtful = false;
+                }
+            }
+            (Verdict::Undecidable, UndecidablePolicy::Hold) => {
+                tracing::warn!(
+                    batch = no.0,
+                    "the total cannot tell whether a batch was counted"
+                );
+                self.hold(no, Hold::Undecidable);
+            }
+        }
+        if let Some(account) = self.book.account_mut(account) {
+            account.standing = standing;
+            account.stale = false;
+        }
+    }
+
+    /// The server no longer refuses the licence: what was held for that goes on.
+    fn release_refused(&mut self, now: Moment, license: LicenseNo) {
+        let Some(license) = self.book.license(license) else {
+            return;
+        };
+        let released: Vec<BatchNo> = self
+            .book
+            .accounts_of(license.no)
+            .flat_map(|account| self.book.batches_of(account.no))
+            .filter(|batch| matches!(batch.state, BatchState::Held(Hold::Refused(_))))
+            .filter(|batch| {
+                let lane = self.book.lane(batch.lane);
+                lane.is_some_and(|lane| license.accepts(&lane.key.hardware_id))
+            })
+            .map(|batch| batch.no)
+            .collect();
+        for no in released {
+            self.reseal(now, no);
+        }
+    }
+
+    /// A refused batch goes on as a new one, under a new id: the old id has its answer.
+    pub(super) fn reseal(&mut self, now: Moment, no: BatchNo) {
+        let Some(old) = self.book.batch(no).cloned() else {
+            return;
+        };
+        self.book.end_batch(no, BatchState::Superseded);
+        let id = self.new_id(now);
+        self.book.add_batch(|no| Batch {
+            no,
+            ..old.renewed(now, id)
+        });
+    }
+}

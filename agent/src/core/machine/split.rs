@@ -1,0 +1,98 @@
+//! Splitting at the limit: the longest prefix of a batch's rows that fits is sent, the rest is held.
+
+use tally_shared::{limits::Standing, units::Units};
+
+use crate::core::{
+    Core,
+    book::{Account, Batch, BatchNo, BatchState, Hold, Seq},
+    clock::Moment,
+    command::Command,
+    event::Prefix,
+};
+
+impl Core {
+    pub(super) fn split(
+        &mut self,
+        now: Moment,
+        no: BatchNo,
+        room: Option<i64>,
+        prefix: Option<Prefix>,
+    ) {
+        let Some(old) = self.book.batch(no).cloned() else {
+            return;
+        };
+        if !matches!(old.state, BatchState::Held(Hold::Limit { .. })) {
+            return;
+        }
+        let Some(prefix) = prefix else {
+            self.hold(no, Hold::Limit { room_seen: room });
+            return;
+        };
+        if prefix.rows == old.rows {
+            self.reseal(now, no);
+            return;
+        }
+        self.book.end_batch(no, BatchState::Superseded);
+        let id = self.new_id(now);
+        let first = Batch {
+            last: prefix.last,
+            rows: prefix.rows,
+            units: prefix.units,
+            ..old.renewed(now, id)
+        };
+        self.book.add_batch(|no| Batch { no, ..first });
+        let rest = Batch {
+            first: Seq(prefix.last.0 + 1),
+            rows: old.rows - prefix.rows,
+            // In range: both are sums of the same rows.
+            units: old.units.checked_sub(prefix.units).unwrap_or(Units::ZERO),
+            state: BatchState::Held(Hold::Limit { room_seen: None }),
+            sealed: None,
+            ..old
+        };
+        self.book.add_batch(|no| Batch { no, ..rest });
+    }
+
+    /// Asks how much of each batch that is held for the limit fits, where that may have changed.
+    pub(super) fn find_prefixes(&self, now: Moment) -> Vec<Command> {
+        let held = self
+            .book
+            .batches
+            .values()
+            .filter_map(|batch| match batch.state {
+                BatchState::Held(Hold::Limit { room_seen }) => Some((batch, room_seen)),
+                _ => None,
+            });
+        held.filter_map(|(batch, room_seen)| {
+            let account = self.book.accounts.get(&batch.account)?;
+            if !self.is_calm(now, account) {
+                return None;
+            }
+            let setting = self.book.lane(batch.lane)?.key.setting;
+            let standing = Standing {
+                limits: account.standing.limits.with(setting),
+                ..account.standing
+            };
+            let room = standing.room(Units::ZERO, now.time);
+            let news = room.is_none_or(|room| room > 0 && room_seen.is_none_or(|seen| room > seen));
+            news.then_some(Command::FindPrefix {
+                batch: batch.no,
+                lane: batch.lane,
+                first: batch.first,
+                last: batch.last,
+                room,
+            })
+        })
+        .collect()
+    }
+
+    /// Whether nothing of an account is under way or about to be, and its total is the server's.
+    fn is_calm(&self, now: Moment, account: &Account) -> bool {
+        !Self::total_is_stale(now, account)
+            && self
+                .book
+                .batches_of(account.no)
+                .iter()
+                .all(|batch| matches!(batch.state, BatchState::Held(_) | BatchState::Open))
+    }
+}

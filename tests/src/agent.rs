@@ -1,0 +1,317 @@
+//! An agent in a process of its own, and its command line.
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitStatus, Output},
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    client::Client,
+    process::{Process, Program},
+    seed, wait,
+};
+
+/// An agent on a data directory of its own. It can be stopped and started again.
+pub struct Agent {
+    program: Program,
+    folder: TempDir,
+    server_url: String,
+    flags: Vec<String>,
+    keys: (String, String),
+    process: Option<Process>,
+}
+
+/// How an agent of a test is set up.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Further flags of `tally run`; the intervals are short unless they say otherwise.
+    pub flags: Vec<String>,
+}
+
+impl Agent {
+    /// Starts an agent of this program that uses a server.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot start.
+    pub fn start(
+        program: impl Into<Program>,
+        server_url: &str,
+        setup: &Setup,
+    ) -> crate::Result<Self> {
+        Self::start_as(
+            program,
+            server_url,
+            setup,
+            (seed::API_KEY, seed::SHARED_KEY),
+        )
+    }
+
+    /// As [`Self::start`], with other credentials for the server.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot start.
+    pub fn start_as(
+        program: impl Into<Program>,
+        server_url: &str,
+        setup: &Setup,
+        keys: (&str, &str),
+    ) -> crate::Result<Self> {
+        let mut agent = Self {
+            program: program.into(),
+            folder: TempDir::new()?,
+            server_url: server_url.to_owned(),
+            flags: setup.flags.clone(),
+            keys: (keys.0.to_owned(), keys.1.to_owned()),
+            process: None,
+        };
+        agent.restart()?;
+        Ok(agent)
+    }
+
+    /// Starts it again, on the same data directory.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot start.
+    pub fn restart(&mut self) -> crate::Result {
+        // The old one must be gone before the new one takes its lock.
+        self.process = None;
+        let mut command = self.run_command();
+        self.process = Some(Process::start(
+            &mut command,
+            &self.folder.path().join("agent.log"),
+        )?);
+        Ok(())
+    }
+
+    /// Gives it other credentials for the server, from the next start on.
+    pub fn set_server_keys(&mut self, api_key: &str, shared_key: &str) {
+        self.keys = (api_key.to_owned(), shared_key.to_owned());
+    }
+
+    /// `tally run` on this agent's data directory.
+    pub fn run_command(&self) -> Command {
+        let given = |flag: &str| self.flags.iter().any(|other| other == flag);
+        let mut command = self.command(&["run", "--listen", "127.0.0.1:0"]);
+        command.args(["--server-url", &self.server_url]);
+        for (flag, value) in [("--sync-interval", "50ms"), ("--settle-wait", "200ms")] {
+            if !given(flag) {
+                command.args([flag, value]);
+            }
+        }
+        command.args(&self.flags);
+        command
+    }
+
+    /// Any command of `tally` on this agent's data directory.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.program.command();
+        command
+            .args(args)
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .env("TALLY_SERVER_API_KEY", &self.keys.0)
+            .env("TALLY_SERVER_SHARED_KEY", &self.keys.1)
+            // The settings of whoever runs the tests are not the tests'.
+            .env("HOME", self.folder.path())
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("TALLY_LOG");
+        command
+    }
+
+    /// Runs a command of `tally` to its end.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn tally(&self, args: &[&str]) -> crate::Result<Output> {
+        Ok(self.command(args).output()?)
+    }
+
+    /// Runs a command of `tally` that must succeed and print JSON.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn json(&self, args: &[&str]) -> crate::Result<Value> {
+        let output = self.tally(&[args, &["--json"]].concat())?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "tally {args:?} ended with {}: {said}",
+            output.status
+        );
+        serde_json::from_slice(&output.stdout).with_context(|| format!("tally {args:?}"))
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run.
+    pub fn url(&self) -> crate::Result<&str> {
+        Ok(self
+            .process
+            .as_ref()
+            .context("the agent does not run")?
+            .url())
+    }
+
+    /// An application with a key pair of its own.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made.
+    pub fn app(&self, name: &str) -> crate::Result<Client> {
+        let keys = self.json(&["app", "add", name])?;
+        let text = |key: &str| keys.get(key).and_then(Value::as_str).context("a key pair");
+        Client::new(self.url()?, text("api_key")?, text("shared_key")?)
+    }
+
+    /// Makes the licence of [`seed::license`] known.
+    ///
+    /// # Errors
+    ///
+    /// Where the agent refuses.
+    pub fn add_license(&self) -> crate::Result<Value> {
+        let license = [
+            "license",
+            "add",
+            "--product",
+            seed::PRODUCT,
+            "--license-key",
+            seed::KEY,
+        ];
+        self.json(&[license.as_slice(), &["--hardware-id", seed::DEVICE]].concat())
+    }
+
+    /// Makes the licence of [`seed::user_license`] known.
+    ///
+    /// # Errors
+    ///
+    /// Where the agent refuses.
+    pub fn add_user_license(&self) -> crate::Result<Value> {
+        let license = [
+            "license",
+            "add",
+            "--product",
+            seed::PRODUCT,
+            "--username",
+            seed::USER,
+        ];
+        self.json(&[license.as_slice(), &["--hardware-id", seed::DEVICE]].concat())
+    }
+
+    /// Switches the network for a drill.
+    ///
+    /// # Errors
+    ///
+    /// Where the agent refuses.
+    pub fn network(&self, mode: &str) -> crate::Result {
+        self.json(&["network", mode]).map(|_| ())
+    }
+
+    /// The state of a licence: where its units are.
+    ///
+    /// # Errors
+    ///
+    /// Where the agent does not answer, or conservation does not hold.
+    pub fn sums(&self, license: usize) -> crate::Result<Sums> {
+        let status = self.json(&["status"])?;
+        let found = status.pointer(&format!("/licenses/{license}/conservation"));
+        let sums = Sums::read(found.context("a licence")?);
+        let parts = sums.settled + sums.pending + sums.in_flight + sums.unknown + sums.held;
+        ensure!(
+            sums.recorded == parts,
+            "conservation does not hold: {sums:?}"
+        );
+        Ok(sums)
+    }
+
+    /// Waits until the server has counted everything that was recorded for a licence.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come to that.
+    pub fn wait_settled(&self, license: usize) -> crate::Result<Sums> {
+        let settled = |sums: &Sums| sums.recorded == sums.settled;
+        wait::until("everything to be settled", || self.sums(license), settled)
+    }
+
+    /// Kills it, as a power cut would.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run.
+    pub fn kill(&mut self) -> crate::Result {
+        self.process
+            .take()
+            .context("the agent does not run")?
+            .kill()
+    }
+
+    /// Asks it to stop, and waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not stop.
+    pub fn terminate(&mut self) -> crate::Result<ExitStatus> {
+        self.process
+            .take()
+            .context("the agent does not run")?
+            .terminate()
+    }
+
+    /// What it said on stderr.
+    ///
+    /// # Errors
+    ///
+    /// Where its log cannot be read.
+    pub fn said(&self) -> crate::Result<String> {
+        Ok(std::fs::read_to_string(
+            self.folder.path().join("agent.log"),
+        )?)
+    }
+}
+
+/// Where the units of a licence are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Granted to applications, ever.
+    pub recorded: i64,
+    /// Counted by the server.
+    pub settled: i64,
+    /// Not sent yet.
+    pub pending: i64,
+    /// Sent, and not answered yet.
+    pub in_flight: i64,
+    /// Sent, and the answer was lost.
+    pub unknown: i64,
+    /// Waiting for something to change.
+    pub held: i64,
+}
+
+impl Sums {
+    fn read(value: &Value) -> Self {
+        let part = |name: &str| value.get(name).and_then(Value::as_i64).unwrap_or_default();
+        Self {
+            recorded: part("recorded"),
+            settled: part("settled"),
+            pending: part("pending"),
+            in_flight: part("in_flight"),
+            unknown: part("unknown"),
+            held: part("held"),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The stub, as the tests run it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tally_server_stub::cli::main()
+}
