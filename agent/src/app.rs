@@ -144,6 +144,10 @@ impl App {
         let apps = Apps::open(&data_dir)?;
 
         let connection = schema::open(&data_dir.ledger())?;
+        private_file::sync_folder(&data_dir.ledger()).map_err(|source| AppError::DataDir {
+            path: data_dir.ledger(),
+            source,
+        })?;
         let reading = clocks.reading();
         let saved = store::load_clock(&connection)?;
         let high_water = store::high_water(&connection)?;

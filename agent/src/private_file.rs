@@ -47,14 +47,23 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// A name in a folder is durable only when the folder is.
+/// Waits until the name of a file is on disk: a name in a folder is durable only when the folder is.
+///
+/// # Errors
+///
+/// What the system says.
 #[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     path.parent()
         .map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
 }
 
+/// Other systems keep names with their files.
+///
+/// # Errors
+///
+/// None.
 #[cfg(not(unix))]
-fn sync_folder(_path: &Path) -> io::Result<()> {
+pub fn sync_folder(_path: &Path) -> io::Result<()> {
     Ok(())
 }

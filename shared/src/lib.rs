@@ -9,6 +9,8 @@
 //! * [`auth`] signs and checks the `Authorization` header; [`signature`] signs and verifies answers.
 //! * [`time`] and [`units`] are the quantities that all of them speak of.
 
+#![warn(missing_docs)]
+
 pub mod auth;
 pub mod limits;
 pub mod period;

@@ -25,11 +25,11 @@
 //!
 //! 1. Conservation: for each account, recorded = settled + pending + in flight + unknown + held.
 //! 2. At most one batch of an account is sent or unknown at any time.
-//! 3. A batch is committed as *sent* before its request leaves: [`Command`](command::Command)s are
+//! 3. A batch is committed as *sent* before its request leaves: [`Command`]s are
 //!    released by the writer only after the commit of the changes that gave them.
 //! 4. What is unknown is never treated as applied or refused without evidence.
 //!
-//! [`Core`] takes requests and [`Event`](event::Event)s, changes the [`Book`](book::Book), and gives
+//! [`Core`] takes requests and [`Event`]s, changes the [`Book`], and gives
 //! commands. The ledger's writer persists the book's changes; the sync driver carries the commands out.
 
 pub mod book;

@@ -45,10 +45,10 @@ pub enum LookUpOutcome {
     RefusedCredentials(ErrorCode),
     /// The server could not be reached.
     Unreached(String),
-    /// The server had no time (429, 5xx), and wants to be left alone for so long.
+    /// The server had no time for it (429), and wants to be left alone for so long.
     Throttled(Option<Duration>),
-    /// An answer that is not the contract's.
-    Invalid(String),
+    /// An answer that is not the contract's; the server wants to be left alone for so long.
+    Invalid(String, Option<Duration>),
 }
 
 /// A licence that the server described.
@@ -167,30 +167,30 @@ pub fn of_look_up(
         Exchange::Answer(answer) => answer,
         Exchange::NotSent(why) | Exchange::NoAnswer(why) => return LookUpOutcome::Unreached(why),
     };
-    if answer.status == 200 {
-        if !answer.is_signed(verifier) {
-            return LookUpOutcome::Invalid("the answer's signature is not the server's".into());
+    let invalid = |why: String| LookUpOutcome::Invalid(why, answer.retry_after);
+    match answer.status {
+        200 if !answer.is_signed(verifier) => {
+            return invalid("the answer's signature is not the server's".to_owned());
         }
-        return match serde_json::from_slice(&answer.body) {
-            Ok(body) => LookUpOutcome::Found(Box::new(LicenseFound {
-                subject: subject.clone(),
-                body,
-            })),
-            Err(error) => LookUpOutcome::Invalid(format!(
-                "200 with a body that is not the contract's: {error}"
-            )),
-        };
+        200 => {
+            return match serde_json::from_slice(&answer.body) {
+                Ok(body) => {
+                    let subject = subject.clone();
+                    LookUpOutcome::Found(Box::new(LicenseFound { subject, body }))
+                }
+                Err(error) => invalid(format!("200 without the contract's body: {error}")),
+            };
+        }
+        429 => return LookUpOutcome::Throttled(answer.retry_after),
+        _ => {}
     }
-    if answer.status == 429 || answer.status >= 500 {
-        return LookUpOutcome::Throttled(answer.retry_after);
-    }
-    match answer.error() {
+    match answer.error().filter(|_| answer.status < 500) {
         Some((code, _)) if kind(code) == Kind::Credentials => {
             LookUpOutcome::RefusedCredentials(code)
         }
         Some((code, message)) => LookUpOutcome::Refused(code, message),
-        None => LookUpOutcome::Invalid(format!(
-            "status {} without the contract's body",
+        None => invalid(format!(
+            "status {} without an answer of the contract's",
             answer.status
         )),
     }
@@ -255,5 +255,102 @@ fn kind(code: ErrorCode) -> Kind {
         | E::StorageUnavailable
         | E::Unavailable
         | E::Forbidden => Kind::Unclear,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COUNTER: &str = r#"{"id":1,"max_consumptions":10,"total_consumptions":2,
+        "allow_unlimited_consumptions":false,"allow_negative_consumptions":false,
+        "allow_overages":false,"max_overages":0,"reset_consumption":false,
+        "consumption_period":null}"#;
+
+    fn answer(status: u16, body: &str) -> Exchange {
+        Exchange::Answer(RawAnswer {
+            status,
+            signature: None,
+            retry_after: Some(Duration::from_secs(7)),
+            body: body.as_bytes().to_vec(),
+        })
+    }
+
+    fn error(status: u16, code: &str) -> Exchange {
+        answer(
+            status,
+            &format!(r#"{{"status":{status},"code":"{code}","message":"m"}}"#),
+        )
+    }
+
+    fn send(exchange: Exchange) -> SendOutcome {
+        of_send(exchange, false, None)
+    }
+
+    #[track_caller]
+    fn check_unknown(exchange: Exchange) {
+        let outcome = send(exchange);
+        assert!(matches!(outcome, SendOutcome::Unknown(..)), "{outcome:?}");
+    }
+
+    #[test]
+    fn only_a_complete_answer_of_the_contracts_is_believed() {
+        assert!(matches!(
+            send(answer(200, COUNTER)),
+            SendOutcome::Applied(_)
+        ));
+        check_unknown(answer(200, "<html>Please sign in"));
+        check_unknown(answer(200, r#"{"id":1}"#));
+        check_unknown(answer(302, ""));
+        check_unknown(answer(403, "<html>blocked by a proxy"));
+        check_unknown(Exchange::NoAnswer("timed out".to_owned()));
+    }
+
+    #[test]
+    fn what_a_gateway_may_say_after_the_request_went_through_is_unknown() {
+        check_unknown(error(500, "internal_error"));
+        check_unknown(answer(502, ""));
+        check_unknown(error(503, "unavailable"));
+        check_unknown(answer(504, ""));
+        check_unknown(error(409, "idempotency_key_in_use"));
+    }
+
+    #[test]
+    fn what_never_reached_the_servers_judgement_is_certainly_not_applied() {
+        let unreached = send(Exchange::NotSent("refused".to_owned()));
+        assert_eq!(unreached, SendOutcome::Unreached("refused".to_owned()));
+        let throttled = send(answer(429, "slow down"));
+        assert_eq!(
+            throttled,
+            SendOutcome::Throttled(Some(Duration::from_secs(7)))
+        );
+    }
+
+    #[test]
+    fn refusals_are_sorted_by_what_they_concern() {
+        assert_eq!(
+            send(error(400, "license_not_enough_consumptions")),
+            SendOutcome::RefusedLimit
+        );
+        assert_eq!(
+            send(error(400, "blacklisted")),
+            SendOutcome::RefusedLicense(ErrorCode::Blacklisted)
+        );
+        assert_eq!(
+            send(error(401, "signature_mismatch")),
+            SendOutcome::RefusedCredentials(ErrorCode::SignatureMismatch)
+        );
+        assert!(matches!(
+            send(error(400, "a_code_of_a_newer_server")),
+            SendOutcome::RefusedRequest(ErrorCode::ValidationError, _)
+        ));
+    }
+
+    #[test]
+    fn an_unsigned_answer_is_no_success_where_signatures_are_verified() {
+        let signer = tally_shared::signature::Signer::generate().unwrap();
+        let verifier = Verifier::from_pem(&signer.public_pem().unwrap()).unwrap();
+        let unsigned = of_send(answer(200, COUNTER), false, Some(&verifier));
+        assert!(matches!(unsigned, SendOutcome::Unknown(..)));
     }
 }

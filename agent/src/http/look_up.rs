@@ -49,7 +49,7 @@ pub(super) async fn look_up(api: &Api, subject: &Subject) -> Result<()> {
             "the licence server refuses this agent's credentials ({})",
             code.as_str()
         ))),
-        LookUpOutcome::Unreached(why) | LookUpOutcome::Invalid(why) => Err(unknown(why)),
+        LookUpOutcome::Unreached(why) | LookUpOutcome::Invalid(why, _) => Err(unknown(why)),
         LookUpOutcome::Throttled(_) => {
             Err(unknown("the licence server has no time for it".to_owned()))
         }

@@ -1,8 +1,8 @@
 //! The books: everything that is owed, in memory, as the ledger has it on disk.
 //!
-//! The book is a unit of work. Each change first notes the entity as it was; [`Book::changes`] is what
-//! a commit must write, and after it either [`Book::committed`] forgets the notes or
-//! [`Book::roll_back`] restores them. So memory never shows what the disk does not hold.
+//! The book is a unit of work. Each change first notes the entity as it was. A commit writes what has
+//! changed, and after it either [`Book::committed`] forgets the notes or [`Book::roll_back`] restores
+//! them. So memory never shows what the disk does not hold.
 
 mod changes;
 mod entities;

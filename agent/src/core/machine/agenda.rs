@@ -97,11 +97,12 @@ impl Core {
             match batch.state {
                 BatchState::Sent => return None,
                 BatchState::Unknown { look_at } => return self.resolve(now, batch, look_at),
-                BatchState::Held(Hold::Limit { .. }) if Self::total_is_stale(now, account) => {
-                    return look_up(Duration::ZERO);
-                }
                 _ => {}
             }
+        }
+        let is_held = is_held_for_limit(&batches);
+        if account.stale || (is_held && Self::total_is_stale(now, account)) {
+            return look_up(Duration::ZERO);
         }
         let waiting: Vec<&Batch> = batches
             .iter()
@@ -110,7 +111,7 @@ impl Core {
             .filter(|batch| license.accepts(&self.hardware_id_of(batch.no)))
             .collect();
         let Some(first) = waiting.first() else {
-            let turn = Self::next_turn(now, account).filter(|_| is_held_for_limit(&batches))?;
+            let turn = Self::next_turn(now, account).filter(|_| is_held)?;
             return look_up(turn);
         };
         let due = self.due_at(first);

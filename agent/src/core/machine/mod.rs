@@ -8,6 +8,8 @@
 mod agenda;
 mod learn;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -186,12 +188,12 @@ impl Core {
             }
             SendOutcome::Unreached(why) => {
                 tracing::debug!(batch = no.0, why, "the server was not reached");
-                self.set_state(no, BatchState::Sealed);
+                self.not_counted(now, no);
                 self.link
                     .unreached(now.mono, &self.policy, &mut self.random);
             }
             SendOutcome::Throttled(wait) => {
-                self.set_state(no, BatchState::Sealed);
+                self.not_counted(now, no);
                 self.link
                     .throttled(now.mono, wait, &self.policy, &mut self.random);
             }
@@ -233,10 +235,10 @@ impl Core {
                 self.link
                     .throttled(now.mono, wait, &self.policy, &mut self.random);
             }
-            LookUpOutcome::Invalid(why) => {
+            LookUpOutcome::Invalid(why, wait) => {
                 tracing::warn!(license = license.0, why, "not a valid answer");
                 self.link.doubted();
-                self.pause(now, license, None);
+                self.pause(now, license, wait);
             }
         }
     }

@@ -1,0 +1,422 @@
+//! Scenarios of the state machine, without I/O: facts in, orders out.
+
+use std::time::Duration;
+
+use tally_shared::{
+    limits::OverageSetting,
+    time::Timestamp,
+    units::Units,
+    wire::{AddConsumption, ConsumptionEvent, ErrorCode, LicenseBody, Subject},
+};
+
+use crate::core::{
+    Core, Policy, Rejected, UndecidablePolicy,
+    book::{AppNo, BatchNo, Book, Contents, LicenseNo, Seq},
+    chain::Hash,
+    clock::Moment,
+    command::Command,
+    event::{Event, KeyEcho, Prefix},
+    link::NetworkMode,
+    outcome::{LicenseFound, LookUpOutcome, SendOutcome},
+    report::Conservation,
+};
+
+const SETTLE_WAIT: Duration = Duration::from_secs(30);
+const SYNC: Duration = Duration::from_secs(5);
+
+/// A core, and a licence on a server that is only what the test says of it.
+struct World {
+    core: Core,
+    now: Moment,
+    max: i64,
+}
+
+impl World {
+    /// A licence with this limit is known, and the server can be reached.
+    fn new(max: i64, key: KeyEcho) -> Self {
+        let contents = Contents {
+            licenses: vec![],
+            accounts: vec![],
+            lanes: vec![],
+            batches: vec![],
+            head: (Seq(0), Hash::ORIGIN),
+            last_batch: BatchNo(0),
+            idempotent: false,
+        };
+        let policy = Policy {
+            sync_interval: SYNC,
+            settle_wait: SETTLE_WAIT,
+            refresh_interval: Duration::from_hours(1),
+            undecidable: UndecidablePolicy::Hold,
+        };
+        let time = Timestamp::parse("2026-11-23T12:00:00Z").unwrap();
+        let now = Moment {
+            time,
+            proven: true,
+            mono: Duration::from_secs(1),
+        };
+        let mut drawn = 0;
+        let random = Box::new(move || {
+            drawn += 1;
+            drawn
+        });
+        let mut core = Core::new(Book::new(contents), policy, random, now);
+        let mut world = Self {
+            now,
+            max,
+            core: {
+                core.book_mut().committed();
+                core
+            },
+        };
+        let found = world.found(0);
+        world.core.learn(now, &found, key);
+        world.core.book_mut().committed();
+        world
+    }
+
+    fn subject() -> Subject {
+        Subject::by_key("p", "K", "h")
+    }
+
+    fn body(&self, total: i64) -> LicenseBody {
+        let text = format!(
+            r#"{{"id":1,"max_consumptions":{},"total_consumptions":{total},
+            "allow_unlimited_consumptions":false,"allow_negative_consumptions":false,
+            "allow_overages":false,"max_overages":0,"reset_consumption":false,
+            "consumption_period":null,"license_type":"consumption","license_active":true,
+            "license_enabled":true}}"#,
+            self.max
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn found(&self, total: i64) -> LicenseFound {
+        LicenseFound {
+            subject: Self::subject(),
+            body: self.body(total),
+        }
+    }
+
+    fn record(&mut self, units: i64) -> Result<(), Rejected> {
+        let request = AddConsumption {
+            subject: Self::subject(),
+            feature: None,
+            units: Units::new(units),
+            setting: OverageSetting::default(),
+            event: ConsumptionEvent::Add,
+        };
+        let recorded = self.core.record(self.now, AppNo(1), &request).map(|_| ());
+        self.core.book_mut().committed();
+        recorded
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.mono += time;
+        self.now.time = self.now.time.plus(time);
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Command> {
+        let commands = self.core.handle(self.now, event);
+        self.core.book_mut().committed();
+        let sums = self.sums();
+        assert!(sums.holds(), "{sums:?}");
+        commands
+    }
+
+    /// Waits for what is due and gives the batch that is sent.
+    #[track_caller]
+    fn sent(&mut self) -> (BatchNo, uuid::Uuid, Vec<u8>) {
+        let wakeup = self.core.next_wakeup(self.now).unwrap();
+        self.pass(wakeup.saturating_sub(self.now.mono));
+        match self.tell(Event::Tick).as_slice() {
+            [
+                Command::Send {
+                    batch,
+                    key,
+                    request,
+                    ..
+                },
+            ] => (*batch, *key, request.to_json()),
+            other => panic!("a batch should be sent, not {other:?}"),
+        }
+    }
+
+    fn answer(&mut self, batch: BatchNo, outcome: SendOutcome, key: KeyEcho) -> Vec<Command> {
+        self.tell(Event::Answered {
+            batch,
+            outcome,
+            key,
+        })
+    }
+
+    fn look_up(&mut self, total: i64) -> Vec<Command> {
+        let outcome = LookUpOutcome::Found(Box::new(self.found(total)));
+        self.tell(Event::LookedUp {
+            license: LicenseNo(1),
+            hardware_id: "h".to_owned(),
+            outcome,
+            key: KeyEcho::NoAnswer,
+        })
+    }
+
+    fn applied(&self, total: i64) -> SendOutcome {
+        SendOutcome::Applied(self.body(total).counter.standing(Timestamp::default()))
+    }
+
+    fn sums(&self) -> Conservation {
+        self.core.status(self.now).licenses[0].conservation
+    }
+}
+
+fn lost() -> SendOutcome {
+    SendOutcome::Unknown("lost".to_owned(), None)
+}
+
+#[test]
+fn rows_wait_for_company_and_share_a_request() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(2).unwrap();
+    world.record(3).unwrap();
+    assert_eq!(
+        world.core.next_wakeup(world.now),
+        Some(world.now.mono + SYNC)
+    );
+    assert!(world.tell(Event::Tick).is_empty(), "nothing is due yet");
+    let (batch, _, request) = world.sent();
+    assert!(
+        String::from_utf8(request)
+            .unwrap()
+            .contains(r#""consumptions":5"#)
+    );
+    assert_eq!(world.sums().in_flight, 5);
+    let outcome = world.applied(5);
+    world.answer(batch, outcome, KeyEcho::Echoed);
+    assert_eq!((world.sums().settled, world.sums().pending), (5, 0));
+}
+
+#[test]
+fn with_keys_an_unknown_batch_is_sent_again_byte_for_byte() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.answer(first.0, lost(), KeyEcho::NoAnswer);
+    assert_eq!(world.sums().unknown, 5);
+    assert_eq!(world.sent(), first);
+}
+
+#[test]
+fn without_keys_an_unknown_batch_is_never_sent_again_before_the_total_was_read() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let first = world.sent();
+    assert!(world.answer(first.0, lost(), KeyEcho::NoAnswer).is_empty());
+    world.pass(Duration::from_millis(29_999));
+    assert!(world.tell(Event::Tick).is_empty(), "it could still arrive");
+    world.pass(Duration::from_millis(1));
+    assert!(matches!(
+        world.tell(Event::Tick).as_slice(),
+        [Command::LookUp { .. }]
+    ));
+}
+
+#[test]
+fn the_total_tells_what_became_of_an_unknown_batch() {
+    let after = |total: i64| {
+        let mut world = World::new(100, KeyEcho::Absent);
+        world.record(5).unwrap();
+        let first = world.sent();
+        world.answer(first.0, lost(), KeyEcho::NoAnswer);
+        world.pass(SETTLE_WAIT);
+        world.tell(Event::Tick);
+        let commands = world.look_up(total);
+        (world.sums(), commands.len())
+    };
+    assert!(
+        matches!(after(5), (Conservation { settled: 5, .. }, 0)),
+        "it moved by its units"
+    );
+    assert!(
+        matches!(after(0), (Conservation { in_flight: 5, .. }, 1)),
+        "it did not move"
+    );
+    assert!(
+        matches!(after(7), (Conservation { held: 5, .. }, 0)),
+        "somebody else moved it"
+    );
+}
+
+#[test]
+fn a_refusal_of_a_second_attempt_is_believed_only_from_a_server_that_knows_the_key() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.answer(first.0, lost(), KeyEcho::NoAnswer);
+    let again = world.sent();
+    world.answer(again.0, SendOutcome::RefusedLimit, KeyEcho::Absent);
+    assert_eq!((world.sums().unknown, world.sums().held), (5, 0));
+}
+
+#[test]
+fn a_second_attempt_that_was_not_sent_leaves_the_first_one_unknown() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.answer(first.0, lost(), KeyEcho::NoAnswer);
+    let again = world.sent();
+    world.answer(
+        again.0,
+        SendOutcome::Unreached("gone".to_owned()),
+        KeyEcho::NoAnswer,
+    );
+    let sums = world.sums();
+    assert_eq!(sums.unknown, 5, "{sums:?}");
+}
+
+#[test]
+fn what_does_not_fit_is_split_and_the_rest_is_held_until_there_is_room() {
+    let mut world = World::new(10, KeyEcho::Echoed);
+    world.record(4).unwrap();
+    world.record(4).unwrap();
+    let (batch, key, _) = world.sent();
+    world.answer(batch, SendOutcome::RefusedLimit, KeyEcho::Echoed);
+    assert_eq!(world.sums().held, 8);
+    let asked = world.look_up(5);
+    let [Command::FindPrefix { batch, room, .. }] = asked.as_slice() else {
+        panic!("the prefix should be found, not {asked:?}");
+    };
+    assert_eq!(*room, Some(5));
+    let prefix = Some(Prefix {
+        last: Seq(1),
+        rows: 1,
+        units: Units::new(4),
+    });
+    let sent = world.tell(Event::PrefixFound {
+        batch: *batch,
+        room: *room,
+        prefix,
+    });
+    let [
+        Command::Send {
+            batch,
+            key: new_key,
+            ..
+        },
+    ] = sent.as_slice()
+    else {
+        panic!("the prefix should be sent, not {sent:?}");
+    };
+    assert_ne!(*new_key, key, "the old id has its answer");
+    let outcome = world.applied(9);
+    world.answer(*batch, outcome, KeyEcho::Echoed);
+    let held = Conservation {
+        recorded: 8,
+        settled: 4,
+        held: 4,
+        ..Conservation::default()
+    };
+    assert_eq!(world.sums(), held);
+    world.max = 100;
+    assert!(matches!(
+        world.look_up(9).as_slice(),
+        [Command::FindPrefix { .. }]
+    ));
+}
+
+#[test]
+fn a_refused_licence_is_refused_locally_too_and_asked_about_again() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let refused = SendOutcome::RefusedLicense(ErrorCode::LicenseNotEnabled);
+    world.answer(batch, refused, KeyEcho::Echoed);
+    assert_eq!(world.sums().held, 5);
+    let Err(Rejected::Refused(error)) = world.record(1) else {
+        panic!("it should be refused")
+    };
+    assert_eq!(error.code, ErrorCode::LicenseNotEnabled);
+    assert!(matches!(
+        world.tell(Event::Nudge).as_slice(),
+        [Command::LookUp { .. }]
+    ));
+    assert!(matches!(
+        world.look_up(0).as_slice(),
+        [Command::Send { .. }]
+    ));
+}
+
+#[test]
+fn a_wrong_date_is_tried_again_once_and_then_rests() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let wrong = || SendOutcome::RefusedCredentials(ErrorCode::DateHeaderDiff);
+    let again = world.answer(batch, wrong(), KeyEcho::Echoed);
+    assert!(
+        matches!(again.as_slice(), [Command::Send { .. }]),
+        "{again:?}"
+    );
+    assert!(world.answer(batch, wrong(), KeyEcho::Echoed).is_empty());
+    assert_eq!(world.core.link().stopped(), Some(ErrorCode::DateHeaderDiff));
+    world.record(1).unwrap();
+    assert_eq!(world.sums().pending, 6);
+}
+
+#[test]
+fn a_server_that_is_not_reached_is_tried_by_one_request_at_a_time() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let gone = SendOutcome::Unreached("refused".to_owned());
+    assert!(world.answer(batch, gone, KeyEcho::NoAnswer).is_empty());
+    assert!(!world.core.link().is_up());
+    assert_eq!(world.sums().pending, 5);
+    let (again, _, _) = world.sent();
+    assert_eq!(again, batch);
+    assert_eq!(
+        world.core.next_wakeup(world.now),
+        None,
+        "it takes an answer"
+    );
+}
+
+#[test]
+fn switched_off_nothing_is_sent_and_nothing_is_waited_for() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    assert!(
+        world
+            .tell(Event::SetNetwork(NetworkMode::Offline))
+            .is_empty()
+    );
+    world.pass(SYNC);
+    assert!(world.tell(Event::Tick).is_empty());
+    assert_eq!(world.core.next_wakeup(world.now), None);
+    assert_eq!(world.tell(Event::SetNetwork(NetworkMode::Online)).len(), 1);
+}
+
+#[test]
+fn what_could_not_be_committed_never_happened() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    world.pass(SYNC);
+    let commands = world.core.handle(world.now, Event::Tick);
+    assert_eq!(commands.len(), 1);
+    world.core.roll_back(&commands);
+    assert_eq!(world.sums().pending, 5);
+    let (_, _, request) = world.sent();
+    assert!(
+        String::from_utf8(request)
+            .unwrap()
+            .contains(r#""consumptions":5"#)
+    );
+}
+
+#[test]
+fn what_was_sent_when_the_process_ended_is_unknown_after_it_starts_again() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    world.sent();
+    world.core.resume(world.now);
+    assert_eq!(world.sums().unknown, 5);
+}
