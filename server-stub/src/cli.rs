@@ -1,19 +1,30 @@
-//! The command line of `tally-stub`.
+//! The command line of `tally-stub`. One line on stdout says that it is ready; all else goes to stderr.
 
-use std::{ffi::OsString, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
-
-use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
-
-use crate::{
-    seed::Seed,
-    server::{Stub, StubConfig},
+use std::{
+    error::Error as _,
+    ffi::OsString,
+    io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
 };
 
-/// The licence server's License API v4 for testers, with network faults on demand.
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::{
+    keys::KeyFileError,
+    seed::{Seed, SeedError},
+    server::{StartError, Stub, StubConfig},
+    store::OpenError,
+};
+
+/// The variable that chooses what is logged.
+const LOG_VARIABLE: &str = "TALLY_LOG";
+
+/// A licence server to test against: the License API v4, with faults on demand and a clock of its own
 #[derive(Debug, Parser)]
-#[command(name = "tally-stub", version, max_term_width = 100)]
+#[command(name = "tally-stub", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -21,33 +32,51 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the stub
+    /// Serve until SIGTERM or Ctrl-C
+    #[command(after_help = EXAMPLE)]
     Run(RunArgs),
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = "\
-The control surface is under /stub/v1/: faults, clock, licenses, activity, requests, public_key.
-
-Example:
+const EXAMPLE: &str = r#"Example:
+  echo '{"api_keys": [{"api_key": "key", "shared_key": "secret"}],
+         "products": [{"code": "demo"}],
+         "licenses": [{"product": "demo", "license_key": "AAAA", "max_consumptions": 100,
+                       "devices": [{"hardware_id": "hw-1"}]}]}' > seed.json
   tally-stub run --seed seed.json
-  curl -X PUT http://127.0.0.1:7412/stub/v1/faults -d '[{\"action\": {\"drop\": \"after\"}, \"times\": 1}]'")]
+  curl http://127.0.0.1:7412/stub/v1/licenses
+
+One line on stdout says that it is ready: `ready http://ADDR:PORT`.
+Logs go to stderr; TALLY_LOG=debug (default: warn) shows more."#;
+
+#[derive(Debug, Args)]
 struct RunArgs {
-    /// Where it listens; port 0 picks a free one
-    #[arg(long, default_value = "127.0.0.1:7412", value_name = "ADDR:PORT")]
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7412")]
     listen: SocketAddr,
 
-    /// Where it keeps its state; in memory where it is not given
+    /// Folder for the database and the signing key; without it, everything is in memory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
-    /// What it starts with (JSON); a data directory that holds a state already keeps that
+    /// JSON file with API keys, products and licences. It fills a new data folder; one that holds a
+    /// database already wins over it
     #[arg(long, value_name = "FILE")]
     seed: PathBuf,
 
-    /// Keep no idempotency keys, as the production service
+    /// Ignore the header `Idempotency-Key`, as the production service does
     #[arg(long)]
     no_idempotency: bool,
+}
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("cannot set up the process")]
+    Process(#[from] io::Error),
 }
 
 /// Runs the command line of this process.
@@ -62,66 +91,107 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell where stderr is gone.
-            let _ = writeln!(std::io::stderr(), "tally-stub: {error:#}");
+            report(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(args: RunArgs) -> anyhow::Result<()> {
-    let shown = args.seed.display();
-    let text = std::fs::read_to_string(&args.seed)
-        .with_context(|| format!("cannot read the seed file {shown}"))?;
-    let seed = Seed::parse(&text).with_context(|| format!("the seed file {shown} is not valid"))?;
+fn run(args: RunArgs) -> Result<(), CliError> {
     let config = StubConfig {
         listen: args.listen,
         data_dir: args.data_dir,
-        seed,
-        keeps_keys: !args.no_idempotency,
+        seed: Seed::read(&args.seed)?,
+        idempotency: !args.no_idempotency,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+        .build()?;
     runtime.block_on(async {
-        let shutdown = shutdown_signal()?;
-        let stub = Stub::build(config).await?;
-        let mut out = std::io::stdout();
-        writeln!(out, "ready http://{}", stub.addr()).and_then(|()| out.flush())?;
-        stub.run_until(shutdown).await;
+        let mut stop = Stop::listen()?;
+        let stub = Stub::start(config).await?;
+        writeln!(io::stdout(), "ready {}", stub.url())?;
+        stop.wait().await;
+        stub.shutdown().await;
         Ok(())
     })
 }
 
-fn start_logging() {
-    let filter = EnvFilter::try_from_env("TALLY_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // Fails only where logging was started already, as in tests.
-    let _ = logging.try_init();
+/// The signals that end the process.
+struct Stop {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
 }
 
-#[cfg(unix)]
-fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    Ok(async move {
+impl Stop {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        #[cfg(unix)]
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
         }
-    })
+        #[cfg(not(unix))]
+        // An error means that the signal cannot be waited for; then nothing but stopping is left.
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }
 
-#[cfg(not(unix))]
-fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    Ok(async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Without the signal, only the system can end the process.
-            std::future::pending::<()>().await;
+fn start_logging() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let to_stderr = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    // Fails only where logging was started already, as in tests.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(to_stderr)
+        .try_init();
+}
+
+/// One line: what failed, why, and what to do.
+fn report(error: &CliError) {
+    let mut line = format!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line = format!("{line}: {cause}");
+        source = cause.source();
+    }
+    // Where stderr is closed, nobody can be told.
+    let _ = writeln!(io::stderr(), "{line}; {}", error.hint());
+}
+
+impl CliError {
+    /// What a person can do about it.
+    const fn hint(&self) -> &'static str {
+        match self {
+            Self::Seed(SeedError::Read(_)) => "give `--seed` a JSON file that can be read",
+            Self::Seed(SeedError::Shape { .. } | SeedError::Content { .. })
+            | Self::Start(StartError::Seed(_)) => {
+                "correct the file; `tally-stub run --help` shows an example"
+            }
+            Self::Start(StartError::Listen { .. }) => {
+                "give `--listen` another address, or port 0 for any free one"
+            }
+            Self::Start(StartError::DataDir(_) | StartError::Key(KeyFileError::File(_))) => {
+                "give `--data-dir` a folder that can be written"
+            }
+            Self::Start(StartError::Key(_) | StartError::Open(OpenError::OtherVersion { .. })) => {
+                "give `--data-dir` another folder, or delete this one to start over"
+            }
+            Self::Start(StartError::Open(OpenError::InUse { .. })) => {
+                "stop the other one, or give `--data-dir` another folder"
+            }
+            Self::Start(StartError::Open(OpenError::Sqlite { .. })) => {
+                "give `--data-dir` a folder that can be written, or delete the database to start over"
+            }
+            Self::Process(_) => "free some memory or file handles and try again",
         }
-    })
+    }
 }

@@ -1,16 +1,25 @@
-//! The licence server for testers: the License API v4 by the contract, with faults on demand.
+//! The licence server's License API v4 (contract: CONTRACT.md), to develop and test clients against.
 //!
-//! * [`seed`] is what it starts with; [`engine`] decides and stores, one transaction a request.
-//! * [`api`] speaks HTTP; [`faults`] breaks it on purpose; [`server`] owns the connections.
+//! It behaves as the production service does, and adds what a test needs: a clock that can be moved,
+//! faults on demand, and a view of every request. It is not a licence server for production: the
+//! control surface under `/stub/v1/` asks nobody who they are.
 //!
-//! It uses the same rules as the agent, from `tally-shared`, and keeps nothing from whoever controls
-//! it: `/stub/v1/` has no authentication. It belongs on loopback.
+//! * [`seed`] is the file that says which keys, products and licences there are.
+//! * [`engine`] is the rules: what a licence is, what a request changes. It knows no HTTP.
+//! * `store` keeps it all in SQLite, in a file or in memory. One request is one transaction.
+//! * `api` is the HTTP side: the order of checks, the License API and the control surface.
+//! * [`faults`] decides which request goes wrong, and makes it go wrong.
+//! * [`server`] ties them together: [`Stub::start`] runs one inside any Tokio runtime.
 
-pub mod api;
+mod api;
 pub mod cli;
 pub mod engine;
 pub mod faults;
+mod keys;
+mod private_file;
 pub mod seed;
 pub mod server;
+mod store;
 
+pub use seed::Seed;
 pub use server::{RunningStub, StartError, Stub, StubConfig};

@@ -1,4 +1,4 @@
-//! `tally-stub`: the licence server for testers.
+//! `tally-stub`: a licence server to test against.
 
 use std::process::ExitCode;
 

@@ -1,53 +1,56 @@
-//! What a stub starts with: key pairs, products and licences, in the contract's field names.
+//! The seed file: which API keys, products and licences the stub starts with.
+//!
+//! Read strictly. A mistake is refused with its place, never guessed around: a test against a licence
+//! that is not what the author thinks is worth nothing.
 
-use std::collections::BTreeSet;
-
-use serde::{Deserialize, Serialize};
-use tally_shared::{
-    limits::{Limits, Standing},
-    period::Period,
-    time::Timestamp,
-    units::Total,
-    wire::{
-        Counter, FeatureCounter, Holder, LicenseBody,
-        add_consumption::FEATURE_TYPE_CONSUMPTION,
-        check_license::{LICENSE_TYPE_CONSUMPTION, is_over},
-    },
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
 };
 
-/// A seed file.
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::engine::state::License;
+
+/// Everything that the stub starts with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
     /// Who may call.
+    #[serde(default)]
     pub api_keys: Vec<ApiKey>,
-    /// What can be licensed.
+    /// What there are licences for.
+    #[serde(default)]
     pub products: Vec<Product>,
     /// The licences.
+    #[serde(default)]
     pub licenses: Vec<License>,
 }
 
-/// A key pair.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A caller of the License API.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
-    /// Which key pair a request claims.
+    /// The key's name, sent with each request.
     pub api_key: String,
-    /// What signs it.
+    /// The secret that signs.
     pub shared_key: String,
-    /// What it may do.
+    /// What the key may do.
     #[serde(default)]
-    pub state: KeyState,
+    pub state: ApiKeyState,
 }
 
-/// What a key pair may do.
+/// What an API key may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum KeyState {
+pub enum ApiKeyState {
     /// Everything.
     #[default]
     Active,
-    /// Nothing any more.
+    /// Nothing.
     Revoked,
     /// Only `check_license`.
     ReadOnly,
@@ -61,305 +64,194 @@ pub struct Product {
     pub code: String,
 }
 
-/// A licence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "the contract's fields")]
-pub struct License {
-    /// Its id.
-    pub id: i64,
-    /// Its product.
-    pub product: String,
-    /// Its key, for key-based products.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub license_key: Option<String>,
-    /// Who holds it, for user-based products.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    /// `consumption`, or a type that cannot be consumed.
-    #[serde(default = "consumption")]
-    pub license_type: String,
-    /// Whether the vendor has it enabled.
-    #[serde(default = "yes")]
-    pub license_enabled: bool,
-    /// Whether it is active.
-    #[serde(default = "yes")]
-    pub license_active: bool,
-    /// When it ends.
-    #[serde(default)]
-    pub validity_period: Option<Timestamp>,
-    /// Whether it goes on for a while after that.
-    #[serde(default)]
-    pub allow_grace_period: bool,
-    /// For how many hours.
-    #[serde(default)]
-    pub grace_period: u32,
-    /// The limit of a period.
-    #[serde(default)]
-    pub max_consumptions: i64,
-    /// The total of the period.
-    #[serde(default)]
-    pub total_consumptions: Total,
-    /// No limit.
-    #[serde(default)]
-    pub allow_unlimited_consumptions: bool,
-    /// Whether the total may be lowered.
-    #[serde(default)]
-    pub allow_negative_consumptions: bool,
-    /// Whether the limit may be passed.
-    #[serde(default)]
-    pub allow_overages: bool,
-    /// By how much; 0 without bound.
-    #[serde(default)]
-    pub max_overages: i64,
-    /// Whether the total returns to zero.
-    #[serde(default)]
-    pub reset_consumption: bool,
-    /// How often.
-    #[serde(default)]
-    pub consumption_period: Option<Period>,
-    /// Its devices.
-    #[serde(default)]
-    pub devices: Vec<Device>,
-    /// Its features.
-    #[serde(default)]
-    pub features: Vec<Feature>,
-}
-
-/// A device of a licence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Device {
-    /// Its hardware id.
-    pub hardware_id: String,
-    /// What it may do.
-    #[serde(default)]
-    pub state: DeviceState,
-}
-
-/// What a device may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceState {
-    /// Consume.
-    #[default]
-    Active,
-    /// Nothing: it counts as not found.
-    Inactive,
-    /// Nothing, and it is told so.
-    Blacklisted,
-}
-
-/// A feature of a licence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "the contract's fields")]
-pub struct Feature {
-    /// Its id; 0 for one that is made up from the licence's.
-    #[serde(default)]
-    pub id: i64,
-    /// What requests call it.
-    pub code: String,
-    /// For people; its code where it has none.
-    #[serde(default)]
-    pub name: String,
-    /// `consumption`, or a type that cannot be consumed.
-    #[serde(default = "feature_consumption")]
-    pub feature_type: String,
-    /// The limit of a period.
-    #[serde(default)]
-    pub max_consumption: i64,
-    /// The total of the period.
-    #[serde(default)]
-    pub total_consumptions: Total,
-    /// No limit.
-    #[serde(default)]
-    pub allow_unlimited_consumptions: bool,
-    /// Whether the total may be lowered.
-    #[serde(default)]
-    pub allow_negative_consumptions: bool,
-    /// Whether the limit may be passed.
-    #[serde(default)]
-    pub allow_overages: bool,
-    /// By how much; 0 without bound.
-    #[serde(default)]
-    pub max_overages: i64,
-    /// Whether the total returns to zero.
-    #[serde(default)]
-    pub reset_consumption: bool,
-    /// How often.
-    #[serde(default)]
-    pub consumption_period: Option<Period>,
-}
-
 /// A seed that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
-    /// Not the JSON of a seed.
-    #[error("{0}")]
-    Json(#[from] serde_json::Error),
-    /// Two licences have one id.
-    #[error("licence {0} appears twice")]
-    DuplicateId(i64),
-    /// A licence cannot be as it says.
-    #[error("licence {id}: {why}")]
-    License {
-        /// Which.
-        id: i64,
-        /// Why not.
-        why: String,
+    /// The file cannot be read.
+    #[error("cannot read the seed file")]
+    Read(#[source] std::io::Error),
+    /// Not JSON of the seed's shape.
+    #[error("seed file {}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The shape is right and the content contradicts itself.
+    #[error("seed file {}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its place.
+        #[source]
+        source: Mistake,
     },
 }
 
+/// What is wrong in a seed, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct Mistake {
+    place: String,
+    problem: String,
+}
+
 impl Seed {
-    /// Reads a seed file's text.
+    /// Reads a seed file.
+    pub fn read(path: &Path) -> Result<Self, SeedError> {
+        let text = fs::read_to_string(path).map_err(SeedError::Read)?;
+        // A list would pass for an object whose fields are left out.
+        let object = serde_json::from_str::<Map<String, Value>>(&text);
+        let seed = object.and_then(|_| serde_json::from_str::<Self>(&text));
+        let seed = seed.map_err(|source| SeedError::Shape {
+            path: path.to_owned(),
+            source,
+        })?;
+        seed.complete().map_err(|source| SeedError::Content {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Gives an id to each licence and feature that has none, and checks that everything fits together.
     ///
     /// # Errors
     ///
-    /// [`SeedError`], which says what is wrong and where.
-    pub fn parse(text: &str) -> Result<Self, SeedError> {
-        let seed: Self = serde_json::from_str(text)?;
-        let mut ids = BTreeSet::new();
-        for license in &seed.licenses {
-            if !ids.insert(license.id) {
-                return Err(SeedError::DuplicateId(license.id));
-            }
-            license.check()?;
+    /// The first [`Mistake`].
+    pub fn complete(mut self) -> Result<Self, Mistake> {
+        let key_names = self.api_keys.iter().map(|key| key.api_key.as_str());
+        distinct("api_keys", "api_key", key_names)?;
+        let unsigned = self
+            .api_keys
+            .iter()
+            .position(|key| key.shared_key.is_empty());
+        if let Some(index) = unsigned {
+            return Err(mistake(
+                format!("api_keys[{index}]"),
+                "`shared_key` is empty",
+            ));
         }
-        Ok(seed)
+        let codes: Vec<&str> = self.products.iter().map(|it| it.code.as_str()).collect();
+        distinct("products", "code", codes.iter().copied())?;
+        complete_licenses(&mut self.licenses, &codes)?;
+        Ok(self)
     }
 }
 
-impl License {
-    /// Refuses what no licence can be.
-    ///
-    /// # Errors
-    ///
-    /// [`SeedError::License`].
-    pub fn check(&self) -> Result<(), SeedError> {
-        let wrong = |why: &str| {
-            Err(SeedError::License {
-                id: self.id,
-                why: why.to_owned(),
-            })
-        };
-        if self.license_key.is_some() == self.username.is_some() {
-            return wrong("give exactly one of `license_key` and `username`");
+/// Gives an id to each licence and feature that has none, and checks that they fit together.
+///
+/// # Errors
+///
+/// The first [`Mistake`].
+pub(crate) fn complete_licenses(
+    licenses: &mut [License],
+    products: &[&str],
+) -> Result<(), Mistake> {
+    number(licenses.iter_mut().map(|license| &mut license.id));
+    let features = licenses
+        .iter_mut()
+        .flat_map(|license| &mut license.features);
+    number(features.map(|feature| &mut feature.id));
+    for (index, license) in licenses.iter().enumerate() {
+        let place = format!("licenses[{index}] (id {})", license.id);
+        check_license(&place, license, products)?;
+    }
+    let ids = licenses.iter().map(|license| license.id.to_string());
+    distinct("licenses", "id", ids)?;
+    let all = licenses.iter().flat_map(|license| &license.features);
+    distinct(
+        "features of all licences",
+        "id",
+        all.map(|it| it.id.to_string()),
+    )?;
+    let keyed = licenses.iter().filter_map(|license| {
+        let key = license.license_key.as_ref()?;
+        Some(format!("{key} ({})", license.product))
+    });
+    distinct("licenses", "license_key", keyed)
+}
+
+fn check_license(place: &str, license: &License, products: &[&str]) -> Result<(), Mistake> {
+    let wrong = |problem: String| Err(mistake(place.to_owned(), problem));
+    if license.id < 0 {
+        return wrong("`id` must be at least 1".to_owned());
+    }
+    if !products.contains(&license.product.as_str()) {
+        return wrong(format!(
+            "`product` {:?} is not among `products`",
+            license.product
+        ));
+    }
+    match license.holder() {
+        Some(holder) if holder.value().is_empty() => {
+            return wrong(format!("`{}` is empty", holder.field()));
         }
-        if self.reset_consumption && self.consumption_period.is_none() {
-            return wrong("`reset_consumption` needs a `consumption_period`");
-        }
-        if self.max_overages < 0 || self.features.iter().any(|feature| feature.max_overages < 0) {
-            return wrong("`max_overages` must be at least 0");
+        Some(_) => {}
+        None => return wrong("exactly one of `license_key` and `username` is needed".to_owned()),
+    }
+    if license.max_consumptions < 0 || license.max_overages < 0 {
+        return wrong("`max_consumptions` and `max_overages` must be at least 0".to_owned());
+    }
+    let hardware_ids = license.devices.iter().map(|it| it.hardware_id.as_str());
+    distinct(&format!("{place}.devices"), "hardware_id", hardware_ids)?;
+    let codes = license.features.iter().map(|it| it.code.as_str());
+    distinct(&format!("{place}.features"), "code", codes)?;
+    license.features.iter().try_for_each(|feature| {
+        if feature.id < 0 || feature.max_consumption < 0 || feature.max_overages < 0 {
+            return wrong(format!(
+                "feature `{}`: `id`, `max_consumption` and `max_overages` must be at least 0",
+                feature.code
+            ));
         }
         Ok(())
-    }
+    })
+}
 
-    /// Who holds it.
-    pub fn holder(&self) -> Holder {
-        match (&self.license_key, &self.username) {
-            (Some(key), _) => Holder::LicenseKey(key.clone()),
-            (None, name) => Holder::Username(name.clone().unwrap_or_default()),
-        }
-    }
-
-    /// How it stands, where its totals were right at `as_of`.
-    pub fn standing(&self, as_of: Timestamp) -> Standing {
-        Standing {
-            limits: Limits {
-                max_consumptions: self.max_consumptions,
-                allow_unlimited_consumptions: self.allow_unlimited_consumptions,
-                allow_negative_consumptions: self.allow_negative_consumptions,
-                allow_overages: self.allow_overages,
-                max_overages: self.max_overages,
-            },
-            reset: self.consumption_period.filter(|_| self.reset_consumption),
-            total: self.total_consumptions,
-            as_of,
-        }
-    }
-
-    /// Sets totals of an earlier period to zero.
-    pub fn turn_periods(&mut self, as_of: Timestamp, now: Timestamp) {
-        self.total_consumptions = self.standing(as_of).total_at(now);
-        for feature in &mut self.features {
-            feature.total_consumptions = feature.standing(as_of).total_at(now);
-        }
-    }
-
-    /// Whether it may no longer be consumed at `now`.
-    pub fn is_over(&self, now: Timestamp) -> bool {
-        is_over(
-            self.validity_period,
-            self.allow_grace_period.then_some(self.grace_period),
-            now,
-        )
-    }
-
-    /// The answer of `add_consumption`.
-    pub fn counter(&self, now: Timestamp) -> Counter {
-        Counter::new(self.id, &self.standing(now), self.total_consumptions)
-    }
-
-    /// The answer of `check_license`, without its signature.
-    pub fn body(&self, now: Timestamp) -> LicenseBody {
-        LicenseBody {
-            counter: self.counter(now),
-            license_type: self.license_type.clone(),
-            license_active: self.license_active,
-            license_enabled: self.license_enabled,
-            is_expired: is_over(self.validity_period, None, now),
-            validity_period: self.validity_period,
-            allow_grace_period: self.allow_grace_period,
-            grace_period: self.grace_period,
-            product_features: self
-                .features
-                .iter()
-                .map(|feature| feature.counter(self.id))
-                .collect(),
-            license_signature: String::new(),
-            other: serde_json::Map::new(),
-        }
+/// Replaces each 0 by the next number after the highest.
+fn number<'a>(ids: impl Iterator<Item = &'a mut i64>) {
+    let ids: Vec<&mut i64> = ids.collect();
+    let highest = ids.iter().map(|id| **id).max().unwrap_or(0).max(0);
+    let unnumbered = ids.into_iter().filter(|id| **id == 0);
+    for (id, next) in unnumbered.zip(highest.saturating_add(1)..) {
+        *id = next;
     }
 }
 
-impl Feature {
-    /// How it stands, where its total was right at `as_of`.
-    pub fn standing(&self, as_of: Timestamp) -> Standing {
-        self.counter(0).standing(as_of)
-    }
-
-    /// The answer of `add_feature_consumption`.
-    pub fn counter(&self, license_id: i64) -> FeatureCounter {
-        FeatureCounter {
-            id: if self.id == 0 { license_id } else { self.id },
-            code: self.code.clone(),
-            name: if self.name.is_empty() {
-                self.code.clone()
-            } else {
-                self.name.clone()
-            },
-            feature_type: self.feature_type.clone(),
-            max_consumption: self.max_consumption,
-            total_consumptions: self.total_consumptions,
-            allow_unlimited_consumptions: self.allow_unlimited_consumptions,
-            allow_negative_consumptions: self.allow_negative_consumptions,
-            allow_overages: self.allow_overages,
-            max_overages: self.max_overages,
-            reset_consumption: self.reset_consumption,
-            consumption_period: self.consumption_period,
+/// Refuses empty and repeated values.
+fn distinct<T>(place: &str, field: &str, values: impl Iterator<Item = T>) -> Result<(), Mistake>
+where
+    T: AsRef<str> + Ord,
+{
+    let mut seen = BTreeSet::new();
+    for (index, value) in values.enumerate() {
+        if value.as_ref().is_empty() {
+            return Err(mistake(
+                format!("{place}[{index}]"),
+                format!("`{field}` is empty"),
+            ));
+        }
+        let problem = format!("`{field}` {:?} appears twice", value.as_ref());
+        if !seen.insert(value) {
+            return Err(mistake(place.to_owned(), problem));
         }
     }
+    Ok(())
 }
 
-fn consumption() -> String {
-    LICENSE_TYPE_CONSUMPTION.to_owned()
+fn mistake(place: String, problem: impl Into<String>) -> Mistake {
+    Mistake {
+        place,
+        problem: problem.into(),
+    }
 }
 
-fn feature_consumption() -> String {
-    FEATURE_TYPE_CONSUMPTION.to_owned()
-}
-
-const fn yes() -> bool {
-    true
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey")
+            .field("api_key", &self.api_key)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
 }

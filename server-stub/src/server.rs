@@ -1,150 +1,104 @@
-//! A running stub: its listener and its connections.
+//! A running stub: the socket, the connections, and an orderly end.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration,
+};
 
-use axum::{Router, extract::Request};
-use hyper::server::conn::http1;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use tally_shared::signature::{KeyError, Signer};
+use axum::{Router, body::Body, extract::Request, response::Response};
+use hyper::{
+    body::Incoming,
+    header::{DATE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tally_shared::signature::Signer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
-    api,
-    engine::{Engine, EngineError},
-    faults::cut::Cuttable,
-    seed::Seed,
+    api::{
+        self,
+        state::{Parts, Shared},
+    },
+    engine::clock::Clock,
+    faults::inject::CutStream,
+    keys::{self, KeyFileError},
+    private_file,
+    seed::{Mistake, Seed},
+    store::{OpenError, Store},
 };
 
-/// How long a stop waits for connections.
-const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// How long running requests may take to end when the stub stops.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long to wait when the system has no more sockets.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a stub runs with.
+/// What a stub is started with.
 #[derive(Clone, Debug)]
 pub struct StubConfig {
-    /// Where it listens; port 0 picks a free one.
+    /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Where it keeps its state; in memory where `None`.
+    /// Where to keep everything; `None` keeps it in memory.
     pub data_dir: Option<PathBuf>,
-    /// What it starts with.
+    /// What there is at the first start. A data folder that holds a database already wins over it.
     pub seed: Seed,
-    /// Whether it keeps idempotency keys, unlike the production service.
-    pub keeps_keys: bool,
+    /// Whether `Idempotency-Key` is heeded.
+    pub idempotency: bool,
 }
 
-/// Why a stub cannot start. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The port is taken, or not allowed.
-    #[error(
-        "cannot listen on {listen}; \
-         another program may use the port: give another with --listen, or 127.0.0.1:0 for a free one"
-    )]
-    Listen {
-        /// The address.
-        listen: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The data directory cannot be used.
-    #[error("cannot use the data directory {path}; give another with --data-dir")]
-    DataDir {
-        /// The folder, or the file in it.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The signing key cannot be used.
-    #[error("cannot use the signing key {path}; remove it to have a new one made")]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: KeyError,
-    },
-    /// The storage cannot be used.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-}
+/// The licence server, to be started.
+#[derive(Debug)]
+pub struct Stub;
 
-/// A stub that is ready to run.
-pub struct Stub {
-    listener: TcpListener,
-    addr: SocketAddr,
-    router: Router,
-}
-
-/// A stub that runs in this process, until it is stopped or dropped.
+/// A licence server that runs until [`RunningStub::shutdown`], or until it is dropped.
 pub struct RunningStub {
     addr: SocketAddr,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
+    shared: Arc<Shared>,
+}
+
+/// A stub that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The seed contradicts itself.
+    #[error("the seed cannot be used")]
+    Seed(#[from] Mistake),
+    /// The data folder cannot be made.
+    #[error("cannot use the data folder")]
+    DataDir(#[source] io::Error),
+    /// The signing key cannot be made or read.
+    #[error("cannot use the signing key")]
+    Key(#[from] KeyFileError),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl Stub {
-    /// Opens the storage and the port.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`].
-    pub async fn build(config: StubConfig) -> Result<Self, StartError> {
-        let failed = |source| StartError::Listen {
-            listen: config.listen,
+    /// Starts a stub inside the current Tokio runtime; when this returns, it accepts requests.
+    pub async fn start(config: StubConfig) -> Result<RunningStub, StartError> {
+        let listen = config.listen;
+        let listening = |source| StartError::Listen {
+            addr: listen,
             source,
         };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let addr = listener.local_addr().map_err(failed)?;
-        let signer = open_signer(config.data_dir.as_ref())?;
-        let file = config.data_dir.map(|folder| folder.join("stub.db"));
-        let engine = Engine::open(file.as_deref(), signer, &config.seed, config.keeps_keys)?;
-        Ok(Self {
-            listener,
-            addr,
-            router: api::router(Arc::new(engine)),
-        })
-    }
-
-    /// Where it listens.
-    pub const fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
-    /// Serves until `shutdown` completes.
-    pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        tokio::pin!(shutdown);
-        loop {
-            tokio::select! {
-                () = &mut shutdown => break,
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        tracker.spawn(serve(stream, self.router.clone(), stop.clone()));
-                    }
-                    // Such as too many open files: what is open may be closed meanwhile.
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
-                },
-            }
-        }
-        stop.cancel();
-        tracker.close();
-        if tokio::time::timeout(DRAIN_MAX, tracker.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("stopped with requests unanswered");
-        }
-    }
-
-    /// Runs in the background of this process.
-    pub fn spawn(self) -> RunningStub {
-        let stop = CancellationToken::new();
-        let addr = self.addr;
-        let task = tokio::spawn(self.run_until(stop.clone().cancelled_owned()));
-        RunningStub { addr, stop, task }
+        let listener = TcpListener::bind(listen).await.map_err(listening)?;
+        let addr = listener.local_addr().map_err(listening)?;
+        let shared = Arc::new(open(config)?);
+        let router = api::router(Arc::clone(&shared));
+        shared
+            .tasks
+            .spawn(accept(listener, router, Arc::clone(&shared)));
+        Ok(RunningStub { addr, shared })
     }
 }
 
@@ -154,85 +108,110 @@ impl RunningStub {
         self.addr
     }
 
-    /// Its address, as clients are configured with.
+    /// Its base URL, such as `http://127.0.0.1:7412`.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// Stops it, and waits until it has.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        if let Err(error) = self.task.await {
-            tracing::warn!(%error, "the stub did not end by itself");
+    /// The key that verifies its answers, in PEM.
+    pub fn public_key(&self) -> &str {
+        &self.shared.public_key
+    }
+
+    /// Stops accepting, lets running requests end (delayed ones are answered at once), and closes the
+    /// database, so that another stub can be started on the same folder and port.
+    pub async fn shutdown(self) {
+        self.shared.stopping.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout(GRACE, self.shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(grace = ?GRACE, "some requests did not end in time");
         }
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
+impl Drop for RunningStub {
+    fn drop(&mut self) {
+        self.shared.stopping.cancel();
     }
-    let (stream, scissors) = Cuttable::new(stream);
-    let service = router.map_request(move |mut request: Request<hyper::body::Incoming>| {
+}
+
+fn open(config: StubConfig) -> Result<Shared, StartError> {
+    let seed = config.seed.complete()?;
+    let data_dir = config.data_dir.as_deref();
+    if let Some(data_dir) = data_dir {
+        private_file::create_folder(data_dir).map_err(StartError::DataDir)?;
+    }
+    let database = data_dir.map(|folder| folder.join("stub.sqlite3"));
+    let clock = Clock::new(0);
+    let mut store = Store::open(database.as_deref(), &seed, clock.now())?;
+    clock.set_offset(store.clock_offset_ms(database.as_deref())?);
+    let signer = match data_dir {
+        Some(folder) => keys::read_or_make(&folder.join("stub_private_key.pem"))?,
+        None => Signer::generate().map_err(KeyFileError::Make)?,
+    };
+    Ok(Shared::new(Parts {
+        public_key: signer.public_pem().map_err(KeyFileError::Make)?,
+        store,
+        clock,
+        signer,
+        idempotency: config.idempotency,
+    }))
+}
+
+async fn accept(listener: TcpListener, router: Router, shared: Arc<Shared>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stopping.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let serving = serve(stream, router.clone(), Arc::clone(&shared));
+                shared.tasks.spawn(serving);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, router: Router, shared: Arc<Shared>) {
+    // Only a matter of speed, so a socket that refuses it is served all the same.
+    let _ = stream.set_nodelay(true);
+    let stream = CutStream::new(stream);
+    let scissors = stream.scissors();
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(scissors.clone());
-        request
+        answer(router.clone(), request.map(Body::new), &shared)
     });
+    // No time-outs: a connection ends here only where a client or a fault ends it.
     let connection = http1::Builder::new()
-        // The stub dates its answers by its own clock.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    tokio::pin!(connection);
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = shared.stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(error) = ended {
-        // A client that went away, or a cut that a fault ordered.
-        tracing::debug!(%error, "a connection broke");
+        tracing::debug!(%error, "connection ended early");
     }
 }
 
-fn open_signer(data_dir: Option<&PathBuf>) -> Result<Signer, StartError> {
-    let Some(folder) = data_dir else {
-        let in_memory = |source| StartError::Key {
-            path: "in memory".into(),
-            source,
-        };
-        return Signer::generate().map_err(in_memory);
-    };
-    let path = folder.join("private_key.pem");
-    let unusable = |source| StartError::Key {
-        path: path.clone(),
-        source,
-    };
-    let unwritable = |source| StartError::DataDir {
-        path: path.clone(),
-        source,
-    };
-    std::fs::create_dir_all(folder).map_err(|source| StartError::DataDir {
-        path: folder.clone(),
-        source,
-    })?;
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Signer::from_pem(&text).map_err(unusable),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let signer = Signer::generate().map_err(unusable)?;
-            let pem = signer.to_pem().map_err(unusable)?;
-            write_private(&path, pem.as_bytes()).map_err(unwritable)?;
-            Ok(signer)
-        }
-        Err(error) => Err(unwritable(error)),
+/// Every answer carries the stub's own time, whoever made it.
+async fn answer(router: Router, request: Request, shared: &Shared) -> Result<Response, Infallible> {
+    let mut response = router.oneshot(request).await?;
+    let date = shared.clock.now().to_http_date();
+    if let Ok(date) = HeaderValue::from_str(&date) {
+        response.headers_mut().entry(DATE).or_insert(date);
     }
-}
-
-fn write_private(path: &PathBuf, content: &[u8]) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.write_all(content)
+    Ok(response)
 }

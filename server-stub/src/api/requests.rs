@@ -1,4 +1,4 @@
-//! The last requests, with what was answered.
+//! The last requests of the License API, and what was answered: for a test to look at. In memory only.
 
 use std::collections::VecDeque;
 
@@ -6,72 +6,101 @@ use serde::Serialize;
 use serde_json::Value;
 use tally_shared::time::Timestamp;
 
-use crate::faults::plan::Action;
+use super::{
+    execute::Executed,
+    incoming::{Incoming, shown},
+};
+use crate::faults::spec::Action;
 
-/// How many requests are kept.
-const KEPT: usize = 1000;
+/// How many are kept. A test that sends more looks at totals, not at single requests.
+const ENTRIES_MAX: usize = 1000;
 
-/// The last requests.
-#[derive(Default)]
-pub(super) struct RequestLog {
-    kept: VecDeque<LoggedRequest>,
+/// A request, and what was answered.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Entry {
+    /// 1 for the first request since the start or the last clearing.
+    pub(crate) seq: u64,
+    /// When it was answered, by the stub's clock.
+    pub(crate) at: Timestamp,
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) query: String,
+    /// JSON, or text where it is not JSON.
+    pub(crate) body: Value,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) hardware_id: Option<String>,
+    /// `None` where nothing was answered.
+    pub(crate) status: Option<u16>,
+    /// The error's code.
+    pub(crate) code: Option<String>,
+    /// What was answered, as far as a fault let it through; JSON or text.
+    pub(crate) answer: Value,
+    /// Whether it changed the licence.
+    pub(crate) applied: bool,
+    /// Whether the answer was that of an earlier request.
+    pub(crate) replayed: bool,
+    /// The last fault that struck it.
+    pub(crate) fault: Option<Action>,
+}
+
+impl Entry {
+    /// A request, and what was answered; nothing where it was dropped.
+    pub(super) fn new(
+        incoming: &Incoming,
+        executed: Option<&Executed>,
+        hardware_id: Option<String>,
+        fault: Option<Action>,
+    ) -> Self {
+        let answer = executed.map_or(Value::Null, |executed| shown(&executed.answer.body));
+        let key = incoming.idempotency_key();
+        Self {
+            seq: 0,
+            at: Timestamp::default(),
+            method: incoming.endpoint.method(),
+            path: incoming.endpoint.path(),
+            query: incoming.query.clone(),
+            body: incoming.shown_body(),
+            idempotency_key: key.map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned()),
+            hardware_id,
+            status: executed.map(|executed| executed.answer.status),
+            code: answer["code"]
+                .as_str()
+                .filter(|_| answer.get("status").is_some())
+                .map(str::to_owned),
+            answer,
+            applied: executed.is_some_and(|executed| executed.applied),
+            replayed: executed.is_some_and(|executed| executed.replayed),
+            fault,
+        }
+    }
+}
+
+/// The last requests, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct RequestLog {
+    entries: VecDeque<Entry>,
     count: u64,
 }
 
-/// A request, with what was answered.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct LoggedRequest {
-    /// Its place, from 1.
-    pub(super) seq: u64,
-    /// When it was answered, by the stub's clock.
-    pub(super) at: Timestamp,
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) query: Option<String>,
-    /// JSON where it is, else text.
-    pub(super) body: Value,
-    pub(super) idempotency_key: Option<String>,
-    pub(super) hardware_id: Option<String>,
-    /// What was answered, whether or not it reached the client; `null` where nothing was.
-    pub(super) status: Option<u16>,
-    pub(super) code: Option<String>,
-    /// JSON where it is, else text.
-    pub(super) answer: Value,
-    /// Whether a total may have moved by it.
-    pub(super) applied: bool,
-    /// Whether it was the stored answer of an earlier request.
-    pub(super) replayed: bool,
-    /// The fault that fired.
-    pub(super) fault: Option<Action>,
-}
-
 impl RequestLog {
-    pub(super) fn push(&mut self, request: LoggedRequest) {
+    /// Adds a request, with its number and time.
+    pub(crate) fn add(&mut self, mut entry: Entry, at: Timestamp) {
         self.count += 1;
-        self.kept.push_back(LoggedRequest {
-            seq: self.count,
-            ..request
-        });
-        if self.kept.len() > KEPT {
-            self.kept.pop_front();
+        entry.at = at;
+        entry.seq = self.count;
+        if self.entries.len() == ENTRIES_MAX {
+            self.entries.pop_front();
         }
+        self.entries.push_back(entry);
     }
 
-    /// Oldest first.
-    pub(super) fn all(&self) -> Vec<LoggedRequest> {
-        self.kept.iter().cloned().collect()
+    /// All that are kept.
+    pub(crate) fn all(&self) -> Vec<Entry> {
+        self.entries.iter().cloned().collect()
     }
 
-    pub(super) fn clear(&mut self) {
-        self.kept.clear();
+    /// Forgets them.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
     }
-}
-
-/// JSON where it is, else text.
-pub(super) fn json_or_text(bytes: &[u8]) -> Value {
-    if bytes.is_empty() {
-        return Value::Null;
-    }
-    serde_json::from_slice(bytes)
-        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
 }

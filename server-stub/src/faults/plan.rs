@@ -1,275 +1,236 @@
-//! Which fault fires for a request: pure, and repeatable from each fault's seed.
+//! Which fault strikes which request: pure, and repeatable from the seeds.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// A fault, as testers write it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fault {
-    /// Requests to this path; all of the License API where it is `null`.
-    #[serde(default)]
-    pub path: Option<String>,
-    /// Requests for this device; all where it is `null`.
-    #[serde(default)]
-    pub hardware_id: Option<String>,
-    /// What happens.
-    pub action: Action,
-    /// How often; without end where it is `null`.
-    #[serde(default)]
-    pub times: Option<u64>,
-    /// How likely, from 0 to 1.
-    #[serde(default = "always")]
-    pub probability: f64,
-    /// Makes what `probability` decides repeatable.
-    #[serde(default)]
-    pub seed: u64,
+use super::spec::{Action, FAULTS_MAX, Fault};
+
+/// The faults that are ordered, in the order in which they are tried.
+#[derive(Debug, Default)]
+pub struct Plan {
+    armed: Vec<Armed>,
 }
 
-/// What a fault does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Action {
-    /// Close the connection without an answer.
-    Drop(DropAction),
-    /// Apply, and answer late.
-    Delay(DelayAction),
-    /// Apply nothing, and answer with a status.
-    Status(StatusAction),
-    /// Apply, send the first bytes of the answer, and close.
-    Truncate(TruncateAction),
-    /// Apply, and answer 200 with a body that is not the contract's.
-    Garbage(GarbageAction),
-    /// Apply, and answer with a wrong signature.
-    BadSignature(BadSignatureAction),
-    /// Answer with a wrong `Date`.
-    SkewDate(SkewDateAction),
-}
-
-/// `{"drop": "before" | "after"}`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DropAction {
-    /// Before or after the request is applied.
-    pub drop: When,
-}
-
-/// Before or after a request is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum When {
-    /// Nothing is applied.
-    Before,
-    /// It is applied: the lost acknowledgement.
-    After,
-}
-
-/// `{"delay_ms": 2000}`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DelayAction {
-    /// Milliseconds.
+/// What strikes one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strike {
+    /// The answer comes so many milliseconds late.
     pub delay_ms: u64,
+    /// Its `Date` is wrong by so many seconds.
+    pub skew_seconds: i64,
+    /// What goes wrong besides.
+    pub action: Option<Action>,
+    /// The last fault that struck, of any kind.
+    pub last: Option<Action>,
 }
 
-/// `{"status": 503, "retry_after": 5}`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StatusAction {
-    /// The HTTP status, from 400 to 599.
-    pub status: u16,
-    /// The header `Retry-After`, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after: Option<u64>,
-}
-
-/// `{"truncate": 20}`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TruncateAction {
-    /// How many bytes of the answer are sent, its head included.
-    pub truncate: usize,
-}
-
-/// `{"garbage": true}`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GarbageAction {
-    /// Always `true`.
-    pub garbage: bool,
-}
-
-/// `{"bad_signature": true}`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BadSignatureAction {
-    /// Always `true`.
-    pub bad_signature: bool,
-}
-
-/// `{"skew_date": -3600}`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SkewDateAction {
-    /// Seconds that the `Date` is ahead of the stub's clock.
-    pub skew_date: i64,
-}
-
-/// A fault, and how often it fired.
-#[derive(Debug, Serialize)]
-pub struct FaultState {
+/// A fault, and how often it struck.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// As it was ordered.
     #[serde(flatten)]
+    pub fault: Fault,
+    /// How often it struck.
+    pub fired: u64,
+}
+
+/// Faults that cannot be ordered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// More than a plan holds.
+    #[error("at most {FAULTS_MAX} faults can be ordered")]
+    TooMany,
+    /// One of them contradicts itself.
+    #[error("faults[{index}]: {problem}")]
+    Fault {
+        /// Its place in the list.
+        index: usize,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+#[derive(Debug)]
+struct Armed {
     fault: Fault,
     fired: u64,
-    #[serde(skip)]
     random: StdRng,
 }
 
-/// The faults in force.
-#[derive(Debug, Default)]
-pub struct Plan(Vec<FaultState>);
-
-/// What happens to one request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// How much later it is answered, in milliseconds.
-    pub delay_ms: u64,
-    /// How far its `Date` is off, in seconds.
-    pub skew_date: i64,
-    /// What else happens.
-    pub action: Option<Action>,
-}
-
-impl Fault {
-    /// Refuses what no fault can be.
+impl Plan {
+    /// A plan in which nothing has struck yet.
     ///
     /// # Errors
     ///
-    /// What is wrong.
-    pub fn check(&self) -> Result<(), String> {
-        if !(0.0..=1.0).contains(&self.probability) {
-            return Err(format!(
-                "`probability` must be from 0 to 1, not {}",
-                self.probability
-            ));
+    /// Too many faults, or the first one that cannot be.
+    pub fn new(faults: Vec<Fault>) -> Result<Self, PlanError> {
+        if faults.len() > FAULTS_MAX {
+            return Err(PlanError::TooMany);
         }
-        match &self.action {
-            Action::Status(action) if !(400..=599).contains(&action.status) => Err(format!(
-                "`status` must be from 400 to 599, not {}",
-                action.status
-            )),
-            Action::Garbage(GarbageAction { garbage: false })
-            | Action::BadSignature(BadSignatureAction {
-                bad_signature: false,
-            }) => Err("`garbage` and `bad_signature` can only be true".to_owned()),
-            _ => Ok(()),
+        for (index, fault) in faults.iter().enumerate() {
+            let wrong = |problem| PlanError::Fault { index, problem };
+            fault.check().map_err(wrong)?;
         }
-    }
-}
-
-impl Plan {
-    /// Puts faults in force, none of which has fired.
-    pub fn new(faults: Vec<Fault>) -> Self {
-        let state = |fault: Fault| {
-            let random = StdRng::seed_from_u64(fault.seed);
-            FaultState {
-                fault,
-                fired: 0,
-                random,
-            }
+        let arm = |fault: Fault| Armed {
+            random: StdRng::seed_from_u64(fault.seed),
+            fired: 0,
+            fault,
         };
-        Self(faults.into_iter().map(state).collect())
+        Ok(Self {
+            armed: faults.into_iter().map(arm).collect(),
+        })
     }
 
-    /// The faults, and how often each fired.
-    pub fn states(&self) -> &[FaultState] {
-        &self.0
-    }
-
-    /// Decides what happens to a request. A late answer and a wrong date combine with what follows in
-    /// the list; of the others, the first that fires is the only one.
-    pub fn judge(&mut self, path: &str, hardware_id: Option<&str>) -> Verdict {
-        let mut verdict = Verdict::default();
-        for state in &mut self.0 {
-            if !state.fires(path, hardware_id) {
+    /// Decides what strikes a request. The first fault that does ends the search, except for a delay
+    /// or a wrong date: such an answer can be wrong in other ways too.
+    pub fn strike(&mut self, path: &str, hardware_id: Option<&str>) -> Strike {
+        let mut strike = Strike::default();
+        for armed in &mut self.armed {
+            if !armed.strikes(path, hardware_id) {
                 continue;
             }
-            match &state.fault.action {
-                Action::Delay(action) => verdict.delay_ms += action.delay_ms,
-                Action::SkewDate(action) => verdict.skew_date += action.skew_date,
-                action => {
-                    verdict.action = Some(action.clone());
-                    return verdict;
+            let action = armed.fault.action;
+            strike.last = Some(action);
+            match action {
+                Action::Delay(delay_ms) => {
+                    strike.delay_ms = strike.delay_ms.saturating_add(delay_ms);
+                }
+                Action::SkewDate(seconds) => {
+                    strike.skew_seconds = strike.skew_seconds.saturating_add(seconds);
+                }
+                ending => {
+                    strike.action = Some(ending);
+                    break;
                 }
             }
         }
-        verdict
+        strike
+    }
+
+    /// Every fault, and how often it struck.
+    pub fn report(&self) -> Vec<Report> {
+        let report = |armed: &Armed| Report {
+            fault: armed.fault.clone(),
+            fired: armed.fired,
+        };
+        self.armed.iter().map(report).collect()
     }
 }
 
-impl FaultState {
-    fn fires(&mut self, path: &str, hardware_id: Option<&str>) -> bool {
+impl Armed {
+    /// A random number is drawn for each request that matches, and for no other, so that requests
+    /// elsewhere do not shift what happens here.
+    fn strikes(&mut self, path: &str, hardware_id: Option<&str>) -> bool {
         let fault = &self.fault;
         let matches = fault.path.as_deref().is_none_or(|wanted| wanted == path)
-            && (fault.hardware_id.is_none() || fault.hardware_id.as_deref() == hardware_id)
+            && fault
+                .hardware_id
+                .as_deref()
+                .is_none_or(|wanted| Some(wanted) == hardware_id)
             && fault.times.is_none_or(|times| self.fired < times);
-        let fires =
-            matches && (fault.probability >= 1.0 || self.random.random_bool(fault.probability));
-        self.fired += u64::from(fires);
-        fires
+        let strikes = matches && self.random.random_bool(fault.probability);
+        self.fired += u64::from(strikes);
+        strikes
     }
-}
-
-const fn always() -> f64 {
-    1.0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn plan(json: &str) -> Plan {
-        Plan::new(serde_json::from_str(json).unwrap())
+    const ADD: &str = "/api/v4/add_consumption";
+    const CHECK: &str = "/api/v4/check_license";
+
+    fn fault(action: Action) -> Fault {
+        Fault {
+            path: None,
+            hardware_id: None,
+            action,
+            times: None,
+            probability: 1.0,
+            seed: 0,
+        }
+    }
+
+    /// Which of a hundred requests are struck, as text.
+    fn pattern(plan: &mut Plan) -> String {
+        (0..100)
+            .map(|_| plan.strike(ADD, None).action.map_or('.', |_| 'x'))
+            .collect()
     }
 
     #[test]
-    fn a_fault_fires_so_often_and_no_more() {
-        let mut plan = plan(r#"[{"action": {"drop": "after"}, "times": 2}]"#);
-        let fired: Vec<bool> = (0..4)
-            .map(|_| plan.judge("/p", None).action.is_some())
-            .collect();
-        assert_eq!(fired, [true, true, false, false]);
+    fn a_fault_strikes_as_often_as_ordered() {
+        let mut plan = Plan::new(vec![Fault {
+            times: Some(2),
+            ..fault(Action::Garbage)
+        }])
+        .unwrap();
+        assert_eq!(pattern(&mut plan), format!("xx{}", ".".repeat(98)));
+        assert_eq!(plan.report()[0].fired, 2);
     }
 
     #[test]
-    fn a_fault_concerns_its_path_and_device_only() {
-        let mut plan = plan(r#"[{"path": "/p", "hardware_id": "h", "action": {"status": 503}}]"#);
-        assert_eq!(plan.judge("/q", Some("h")).action, None);
-        assert_eq!(plan.judge("/p", Some("i")).action, None);
-        assert_eq!(plan.judge("/p", None).action, None);
-        assert!(plan.judge("/p", Some("h")).action.is_some());
+    fn a_fault_strikes_its_path_and_device_only() {
+        let mut plan = Plan::new(vec![Fault {
+            path: Some(ADD.to_owned()),
+            hardware_id: Some("hw-1".to_owned()),
+            ..fault(Action::Garbage)
+        }])
+        .unwrap();
+        assert_eq!(plan.strike(CHECK, Some("hw-1")), Strike::default());
+        assert_eq!(plan.strike(ADD, Some("hw-2")), Strike::default());
+        assert_eq!(plan.strike(ADD, None), Strike::default());
+        assert_eq!(plan.strike(ADD, Some("hw-1")).action, Some(Action::Garbage));
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_faults() {
-        let json = r#"[{"action": {"garbage": true}, "probability": 0.5, "seed": 7}]"#;
-        let run = |mut plan: Plan| -> Vec<bool> {
-            (0..64)
-                .map(|_| plan.judge("/p", None).action.is_some())
-                .collect()
+    fn the_same_seed_gives_the_same_faults_and_another_gives_others() {
+        let plan = |seed| {
+            Plan::new(vec![Fault {
+                probability: 0.2,
+                seed,
+                ..fault(Action::Garbage)
+            }])
+            .unwrap()
         };
-        assert_eq!(run(plan(json)), run(plan(json)));
-        assert!(run(plan(json)).contains(&true) && run(plan(json)).contains(&false));
+        let first = pattern(&mut plan(7));
+        assert_eq!(pattern(&mut plan(7)), first);
+        assert_ne!(pattern(&mut plan(8)), first);
+        let struck = first.matches('x').count();
+        assert!((10..=30).contains(&struck), "{struck} of 100 at 0.2");
     }
 
     #[test]
-    fn a_late_answer_combines_with_what_follows() {
-        let mut plan = plan(r#"[{"action": {"delay_ms": 5}}, {"action": {"truncate": 20}}]"#);
-        let verdict = plan.judge("/p", None);
-        assert_eq!(verdict.delay_ms, 5);
+    fn a_fault_that_cannot_be_is_named() {
+        let likely = Fault {
+            probability: 1.5,
+            ..fault(Action::Garbage)
+        };
+        let elsewhere = Fault {
+            path: Some("/api/v4/floating".to_owned()),
+            ..fault(Action::Garbage)
+        };
+        let problem = |fault| Plan::new(vec![fault]).unwrap_err().to_string();
         assert_eq!(
-            verdict.action,
-            Some(Action::Truncate(TruncateAction { truncate: 20 }))
+            problem(likely),
+            "faults[0]: `probability` must be between 0 and 1"
         );
+        assert!(problem(elsewhere).contains("is not a path of the License API"));
+    }
+
+    #[test]
+    fn delays_and_dates_combine_with_the_first_other_fault() {
+        let mut plan = Plan::new(vec![
+            fault(Action::Delay(5)),
+            fault(Action::SkewDate(-60)),
+            fault(Action::DropAfter),
+            fault(Action::Garbage),
+        ])
+        .unwrap();
+        let strike = plan.strike(ADD, None);
+        assert_eq!((strike.delay_ms, strike.skew_seconds), (5, -60));
+        assert_eq!(strike.action, Some(Action::DropAfter));
+        assert_eq!(plan.report()[3].fired, 0);
     }
 }

@@ -1,0 +1,109 @@
+//! How an answer leaves: its headers, and what a fault does to it on the way.
+
+use axum::response::Response;
+use hyper::header::{CONNECTION, DATE, HeaderName, RETRY_AFTER};
+use tally_shared::wire::{ApiError, ErrorCode};
+
+use super::{execute::Executed, incoming::Incoming, reply, state::Shared};
+use crate::{
+    engine::answer::Answer,
+    faults::{inject::Scissors, plan::Strike, spec::Action},
+};
+
+/// What a captive portal says in the server's place.
+const GARBAGE: &str = "<!doctype html><title>Welcome</title><p>Please log in to use this network.";
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// An answer that is ready to be sent.
+pub(super) struct Delivery {
+    response: Response,
+    /// After how many bytes it ends too early.
+    bytes_max: Option<usize>,
+}
+
+impl Delivery {
+    /// Puts the headers on an answer. Without an answer, the connection is closed.
+    pub(super) fn new(
+        shared: &Shared,
+        incoming: &Incoming,
+        executed: Option<&Executed>,
+        strike: &Strike,
+    ) -> Self {
+        let bytes_max = match strike.action {
+            Some(Action::DropBefore | Action::DropAfter) => Some(0),
+            Some(Action::Truncate(bytes)) => Some(bytes),
+            Some(_) | None => None,
+        };
+        let mut response = match (executed, strike.action) {
+            (None, _) => Response::default(),
+            // Whoever answers in the server's place knows nothing of its headers.
+            (Some(_), Some(Action::Garbage)) => reply::text("text/html", GARBAGE.to_owned()),
+            (Some(executed), _) => contract_answer(shared, incoming, executed),
+        };
+        let skew_ms = strike.skew_seconds.saturating_mul(1000);
+        let date = shared.clock.now().plus_millis(skew_ms);
+        reply::set(&mut response, DATE, &date.to_http_date());
+        if let Some(Action::Status(_, Some(seconds))) = strike.action {
+            reply::set(&mut response, RETRY_AFTER, &seconds.to_string());
+        }
+        Self {
+            response,
+            bytes_max,
+        }
+    }
+
+    /// The response, its connection cut where it is to be.
+    pub(super) fn cut_by(mut self, scissors: &Scissors) -> Response {
+        if let Some(bytes_max) = self.bytes_max {
+            scissors.cut_after(bytes_max);
+            reply::set(&mut self.response, CONNECTION, "close");
+        }
+        self.response
+    }
+}
+
+/// What a fault does to the answer itself.
+pub(super) fn spoil(answer: &mut Answer, action: Action) {
+    if action == Action::Garbage {
+        *answer = Answer {
+            status: 200,
+            body: GARBAGE.into(),
+            signature: None,
+        };
+    }
+    if action == Action::BadSignature
+        && let Some(signature) = &mut answer.signature
+    {
+        // Still Base64 of the right length: only verifying it tells.
+        let other = if signature.starts_with('A') { "B" } else { "A" };
+        signature.replace_range(..1, other);
+    }
+}
+
+/// The answer of a fault that was ordered with a status.
+pub(super) fn ordered_error(status: u16) -> Answer {
+    let code = match status {
+        429 => ErrorCode::RateLimited,
+        500 => ErrorCode::InternalError,
+        _ => ErrorCode::Unavailable,
+    };
+    let mut body = ApiError::new(code, "ordered by a fault").body();
+    body.status = status;
+    Answer {
+        status,
+        ..Answer::control(&body)
+    }
+}
+
+fn contract_answer(shared: &Shared, incoming: &Incoming, executed: &Executed) -> Response {
+    let mut response = reply::answer(&executed.answer);
+    if let Some(key) = incoming.idempotency_key().filter(|_| shared.idempotency) {
+        response.headers_mut().insert(IDEMPOTENCY_KEY, key.clone());
+    }
+    if executed.replayed {
+        reply::set(&mut response, IDEMPOTENCY_REPLAYED, "true");
+    }
+    response
+}
