@@ -1,4 +1,4 @@
-//! The licence server's License API v4 (contract: CONTRACT.md), to develop and test clients against.
+//! The licence server's License API v4 (the contract: `docs/CONTRACT.md`), to develop and test clients against.
 //!
 //! It behaves as the production service does, and adds what a test needs: a clock that can be moved,
 //! faults on demand, and a view of every request. It is not a licence server for production: the

@@ -4,6 +4,8 @@
 //! no randomness that a caller could observe, no async. Both sides call the same functions, so that
 //! the agent decides offline exactly as the server would.
 //!
+//! Where a rule comes from is said as "contract", with the section of `docs/CONTRACT.md`.
+//!
 //! * [`limits`] decides one consumption; [`period`] says when totals return to zero.
 //! * [`wire`] is the shape of requests and answers, and the error codes.
 //! * [`auth`] signs and checks the `Authorization` header; [`signature`] signs and verifies answers.
