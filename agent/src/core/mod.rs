@@ -141,11 +141,18 @@ impl Core {
     }
 
     /// Makes a licence known, or brings what is known of it up to date. For answers that were asked
-    /// for outside of [`Command::LookUp`], such as when a licence is added.
-    pub fn learn(&mut self, now: Moment, found: &LicenseFound, key: KeyEcho) -> LicenseNo {
+    /// for outside of [`Command::LookUp`], at `asked_at` on the monotonic clock, such as when a licence
+    /// is added.
+    pub fn learn(
+        &mut self,
+        now: Moment,
+        found: &LicenseFound,
+        asked_at: Duration,
+        key: KeyEcho,
+    ) -> LicenseNo {
         self.link.reached(now.mono);
         self.note_echo(key);
-        self.learn_license(now, found)
+        self.learn_license(now, found, asked_at)
     }
 
     /// When the next [`Event::Tick`] is due, on the monotonic clock; `None` while there is nothing to

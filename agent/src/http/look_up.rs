@@ -34,6 +34,7 @@ pub(super) async fn look_up(api: &Api, subject: &Subject) -> Result<()> {
     if mode == NetworkMode::Offline {
         return Err(unknown("the network is switched off".to_owned()));
     }
+    let asked_at = api.clocks.reading().mono;
     let Ok((outcome, key)) = tokio::time::timeout(PATIENCE, ask(&api.client, subject)).await else {
         return Err(unknown(
             "the licence server did not answer in time".to_owned(),
@@ -41,7 +42,7 @@ pub(super) async fn look_up(api: &Api, subject: &Subject) -> Result<()> {
     };
     match outcome {
         LookUpOutcome::Found(found) => {
-            api.ledger.learn(*found, key).await?;
+            api.ledger.learn(*found, asked_at, key).await?;
             Ok(())
         }
         LookUpOutcome::Refused(code, message) => Err(Refused::new(code, message)),

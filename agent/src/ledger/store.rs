@@ -405,6 +405,7 @@ fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
                 total: Total::new(row.get(9)?),
                 as_of: Timestamp::from_millis(row.get(10)?),
             },
+            heard_at: Duration::ZERO,
             stale: false,
             shared: row.get(11)?,
             recorded: Units::new(row.get(12)?),

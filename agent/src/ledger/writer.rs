@@ -106,6 +106,7 @@ enum Job {
     Event(Event),
     Learn(
         Box<LicenseFound>,
+        Duration,
         KeyEcho,
         oneshot::Sender<Result<LicenseNo, RecordError>>,
     ),
@@ -205,14 +206,20 @@ impl Ledger {
         let _ = self.jobs.send(Job::Event(event)).await;
     }
 
-    /// Makes a licence known.
+    /// Makes a licence known, by what the server said when it was asked at `asked_at` on the monotonic
+    /// clock.
     ///
     /// # Errors
     ///
     /// [`RecordError::Storage`] or [`RecordError::Unavailable`].
-    pub async fn learn(&self, found: LicenseFound, key: KeyEcho) -> Result<LicenseNo, RecordError> {
+    pub async fn learn(
+        &self,
+        found: LicenseFound,
+        asked_at: Duration,
+        key: KeyEcho,
+    ) -> Result<LicenseNo, RecordError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Learn(Box::new(found), key, reply);
+        let job = Job::Learn(Box::new(found), asked_at, key, reply);
         self.jobs.send(job).await.map_err(|_| STOPPING)?;
         answer.await.map_err(|_| STOPPING)?
     }
@@ -283,6 +290,8 @@ struct Group {
     records: Vec<(oneshot::Sender<Recording>, Recording)>,
     learned: Vec<(oneshot::Sender<Result<LicenseNo, RecordError>>, LicenseNo)>,
     answers: HashMap<(AppNo, String), (Hash, Answer)>,
+    /// Answered after the commit: nobody is told what is not on disk.
+    questions: Vec<Question>,
     events: Vec<Event>,
     commands: Vec<Command>,
     stop: bool,
@@ -334,8 +343,8 @@ impl State {
                 group.records.push((job.reply, result));
             }
             Job::Event(event) => self.take_event(now, event, group),
-            Job::Learn(found, key, reply) => {
-                let license = self.core.learn(now, &found, key);
+            Job::Learn(found, asked_at, key, reply) => {
+                let license = self.core.learn(now, &found, asked_at, key);
                 self.take_event(now, Event::Tick, group);
                 group.learned.push((reply, license));
             }
@@ -344,7 +353,7 @@ impl State {
                 // The asker may have gone away.
                 let _ = reply.send(found.map_err(|error| RecordError::Storage(error.to_string())));
             }
-            Job::Ask(question) => question(&self.core, now),
+            Job::Ask(question) => group.questions.push(question),
             Job::Stop => group.stop = true,
         }
     }
@@ -467,6 +476,9 @@ impl State {
         }
         for (reply, license) in group.learned {
             let _ = reply.send(storage.clone().map_or(Ok(license), Err));
+        }
+        for question in group.questions {
+            question(&self.core, now);
         }
         if storage.is_some() {
             self.kept.extend(group.events);

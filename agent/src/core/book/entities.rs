@@ -75,8 +75,8 @@ pub enum Op {
     Idle,
     /// This batch was sent and not answered.
     Sending(BatchNo),
-    /// The licence is being read.
-    LookingUp,
+    /// The licence is being read, since this time on the monotonic clock.
+    LookingUp(Duration),
 }
 
 /// A growing pause between failures.
@@ -99,6 +99,8 @@ pub struct Account {
     pub feature: Option<String>,
     /// How it stands, by the server's last word.
     pub standing: Standing,
+    /// When the server was last heard of it, on the monotonic clock; not kept on disk.
+    pub heard_at: Duration,
     /// Whether the server has contradicted the total since; not kept on disk.
     pub stale: bool,
     /// Whether its total ever moved by more than this agent's units.

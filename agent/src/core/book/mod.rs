@@ -7,7 +7,10 @@
 mod changes;
 mod entities;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tally_shared::{
     limits::Standing,
@@ -282,6 +285,7 @@ impl Book {
             license,
             feature,
             standing,
+            heard_at: Duration::ZERO,
             stale: false,
             shared: false,
             recorded: Units::ZERO,

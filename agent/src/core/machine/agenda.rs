@@ -41,7 +41,7 @@ impl Core {
             };
             let command = match step {
                 Step::Send(batch) => self.send(now, no, batch),
-                Step::LookUp(hardware_id) => self.look_up(no, &hardware_id),
+                Step::LookUp(hardware_id) => self.look_up(now, no, &hardware_id),
             };
             busy += usize::from(command.is_some());
             commands.extend(command);
@@ -223,9 +223,9 @@ impl Core {
         })
     }
 
-    fn look_up(&mut self, no: LicenseNo, hardware_id: &str) -> Option<Command> {
+    fn look_up(&mut self, now: Moment, no: LicenseNo, hardware_id: &str) -> Option<Command> {
         let license = self.book.licenses.get_mut(&no)?;
-        license.op = Op::LookingUp;
+        license.op = Op::LookingUp(now.mono);
         let subject: Subject = license.subject(hardware_id);
         Some(Command::LookUp {
             license: no,

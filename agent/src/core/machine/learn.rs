@@ -9,17 +9,26 @@ use tally_shared::{
 
 use crate::core::{
     Core, UndecidablePolicy,
-    book::{Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause},
+    book::{AccountNo, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause},
     clock::Moment,
     outcome::LicenseFound,
     reconcile::{Verdict, verdict},
 };
 
+/// How an account stands, by what the server said when it was asked at that time.
+#[derive(Clone, Copy)]
+struct Told {
+    standing: Standing,
+    asked_at: Duration,
+}
+
 impl Core {
+    /// Takes in what the server said of a licence when it was asked at `asked_at`.
     pub(in crate::core) fn learn_license(
         &mut self,
         now: Moment,
         found: &LicenseFound,
+        asked_at: Duration,
     ) -> LicenseNo {
         let LicenseFound { subject, body } = found;
         let known = self.book.find(subject).filter(|known| match known.holder {
@@ -53,10 +62,12 @@ impl Core {
             license.probe = Pause::default();
         }
         self.schedule_refresh(now, no);
-        self.learn_account(now, no, None, body.counter.standing(now.time));
+        let told = |standing| Told { standing, asked_at };
+        self.learn_account(now, no, None, told(body.counter.standing(now.time)));
         for feature in &body.product_features {
             if feature.feature_type == FEATURE_TYPE_CONSUMPTION {
-                self.learn_account(now, no, Some(&feature.code), feature.standing(now.time));
+                let told = told(feature.standing(now.time));
+                self.learn_account(now, no, Some(&feature.code), told);
             }
         }
         self.release_refused(now, no);
@@ -68,14 +79,14 @@ impl Core {
         now: Moment,
         license: LicenseNo,
         feature: Option<&str>,
-        standing: Standing,
+        Told { standing, asked_at }: Told,
     ) {
         let Some(account) = self.book.account_of(license, feature) else {
             self.book
                 .add_account(license, feature.map(str::to_owned), standing);
             return;
         };
-        let no = account.no;
+        let (no, is_old) = (account.no, asked_at < account.heard_at);
         let doubtful = self
             .book
             .batches_of(no)
@@ -86,21 +97,29 @@ impl Core {
                 _ => None,
             });
         match doubtful {
-            // The total may or may not hold the batch already: only the limits are news.
-            Some((_, look_at)) if now.mono < look_at => {
+            // It was on its way while something newer was heard.
+            None if is_old => {}
+            None => self.hear(now, no, standing, false),
+            // The total was read while the batch could still arrive: only the limits are news.
+            Some((_, look_at)) if asked_at < look_at => {
                 if let Some(account) = self.book.account_mut(no) {
                     account.standing.limits = standing.limits;
                 }
             }
             Some((batch, _)) => self.reconcile(now, batch, standing),
-            None => {
-                if let Some(account) = self.book.account_mut(no) {
-                    account.shared |= account.standing.total_at(now.time) != standing.total;
-                    account.standing = standing;
-                    account.stale = false;
-                }
-            }
         }
+    }
+
+    /// The server's word on an account; `explained` where this agent's own units moved the total.
+    fn hear(&mut self, now: Moment, no: AccountNo, standing: Standing, explained: bool) {
+        let Some(account) = self.book.account_mut(no) else {
+            return;
+        };
+        let moved = account.standing.total_at(now.time) != standing.total;
+        account.shared |= moved && !explained;
+        account.standing = standing;
+        account.heard_at = now.mono;
+        account.stale = false;
     }
 
     /// The request can no longer arrive: the total tells what became of it.
@@ -138,10 +157,7 @@ impl Core {
                 self.hold(no, Hold::Undecidable);
             }
         }
-        if let Some(account) = self.book.account_mut(account) {
-            account.standing = standing;
-            account.stale = false;
-        }
+        self.hear(now, account, standing, verdict == Verdict::Applied);
     }
 
     /// The server no longer refuses the licence: what was held for that goes on.

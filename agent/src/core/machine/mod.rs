@@ -42,17 +42,17 @@ impl Core {
         }
     }
 
-    /// What was under way when the process ended is unknown.
+    /// What was under way when the process ended is unknown. On disk it stands as sent, which says the
+    /// same to the next start: nothing need be written.
     pub(in crate::core) fn resume(&mut self, now: Moment) {
-        let doubtful: Vec<BatchNo> = self
-            .book
-            .batches
-            .values()
-            .filter(|batch| matches!(batch.state, BatchState::Sent | BatchState::Unknown { .. }))
-            .map(|batch| batch.no)
-            .collect();
-        for no in doubtful {
-            self.doubt(now, no);
+        let look_at = now.mono.saturating_add(self.policy.settle_wait);
+        for batch in self.book.batches.values_mut() {
+            if let BatchState::Sent | BatchState::Unknown { .. } = batch.state {
+                batch.state = BatchState::Unknown { look_at };
+                if let Some(sealed) = &mut batch.sealed {
+                    sealed.doubtful = true;
+                }
+            }
         }
         let mut at = now.mono;
         for license in self.book.licenses.values_mut() {
@@ -213,11 +213,15 @@ impl Core {
         hardware_id: &str,
         outcome: LookUpOutcome,
     ) {
+        let asked_at = match self.book.license(license).map(|license| license.op) {
+            Some(Op::LookingUp(since)) => since,
+            _ => Duration::ZERO,
+        };
         self.set_op(license, Op::Idle);
         match outcome {
             LookUpOutcome::Found(found) => {
                 self.link.reached(now.mono);
-                self.learn_license(now, &found);
+                self.learn_license(now, &found, asked_at);
             }
             LookUpOutcome::Refused(code, message) => {
                 self.link.reached(now.mono);
@@ -270,6 +274,7 @@ impl Core {
             account.shared |= expected.checked_add(units) != Some(standing.total);
         }
         account.standing = standing;
+        account.heard_at = now.mono;
         account.stale = replayed;
     }
 

@@ -53,37 +53,42 @@ impl Core {
         self.book.add_batch(|no| Batch { no, ..rest });
     }
 
-    /// Asks how much of each batch that is held for the limit fits, where that may have changed.
+    /// Asks how much fits of each account's oldest batch that is held for the limit, where that may have
+    /// changed. Later ones wait for it: what was granted first is counted first.
     pub(super) fn find_prefixes(&self, now: Moment) -> Vec<Command> {
-        let held = self
+        let calm = self
             .book
-            .batches
+            .accounts
             .values()
-            .filter_map(|batch| match batch.state {
-                BatchState::Held(Hold::Limit { room_seen }) => Some((batch, room_seen)),
-                _ => None,
-            });
-        held.filter_map(|(batch, room_seen)| {
-            let account = self.book.accounts.get(&batch.account)?;
-            if !self.is_calm(now, account) {
-                return None;
-            }
-            let setting = self.book.lane(batch.lane)?.key.setting;
-            let standing = Standing {
-                limits: account.standing.limits.with(setting),
-                ..account.standing
-            };
-            let room = standing.room(Units::ZERO, now.time);
-            let news = room.is_none_or(|room| room > 0 && room_seen.is_none_or(|seen| room > seen));
-            news.then_some(Command::FindPrefix {
-                batch: batch.no,
-                lane: batch.lane,
-                first: batch.first,
-                last: batch.last,
-                room,
-            })
+            .filter(|account| self.is_calm(now, account));
+        calm.filter_map(|account| self.find_prefix(now, account))
+            .collect()
+    }
+
+    fn find_prefix(&self, now: Moment, account: &Account) -> Option<Command> {
+        let (batch, room_seen) =
+            self.book
+                .batches_of(account.no)
+                .into_iter()
+                .find_map(|batch| match batch.state {
+                    BatchState::Held(Hold::Limit { room_seen }) => Some((batch, room_seen)),
+                    _ => None,
+                })?;
+        let setting = self.book.lane(batch.lane)?.key.setting;
+        let limits = account.standing.limits.with(setting);
+        let room = Standing {
+            limits,
+            ..account.standing
+        }
+        .room(Units::ZERO, now.time);
+        let news = room.is_none_or(|room| room > 0 && room_seen.is_none_or(|seen| room > seen));
+        news.then_some(Command::FindPrefix {
+            batch: batch.no,
+            lane: batch.lane,
+            first: batch.first,
+            last: batch.last,
+            room,
         })
-        .collect()
     }
 
     /// Whether nothing of an account is under way or about to be, and its total is the server's.

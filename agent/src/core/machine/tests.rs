@@ -70,7 +70,7 @@ impl World {
             },
         };
         let found = world.found(0);
-        world.core.learn(now, &found, key);
+        world.core.learn(now, &found, now.mono, key);
         world.core.book_mut().committed();
         world
     }
@@ -244,6 +244,36 @@ fn the_total_tells_what_became_of_an_unknown_batch() {
         matches!(after(7), (Conservation { held: 5, .. }, 0)),
         "somebody else moved it"
     );
+}
+
+#[test]
+fn a_total_that_was_asked_for_while_the_batch_could_still_arrive_decides_nothing() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.answer(first.0, lost(), KeyEcho::NoAnswer);
+    let asked_at = world.now.mono;
+    world.pass(SETTLE_WAIT);
+    let found = world.found(0);
+    world
+        .core
+        .learn(world.now, &found, asked_at, KeyEcho::NoAnswer);
+    assert_eq!(world.sums().unknown, 5);
+}
+
+#[test]
+fn a_total_that_was_on_its_way_while_a_newer_one_was_heard_is_ignored() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let asked_at = world.now.mono;
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(5);
+    world.answer(batch, outcome, KeyEcho::Absent);
+    let found = world.found(0);
+    world
+        .core
+        .learn(world.now, &found, asked_at, KeyEcho::NoAnswer);
+    assert_eq!(world.core.status(world.now).licenses[0].total.get(), 5);
 }
 
 #[test]
