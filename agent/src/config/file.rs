@@ -75,7 +75,7 @@ impl ConfigFile {
         };
         Self::parse(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
+            message: on_one_line(&text, &error),
         })
     }
 
@@ -89,8 +89,25 @@ impl ConfigFile {
     }
 }
 
+/// Where it is wrong, and what; the library's own text is a drawing of several lines.
+fn on_one_line(text: &str, error: &toml::de::Error) -> String {
+    let before = error
+        .span()
+        .and_then(|span| text.get(..span.start))
+        .unwrap_or_default();
+    format!(
+        "line {}: {}",
+        before.lines().count().max(1),
+        error.message().replace('\n', "; ")
+    )
+}
+
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    let text = String::deserialize(deserializer).map_err(|error| {
+        D::Error::custom(format!(
+            "a duration is text, such as \"200ms\" or \"5m\": {error}"
+        ))
+    })?;
     humantime::parse_duration(&text).map(Some).map_err(|error| {
         D::Error::custom(format!(
             "{text:?} is not a duration such as \"200ms\" or \"5m\": {error}"
@@ -119,6 +136,15 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(bad.contains("soon") && bad.contains("line 1"), "{bad}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_said_on_one_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "# intervals\n\nsync_interval = 5\n").unwrap();
+        let error = ConfigFile::read(file.path(), true).unwrap_err().to_string();
+        assert!(error.contains("line 3: a duration is text"), "{error}");
+        assert_eq!(error.lines().count(), 1);
     }
 
     #[test]

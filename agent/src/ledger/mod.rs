@@ -24,6 +24,17 @@ pub enum LedgerError {
         /// Why.
         source: rusqlite::Error,
     },
+    /// The file is not a ledger, or not one any more.
+    #[error(
+        "{path} is not a ledger, or is damaged; it was left as it is. Restore a copy of it, or move \
+         it away to start with an empty one: what it owes is then forgotten"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
     /// The file was written by a newer version.
     #[error(
         "the ledger {path} has version {found} and this tally knows up to {known}; \

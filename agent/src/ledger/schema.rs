@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::LedgerError;
 
@@ -23,10 +23,7 @@ const CHECKPOINT_PAGES: i64 = 1000;
 /// [`LedgerError::Newer`] for a file of a newer version, which is left untouched; otherwise
 /// [`LedgerError::Open`] or what SQLite says.
 pub fn open(path: &Path) -> Result<Connection, LedgerError> {
-    let failed = |source| LedgerError::Open {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| unusable(path, source);
     let mut connection = Connection::open(path).map_err(failed)?;
     check_version(&connection, path)?;
     configure(&connection)?;
@@ -52,14 +49,21 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     Ok(connection)
 }
 
+fn unusable(path: &Path, source: rusqlite::Error) -> LedgerError {
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            LedgerError::Damaged { path, source }
+        }
+        _ => LedgerError::Open { path, source },
+    }
+}
+
 fn check_version(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     let known = version_of(MIGRATIONS.len());
     let found: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|source| LedgerError::Open {
-            path: path.to_owned(),
-            source,
-        })?;
+        .map_err(|source| unusable(path, source))?;
     if found > known {
         return Err(LedgerError::Newer {
             path: path.to_owned(),
@@ -132,6 +136,16 @@ mod tests {
             open(&path),
             Err(LedgerError::Newer { found: 99, .. })
         ));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_that_is_no_ledger_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        std::fs::write(&path, "not a database ".repeat(100)).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        assert!(matches!(open(&path), Err(LedgerError::Damaged { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
