@@ -98,7 +98,7 @@ fn on_one_line(text: &str, error: &toml::de::Error) -> String {
     format!(
         "line {}: {}",
         before.lines().count().max(1),
-        error.message().replace('\n', "; ")
+        error.message().trim_end().replace('\n', "; ")
     )
 }
 

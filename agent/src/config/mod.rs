@@ -86,12 +86,25 @@ pub enum ConfigError {
         message: String,
     },
     /// A setting without a default is missing.
-    #[error("no {what} is set; give {flag}, set {variable}, or put `{key}` into the config file")]
+    #[error(
+        "no {what} is set; give {flag}, set {variable}, or put `{key}` under [server] into the config file"
+    )]
     Missing {
         /// The setting.
         what: &'static str,
         /// Its flag.
         flag: &'static str,
+        /// Its variable.
+        variable: &'static str,
+        /// Its key.
+        key: &'static str,
+    },
+    /// A credential is missing. It has no flag, since every user of the device can read a process's
+    /// arguments.
+    #[error("no {what} is set; set {variable}, or put `{key}` under [server] into the config file")]
+    NoCredential {
+        /// The credential.
+        what: &'static str,
         /// Its variable.
         variable: &'static str,
         /// Its key.
@@ -215,10 +228,8 @@ fn credential<T>(
     variable: &'static str,
     key: &'static str,
 ) -> Result<T, ConfigError> {
-    // No flag on purpose: every user of the device can read a process's arguments.
-    value.ok_or(ConfigError::Missing {
+    value.ok_or(ConfigError::NoCredential {
         what,
-        flag: "it",
         variable,
         key,
     })
