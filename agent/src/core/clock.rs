@@ -149,11 +149,6 @@ impl Clock {
             proven: self.proven,
         }
     }
-
-    /// Whether the server has confirmed the clock since the device started.
-    pub const fn is_proven(&self) -> bool {
-        self.proven
-    }
 }
 
 #[cfg(test)]
@@ -196,7 +191,7 @@ mod tests {
     fn a_date_that_contradicts_the_servers_own_judgement_is_ignored() {
         let mut clock = clock("2026-11-23");
         assert!(!clock.correct(at("2026-11-22"), Duration::ZERO, Duration::ZERO, true));
-        assert!(!clock.is_proven());
+        assert!(!clock.now(Duration::ZERO).proven);
         assert_eq!(clock.corrected(Duration::ZERO), at("2026-11-23"));
     }
 
@@ -238,6 +233,6 @@ mod tests {
         assert!(
             clock.now(Duration::ZERO).time.distance(at("2026-01-02")) <= Duration::from_secs(1)
         );
-        assert!(!clock.is_proven());
+        assert!(!clock.now(Duration::ZERO).proven);
     }
 }

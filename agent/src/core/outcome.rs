@@ -188,7 +188,12 @@ pub fn of_look_up(
         Some((code, _)) if kind(code) == Kind::Credentials => {
             LookUpOutcome::RefusedCredentials(code)
         }
-        Some((code, message)) => LookUpOutcome::Refused(code, message),
+        Some((code, message)) if kind(code) == Kind::License => {
+            LookUpOutcome::Refused(code, message)
+        }
+        // Reading a licence cannot be wrong for the limit, and a request that the server does not
+        // understand says nothing of the licence.
+        Some((_, message)) => invalid(message),
         None => invalid(format!(
             "status {} without an answer of the contract's",
             answer.status
@@ -235,7 +240,6 @@ fn kind(code: ErrorCode) -> Kind {
         | E::InvalidJson
         | E::NotFound
         | E::MethodNotAllowed
-        | E::BodyTooLarge
         | E::IdempotencyKeyReused => Kind::Request,
         E::MissingHeaders
         | E::DateHeaderDiff

@@ -145,11 +145,6 @@ impl Conservation {
         let sum: i128 = parts.into_iter().map(i128::from).sum();
         sum == i128::from(self.recorded)
     }
-
-    /// Units that the server has not certainly counted.
-    pub const fn is_settled(&self) -> bool {
-        self.pending == 0 && self.in_flight == 0 && self.unknown == 0
-    }
 }
 
 impl Core {

@@ -102,8 +102,6 @@ error_codes! {
     IdempotencyKeyInUse = 409 "idempotency_key_in_use";
     /// The method does not fit the path.
     MethodNotAllowed = 405 "method_not_allowed";
-    /// The body is larger than what is read.
-    BodyTooLarge = 413 "body_too_large";
 
     /// The agent has never seen this licence (or device) and cannot ask the server.
     LimitsUnknown = 503 "limits_unknown";

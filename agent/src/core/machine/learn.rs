@@ -70,8 +70,34 @@ impl Core {
                 self.learn_account(now, no, Some(&feature.code), told);
             }
         }
+        self.keep_undescribed(now, no);
         self.release_refused(now, no);
         no
+    }
+
+    /// A feature that the server no longer describes stands as it last did: asking for it again would
+    /// tell nothing new.
+    fn keep_undescribed(&mut self, now: Moment, license: LicenseNo) {
+        let Some(license) = self.book.license(license) else {
+            return;
+        };
+        let features = &license.body.product_features;
+        let undescribed: Vec<AccountNo> = self
+            .book
+            .accounts_of(license.no)
+            .filter(|account| {
+                let code = account.feature.as_ref();
+                code.is_some_and(|code| features.iter().all(|feature| &feature.code != code))
+            })
+            .map(|account| account.no)
+            .collect();
+        for no in undescribed {
+            if let Some(account) = self.book.account_mut(no) {
+                account.standing.total = account.standing.total_at(now.time);
+                account.standing.as_of = now.time;
+                account.stale = false;
+            }
+        }
     }
 
     fn learn_account(

@@ -17,7 +17,7 @@ use tally_shared::{limits::Standing, wire::ErrorCode};
 
 use super::{
     Core,
-    book::{BatchNo, BatchState, Hold, LicenseNo, Op, Pause},
+    book::{BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause},
     clock::Moment,
     command::Command,
     event::{Event, KeyEcho},
@@ -140,15 +140,8 @@ impl Core {
     }
 
     fn answered(&mut self, now: Moment, no: BatchNo, outcome: SendOutcome, replayed: bool) {
-        let Some(batch) = self.book.batch(no) else {
-            return;
-        };
-        let Some(license) = self
-            .book
-            .accounts
-            .get(&batch.account)
-            .map(|found| found.license)
-        else {
+        let sending = |license: &&License| license.op == Op::Sending(no);
+        let Some(license) = self.book.licenses().find(sending).map(|found| found.no) else {
             return;
         };
         self.set_op(license, Op::Idle);
