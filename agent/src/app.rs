@@ -20,8 +20,12 @@ use crate::{
     deps::Clocks,
     http::{self, Api},
     ledger::{
-        LedgerError, schema, store,
-        writer::{self, Ledger, SharedClock},
+        LedgerError,
+        engine::{Engine, Parts, SharedClock},
+        schema,
+        storage::ReserveFile,
+        store,
+        writer::{self, Ledger},
     },
     private_file,
     sync::{
@@ -157,9 +161,15 @@ impl App {
         let book = Book::new(store::load(&connection)?);
         let random = Box::new(|| rand::rng().next_u64());
         let core = Core::new(book, config.policy, random, now);
-        let (ledger, writer) =
-            writer::start(connection, core, Arc::clone(&clock), Arc::clone(&clocks))
-                .map_err(AppError::Thread)?;
+        let engine = Engine::new(Parts {
+            connection,
+            core,
+            clock: Arc::clone(&clock),
+            clocks: Arc::clone(&clocks),
+            keeping: config.keeping,
+            reserve: Box::new(ReserveFile::new(data_dir.reserve())),
+        });
+        let (ledger, writer) = writer::start(engine).map_err(AppError::Thread)?;
         let client = Client::new(config.server, Arc::clone(&clock), Arc::clone(&clocks))?;
         let client = Arc::new(client);
         let router = http::router(Api::new(http::Inner {

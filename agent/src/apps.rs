@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 use crate::{
     config::paths::DataDir,
     core::book::AppNo,
-    ledger::writer::{Ledger, RecordError},
+    ledger::{engine::RecordError, writer::Ledger},
     private_file,
     secret::Secret,
 };

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use reqwest::Url;
 
-use crate::core::{UndecidablePolicy, link::NetworkMode};
+use crate::core::{LateUsage, UndecidablePolicy, link::NetworkMode};
 
 /// Consume units of a licence on this device, network or not.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ pub(super) enum Command {
     Status(JsonArgs),
     /// Show the ledger's rows
     Log(LogArgs),
+    /// Decide what became of a held batch
+    Resolve(ResolveArgs),
     /// Switch the agent's network off and on, for drills
     Network(NetworkArgs),
 }
@@ -76,6 +78,18 @@ pub(super) struct RunArgs {
     /// What to do when the total cannot tell whether a batch was counted [default: hold]
     #[arg(long, env = "TALLY_UNDECIDABLE", value_name = "POLICY")]
     pub(super) undecidable: Option<UndecidablePolicy>,
+
+    /// What to do with units whose period ended before they were sent [default: report]
+    #[arg(long, env = "TALLY_LATE_USAGE", value_name = "POLICY")]
+    pub(super) late_usage: Option<LateUsage>,
+
+    /// How long settled rows are kept one by one; then they are folded into daily sums [default: 90d]
+    #[arg(long, env = "TALLY_RETENTION", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) retention: Option<Duration>,
+
+    /// How long answers under an Idempotency-Key are remembered [default: 7d]
+    #[arg(long, env = "TALLY_IDEMPOTENCY_RETENTION", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) idempotency_retention: Option<Duration>,
 
     /// Verify the server's answers with this public key (PEM)
     #[arg(long, env = "TALLY_SERVER_PUBLIC_KEY", value_name = "FILE")]
@@ -209,6 +223,50 @@ pub(super) struct LogArgs {
 
     #[command(flatten)]
     pub(super) output: JsonArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+`tally status` shows what is held, and why. A decision is written into the ledger, and nobody can undo it.
+
+Examples:
+  tally resolve 7 --applied                the vendor's activity log shows it
+  tally resolve 7 --not-applied            it does not
+  tally resolve 7 --waive \"demo device\"    give the units up")]
+pub(super) struct ResolveArgs {
+    /// The batch
+    #[arg(value_name = "BATCH")]
+    pub(super) batch: i64,
+
+    #[command(flatten)]
+    pub(super) decision: DecisionArgs,
+
+    /// Why, for the ledger; --waive carries its own
+    #[arg(long, value_name = "REASON", conflicts_with = "waive")]
+    pub(super) reason: Option<String>,
+
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct DecisionArgs {
+    /// The server has counted it: it is settled
+    #[arg(long)]
+    pub(super) applied: bool,
+
+    /// The server has not counted it: it is sent
+    #[arg(long)]
+    pub(super) not_applied: bool,
+
+    /// Send it, whatever the server did: it may be counted twice
+    #[arg(long)]
+    pub(super) resend: bool,
+
+    /// Give it up, for this reason: it is never sent
+    #[arg(long, value_name = "REASON")]
+    pub(super) waive: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ mod license;
 mod log;
 mod output;
 mod record;
+mod resolve;
 mod run;
 mod status;
 mod sync;
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Sync(args) => sync::run(&data_dir, args),
         Command::Status(args) => status::run(&data_dir, args),
         Command::Log(args) => log::run(&data_dir, &args),
+        Command::Resolve(args) => resolve::run(&data_dir, args),
         Command::Network(args) => drill::run(&data_dir, &args),
     }
 }

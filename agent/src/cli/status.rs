@@ -29,13 +29,20 @@ pub(super) fn page(status: &Value) -> String {
         .cloned()
         .unwrap_or_default();
     let mut text = headline(status) + "\n";
+    if let Some(advice) = status.get("storage_advice").and_then(Value::as_str) {
+        text = text + "nothing is recorded: " + advice + "\n";
+    }
     if licenses.is_empty() {
         return text + "\nno licence is known; `tally license add` makes one known\n";
     }
     text = text + "\n" + &license_table(&licenses);
     let held = held_lines(&licenses);
     if !held.is_empty() {
-        text = text + "\nheld:\n" + &held;
+        text = text + "\nheld (`tally resolve` decides):\n" + &held;
+    }
+    let late = late_lines(&licenses);
+    if !late.is_empty() {
+        text = text + "\n" + &late;
     }
     text
 }
@@ -129,6 +136,19 @@ fn license_row(license: &Value) -> [String; 11] {
     ]
 }
 
+fn late_lines(licenses: &[Value]) -> String {
+    licenses
+        .iter()
+        .filter_map(|license| {
+            let units = license.get("late")?.as_i64().filter(|units| *units != 0)?;
+            let holder = license.get("holder_value")?.as_str()?;
+            Some(format!(
+                "{holder}: {units} units were sent after their period was over, and count in a later one\n"
+            ))
+        })
+        .collect()
+}
+
 fn held_lines(licenses: &[Value]) -> String {
     let batches = licenses
         .iter()
@@ -139,13 +159,19 @@ fn held_lines(licenses: &[Value]) -> String {
 }
 
 fn held_line(batch: &Value) -> String {
-    let text = |key: &str| batch.get(key).and_then(Value::as_str).unwrap_or("?");
+    let text = |key: &str| batch.get(key).and_then(Value::as_str);
     let number = |key: &str| batch.get(key).map(ToString::to_string).unwrap_or_default();
+    let since = text("since")
+        .map(|since| format!(" since {since}"))
+        .unwrap_or_default();
+    let at = text("next_at")
+        .map(|at| format!(", at {at} at the latest"))
+        .unwrap_or_default();
     format!(
-        "  batch {}: {} units, {}; next step: {}\n",
+        "  batch {}: {} units, {}{since}; next step: {}{at}\n",
         number("batch"),
         number("units"),
-        text("reason"),
-        text("next_step")
+        text("reason").unwrap_or("?"),
+        text("next_step").unwrap_or("?"),
     )
 }

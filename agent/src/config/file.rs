@@ -11,7 +11,10 @@ use reqwest::Url;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::ConfigError;
-use crate::{core::UndecidablePolicy, secret::Secret};
+use crate::{
+    core::{LateUsage, UndecidablePolicy},
+    secret::Secret,
+};
 
 /// What a config file may hold.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -32,6 +35,14 @@ pub struct ConfigFile {
     pub refresh_interval: Option<Duration>,
     /// What to do when the total cannot tell.
     pub undecidable: Option<UndecidablePolicy>,
+    /// What to do with units of a period that is over.
+    pub late_usage: Option<LateUsage>,
+    /// How long settled rows are kept one by one.
+    #[serde(deserialize_with = "duration")]
+    pub retention: Option<Duration>,
+    /// How long answers under an `Idempotency-Key` are remembered.
+    #[serde(deserialize_with = "duration")]
+    pub idempotency_retention: Option<Duration>,
     /// The licence server.
     pub server: Option<ServerFile>,
 }

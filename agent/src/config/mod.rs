@@ -11,7 +11,8 @@ use tally_shared::signature::Verifier;
 
 use self::file::ConfigFile;
 use crate::{
-    core::{Policy, UndecidablePolicy},
+    core::{LateUsage, Policy, UndecidablePolicy},
+    ledger::Keeping,
     secret::Secret,
     sync::client::ServerConfig,
 };
@@ -21,6 +22,9 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
 const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_SETTLE_WAIT: Duration = Duration::from_secs(30);
 const DEFAULT_REFRESH_INTERVAL: Duration = Duration::from_mins(15);
+const DEFAULT_RETENTION: Duration = Duration::from_hours(90 * 24);
+/// Longer than an agent trusts its server to remember a key (24 hours).
+const DEFAULT_IDEMPOTENCY_RETENTION: Duration = Duration::from_hours(7 * 24);
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The shortest sync interval: less would spend the server's rate limits on nothing.
@@ -37,6 +41,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// What decisions depend on.
     pub policy: Policy,
+    /// How long the ledger keeps what is done with.
+    pub keeping: Keeping,
 }
 
 /// What was given as flags or environment variables.
@@ -58,6 +64,12 @@ pub struct Given {
     pub request_timeout: Option<Duration>,
     /// `--undecidable`
     pub undecidable: Option<UndecidablePolicy>,
+    /// `--late-usage`
+    pub late_usage: Option<LateUsage>,
+    /// `--retention`
+    pub retention: Option<Duration>,
+    /// `--idempotency-retention`
+    pub idempotency_retention: Option<Duration>,
     /// `--server-public-key`
     pub server_public_key: Option<PathBuf>,
     /// `TALLY_SERVER_API_KEY`
@@ -218,6 +230,17 @@ pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
                 .or(file.refresh_interval)
                 .unwrap_or(DEFAULT_REFRESH_INTERVAL),
             undecidable: given.undecidable.or(file.undecidable).unwrap_or_default(),
+            late_usage: given.late_usage.or(file.late_usage).unwrap_or_default(),
+        },
+        keeping: Keeping {
+            rows: given
+                .retention
+                .or(file.retention)
+                .unwrap_or(DEFAULT_RETENTION),
+            answers: given
+                .idempotency_retention
+                .or(file.idempotency_retention)
+                .unwrap_or(DEFAULT_IDEMPOTENCY_RETENTION),
         },
     })
 }

@@ -47,6 +47,11 @@ impl DataDir {
         self.0.join(ledger::FILE_NAME)
     }
 
+    /// Space for what must be written on a full disk.
+    pub fn reserve(&self) -> PathBuf {
+        self.0.join("reserve")
+    }
+
     /// The lock that one running agent holds.
     pub fn lock(&self) -> PathBuf {
         self.0.join("agent.lock")

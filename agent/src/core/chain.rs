@@ -10,7 +10,7 @@ use tally_shared::{
     units::{Total, Units},
 };
 
-use super::book::{Account, AppNo, LaneKey, License, Seq};
+use super::book::{Account, AppNo, LaneKey, License, NoteKind, Seq};
 
 /// A SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,28 @@ pub fn next(previous: &Hash, link: &Link<'_>) -> Hash {
     context.update(&link.total.get().to_be_bytes());
     context.update(&link.at.as_millis().to_be_bytes());
     context.update(&[u8::from(link.time_proven)]);
+    finish(context)
+}
+
+/// The hash of a note that follows `previous`. It covers fewer bytes than a row's, so that neither can
+/// be taken for the other.
+pub fn next_note(
+    previous: &Hash,
+    seq: Seq,
+    kind: NoteKind,
+    body: &str,
+    (at, time_proven): (Timestamp, bool),
+) -> Hash {
+    let mut told = Context::new(&SHA256);
+    told.update(kind.as_str().as_bytes());
+    told.update(&[0]);
+    told.update(body.as_bytes());
+    let mut context = Context::new(&SHA256);
+    context.update(&previous.0);
+    context.update(&seq.0.to_be_bytes());
+    context.update(&finish(told).0);
+    context.update(&at.as_millis().to_be_bytes());
+    context.update(&[u8::from(time_proven)]);
     finish(context)
 }
 

@@ -19,11 +19,13 @@
 //!           │        ├───────> sealed           the total did not move
 //!           │        └───────> held             the total cannot tell
 //!           └────> held ──> superseded          refused; its rows go on in new batches when they can
+//!                    └────> settled, waived      a person decided (`tally resolve`)
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. Conservation: for each account, recorded = settled + pending + in flight + unknown + held.
+//! 1. Conservation: for each account, recorded = settled + pending + in flight + unknown + held
+//!    + waived.
 //! 2. At most one batch of an account is sent or unknown at any time.
 //! 3. A batch is committed as *sent* before its request leaves: [`Command`]s are
 //!    released by the writer only after the commit of the changes that gave them.
@@ -48,7 +50,6 @@ use std::time::Duration;
 
 use tally_shared::wire::AddConsumption;
 
-pub use self::record::{Recorded, Rejected, Standings};
 use self::{
     book::{AppNo, Book, LicenseNo},
     clock::Moment,
@@ -56,6 +57,10 @@ use self::{
     event::{Event, KeyEcho},
     link::Link,
     outcome::LicenseFound,
+};
+pub use self::{
+    machine::resolve::{Decision, Unresolvable},
+    record::{Recorded, Rejected, Standings},
 };
 
 /// What to do with a batch whose outcome cannot be found out.
@@ -81,6 +86,28 @@ pub enum UndecidablePolicy {
     AssumeApplied,
 }
 
+/// What to do with units whose period ended before they were sent: the server counts them in a later
+/// one.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum LateUsage {
+    /// Send them, and say so in the ledger and the status.
+    #[default]
+    Report,
+    /// Hold them until a person decides.
+    Hold,
+}
+
 /// The settings that decisions depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -92,6 +119,8 @@ pub struct Policy {
     pub refresh_interval: Duration,
     /// What to do when the total cannot tell.
     pub undecidable: UndecidablePolicy,
+    /// What to do with units of a period that is over.
+    pub late_usage: LateUsage,
 }
 
 /// A source of random bits, passed in so that a simulation can repeat itself.

@@ -1,6 +1,9 @@
 //! Was a batch applied? The total tells, where nothing else moved it.
 
-use tally_shared::{limits::Standing, units::Total};
+use tally_shared::{
+    limits::{OverageSetting, Standing},
+    units::Total,
+};
 
 use super::book::{Batch, Sealed};
 
@@ -15,23 +18,36 @@ pub(super) enum Verdict {
     Undecidable,
 }
 
-/// Compares the total before a batch was sent with the total now.
+/// Compares how the account stood before a batch was sent with how it stands now. `setting` is the
+/// batch's own: it may have changed the limits.
 ///
 /// A batch of zero units leaves no trace in the total, and sending it twice does no harm: it counts as
 /// not applied.
-pub(super) fn verdict(batch: &Batch, sealed: &Sealed, after: &Standing) -> Verdict {
-    let (before, as_of) = sealed.before;
+pub(super) fn verdict(
+    batch: &Batch,
+    sealed: &Sealed,
+    setting: OverageSetting,
+    after: &Standing,
+) -> Verdict {
+    let before = &sealed.before;
     if batch.units.get() == 0 {
         return Verdict::NotApplied;
     }
-    if after.period_start(as_of) != after.period_start(after.as_of) {
+    let is_turned = after.period_start(before.as_of) != after.period_start(after.as_of);
+    if is_turned || is_edited(before, setting, after) {
         return Verdict::Undecidable;
     }
-    match moved(before, after.total) {
+    match moved(before.total, after.total) {
         Some(0) => Verdict::NotApplied,
         Some(units) if units == batch.units.get() => Verdict::Applied,
         Some(_) | None => Verdict::Undecidable,
     }
+}
+
+/// Whether somebody edited the licence: who changes its limits may have changed its total as well.
+fn is_edited(before: &Standing, setting: OverageSetting, after: &Standing) -> bool {
+    let limits = [before.limits, before.limits.with(setting)];
+    before.reset != after.reset || !limits.contains(&after.limits)
 }
 
 fn moved(before: Total, after: Total) -> Option<i64> {

@@ -89,11 +89,13 @@ pub struct LicenseStatus {
     pub refreshed_at: Timestamp,
     /// Where all units are that were ever recorded.
     pub conservation: Conservation,
+    /// Units that were sent after their period was over: the server counted them in a later one.
+    pub late: Units,
     /// What waits, and why.
     pub held: Vec<HeldBatch>,
 }
 
-/// recorded = settled + pending + in flight + unknown + held.
+/// recorded = settled + pending + in flight + unknown + held + waived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Conservation {
     /// Granted to applications, ever.
@@ -108,6 +110,8 @@ pub struct Conservation {
     pub unknown: i64,
     /// Waiting for something to change.
     pub held: i64,
+    /// Given up by a person's decision.
+    pub waived: i64,
 }
 
 /// A batch that waits.
@@ -117,10 +121,20 @@ pub struct HeldBatch {
     pub batch: i64,
     /// Its units.
     pub units: Units,
-    /// Why: `limit`, `undecidable`, or the server's code.
+    /// How many consumptions that is.
+    pub rows: u64,
+    /// The device.
+    pub hardware_id: String,
+    /// The start of the period in which they were recorded.
+    pub period: Option<Timestamp>,
+    /// Why: `limit`, `undecidable`, `late`, or the server's code.
     pub reason: &'static str,
-    /// What moves it on.
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// What moves it on by itself.
     pub next_step: &'static str,
+    /// When that is at the latest, where it is known.
+    pub next_at: Option<Timestamp>,
 }
 
 /// A licence as `check_license` tells it, with everything pending counted.
@@ -141,6 +155,7 @@ impl Conservation {
             self.in_flight,
             self.unknown,
             self.held,
+            self.waived,
         ];
         let sum: i128 = parts.into_iter().map(i128::from).sum();
         sum == i128::from(self.recorded)
@@ -212,6 +227,53 @@ impl Core {
             .unwrap_or(total)
     }
 
+    fn held(&self, now: Moment, account: &Account, batch: &Batch) -> Option<HeldBatch> {
+        let BatchState::Held(hold) = batch.state else {
+            return None;
+        };
+        let turn = account.standing.reset.map(|period| period.next(now.time));
+        let (reason, next_step, next_at) = match hold {
+            Hold::Limit { .. } if turn.is_some() => (
+                "limit",
+                "sent when the limit rises or the period turns",
+                turn,
+            ),
+            Hold::Limit { .. } => ("limit", "sent when the limit rises", None),
+            Hold::Refused(code) => (
+                code.as_str(),
+                "sent when the server accepts the licence again",
+                None,
+            ),
+            Hold::Defect(code) => (
+                code.as_str(),
+                "none: the server refuses the request as wrong",
+                None,
+            ),
+            Hold::Undecidable => (
+                "undecidable",
+                "none: a person must decide whether it was counted",
+                None,
+            ),
+            Hold::Late => (
+                "late",
+                "none: a person must decide whether it is sent after its period",
+                None,
+            ),
+        };
+        let lane = self.book.lane(batch.lane)?;
+        Some(HeldBatch {
+            batch: batch.no.0,
+            units: batch.units,
+            rows: batch.rows,
+            hardware_id: lane.key.hardware_id.clone(),
+            period: lane.key.period,
+            reason,
+            since: batch.held_at,
+            next_step,
+            next_at,
+        })
+    }
+
     fn license_status(&self, now: Moment, license: &License, account: &Account) -> LicenseStatus {
         let standing = effective(&self.book, account);
         let batches = self.book.batches_of(account.no);
@@ -234,7 +296,11 @@ impl Core {
             resets_at: standing.reset.map(|period| period.next(now.time)),
             refreshed_at: license.refreshed_at,
             conservation: conservation(account, &batches),
-            held: batches.iter().filter_map(|batch| held(batch)).collect(),
+            late: account.late,
+            held: batches
+                .iter()
+                .filter_map(|batch| self.held(now, account, batch))
+                .collect(),
         }
     }
 }
@@ -260,6 +326,7 @@ fn conservation(account: &Account, batches: &[&Batch]) -> Conservation {
     let mut sums = Conservation {
         recorded: account.recorded.get(),
         settled: account.settled.get(),
+        waived: account.waived.get(),
         ..Conservation::default()
     };
     for batch in batches {
@@ -268,36 +335,9 @@ fn conservation(account: &Account, batches: &[&Batch]) -> Conservation {
             BatchState::Sent => &mut sums.in_flight,
             BatchState::Unknown { .. } => &mut sums.unknown,
             BatchState::Held(_) => &mut sums.held,
-            BatchState::Settled | BatchState::Superseded => continue,
+            BatchState::Settled | BatchState::Superseded | BatchState::Waived => continue,
         };
         *part = part.saturating_add(batch.units.get());
     }
     sums
-}
-
-fn held(batch: &Batch) -> Option<HeldBatch> {
-    let BatchState::Held(hold) = batch.state else {
-        return None;
-    };
-    let (reason, next_step) = match hold {
-        Hold::Limit { .. } => ("limit", "sent when the limit rises or the period turns"),
-        Hold::Refused(code) => (
-            code.as_str(),
-            "sent when the server accepts the licence again",
-        ),
-        Hold::Defect(code) => (
-            code.as_str(),
-            "none: the server refuses the request as wrong",
-        ),
-        Hold::Undecidable => (
-            "undecidable",
-            "none: a person must decide whether it was counted",
-        ),
-    };
-    Some(HeldBatch {
-        batch: batch.no.0,
-        units: batch.units,
-        reason,
-        next_step,
-    })
 }

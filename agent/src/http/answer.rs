@@ -15,9 +15,11 @@ use tally_shared::{
     wire::{ApiError, BODY_BYTES_MAX, ErrorCode, IDEMPOTENCY_REPLAYED, LICENSE_SIGNATURE},
 };
 
+use crate::core::Unresolvable;
 use crate::ledger::{
     LedgerError,
-    writer::{Answer, RecordError, refused},
+    answers::Answer,
+    engine::{RecordError, ResolveError},
 };
 
 /// An error of the contract, as an answer.
@@ -50,6 +52,20 @@ impl From<RecordError> for Refused {
     }
 }
 
+impl From<ResolveError> for Refused {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Unresolvable(why @ Unresolvable::Unknown(_)) => {
+                Self::new(ErrorCode::NotFound, why.to_string())
+            }
+            ResolveError::Unresolvable(why @ Unresolvable::NotHeld(_)) => {
+                Self::new(ErrorCode::ValidationError, why.to_string())
+            }
+            ResolveError::Record(error) => error.into(),
+        }
+    }
+}
+
 impl From<LedgerError> for Refused {
     fn from(error: LedgerError) -> Self {
         tracing::error!(?error, "cannot read the ledger");
@@ -70,7 +86,7 @@ impl From<BytesRejection> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let mut response = json(&refused(&self.0));
+        let mut response = json(&Answer::refused(&self.0));
         if self.0.code == ErrorCode::Unavailable {
             response
                 .headers_mut()

@@ -12,7 +12,7 @@ use tally_shared::{
 };
 
 use super::{Api, answer::Refused};
-use crate::{apps::App, ledger::writer::lock};
+use crate::{apps::App, ledger::engine::lock};
 
 /// The application that signed the request.
 pub(super) struct Caller(pub(super) Arc<App>);

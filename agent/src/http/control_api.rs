@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Bytes,
-    extract::{Query, State, rejection::BytesRejection},
+    extract::{Path, Query, State, rejection::BytesRejection},
     response::Response,
 };
 use serde::{Deserialize, Serialize};
@@ -16,9 +16,15 @@ use super::{
     look_up::look_up,
 };
 use crate::{
-    core::{Core, event::Event, link::NetworkMode, report::Status},
-    ledger::reader::{self, Page},
+    core::{Core, Decision, book::BatchNo, event::Event, link::NetworkMode, report::Status},
+    ledger::{
+        reader::{self, Page},
+        storage::Storage,
+    },
 };
+
+/// A reason is a sentence or two, not a file.
+const REASON_BYTES_MAX: usize = 2000;
 
 /// How long `POST /v1/sync` waits for things to settle.
 const SYNC_WAIT_MAX: Duration = Duration::from_mins(1);
@@ -50,13 +56,43 @@ pub struct SetNetwork {
     pub mode: NetworkMode,
 }
 
+/// The body of `POST /v1/batches/{batch}/resolve`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolve {
+    /// What is decided.
+    pub decision: Decision,
+    /// Why; it stands in the ledger. Needed to waive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What `POST /v1/batches/{batch}/resolve` answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The place in the ledger of the row that says so.
+    pub seq: i64,
+}
+
+/// What `GET /v1/status` answers.
+#[derive(Debug, Serialize)]
+pub struct FullStatus {
+    /// What the core knows.
+    #[serde(flatten)]
+    pub status: Status,
+    /// Whether the ledger can be written.
+    pub storage: Storage,
+    /// What to do where it cannot.
+    pub storage_advice: Option<&'static str>,
+}
+
 /// What `POST /v1/sync` answers.
 #[derive(Debug, Serialize)]
 pub struct SyncResult {
     /// Whether nothing is left to send but what is held.
     pub synced: bool,
     /// Everything at a glance, afterwards.
-    pub status: Status,
+    pub status: FullStatus,
 }
 
 type Body = std::result::Result<Bytes, BytesRejection>;
@@ -66,7 +102,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response> {
 }
 
 pub(super) async fn licenses(State(api): State<Api>) -> Result<Response> {
-    plain(&current_status(&api).await?.licenses)
+    plain(&current_status(&api).await?.status.licenses)
 }
 
 pub(super) async fn add_license(State(api): State<Api>, body: Body) -> Result<Response> {
@@ -89,7 +125,7 @@ pub(super) async fn add_license(State(api): State<Api>, body: Body) -> Result<Re
     };
     look_up(&api, &subject).await?;
     let (product, value) = (subject.product, subject.holder.value().to_owned());
-    let mut licenses = current_status(&api).await?.licenses;
+    let mut licenses = current_status(&api).await?.status.licenses;
     licenses.retain(|license| license.product == product && license.holder_value == value);
     plain(&licenses)
 }
@@ -105,6 +141,31 @@ pub(super) async fn batches(State(api): State<Api>, Query(page): Query<Page>) ->
     plain(&blocking(move || reader::batches(&path, limit)).await??)
 }
 
+/// Decides what became of a held batch.
+pub(super) async fn resolve(
+    State(api): State<Api>,
+    Path(batch): Path<i64>,
+    body: Body,
+) -> Result<Response> {
+    let Resolve { decision, reason } = read(&body?)?;
+    let reason = reason.filter(|reason| !reason.trim().is_empty());
+    if decision == Decision::Waive && reason.is_none() {
+        return Err(Refused::new(
+            ErrorCode::ValidationError,
+            "`reason` is needed to waive a batch: it stands in the ledger",
+        ));
+    }
+    let length = reason.as_ref().map_or(0, String::len);
+    if length > REASON_BYTES_MAX {
+        return Err(Refused::new(
+            ErrorCode::ValidationError,
+            format!("`reason` has {length} bytes; at most {REASON_BYTES_MAX} are kept"),
+        ));
+    }
+    let seq = api.ledger.resolve(BatchNo(batch), decision, reason).await?;
+    plain(&Resolved { seq: seq.0 })
+}
+
 /// Tries everything now, and answers when nothing more is under way or due.
 pub(super) async fn sync(State(api): State<Api>) -> Result<Response> {
     let mut pulse = api.ledger.pulse();
@@ -115,7 +176,7 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Response> {
     let _ = tokio::time::timeout(SYNC_WAIT_MAX, calm).await;
     let status = current_status(&api).await?;
     plain(&SyncResult {
-        synced: status.synced,
+        synced: status.status.synced,
         status,
     })
 }
@@ -123,7 +184,7 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Response> {
 pub(super) async fn set_network(State(api): State<Api>, body: Body) -> Result<Response> {
     let SetNetwork { mode } = read(&body?)?;
     api.ledger.tell(Event::SetNetwork(mode)).await;
-    plain(&current_status(&api).await?.connection)
+    plain(&current_status(&api).await?.status.connection)
 }
 
 pub(super) async fn reload_apps(State(api): State<Api>) -> Result<Response> {
@@ -144,8 +205,14 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Response> {
     plain(&serde_json::json!({"status": "ok"}))
 }
 
-async fn current_status(api: &Api) -> Result<Status> {
-    Ok(api.ledger.ask(Core::status).await?)
+async fn current_status(api: &Api) -> Result<FullStatus> {
+    let status = api.ledger.ask(Core::status).await?;
+    let storage = api.ledger.pulse().borrow().storage;
+    Ok(FullStatus {
+        status,
+        storage,
+        storage_advice: (storage != Storage::Ok).then(|| storage.advice()),
+    })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {

@@ -16,7 +16,7 @@ use axum::{
 use tally_shared::wire::{ErrorCode, IDEMPOTENCY_KEY};
 
 use super::{Api, answer::Refused};
-use crate::ledger::writer::lock;
+use crate::ledger::engine::lock;
 
 pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
     let idempotency_key = request.headers().get(IDEMPOTENCY_KEY).cloned();

@@ -21,7 +21,10 @@ use super::{
 use crate::{
     apps::App,
     core::{Standings, chain::Hash, report::LicenseView},
-    ledger::writer::{Answer, RecordError, RequestKey},
+    ledger::{
+        answers::{Answer, RequestKey},
+        engine::RecordError,
+    },
 };
 
 type Body = std::result::Result<Bytes, BytesRejection>;

@@ -25,11 +25,11 @@ use tokio::sync::Mutex;
 use crate::{
     apps::Apps,
     deps::Clocks,
-    ledger::writer::{Ledger, SharedClock},
+    ledger::{engine::SharedClock, writer::Ledger},
     sync::client::Client,
 };
 
-pub use self::control_api::{AddLicense, SetNetwork, SyncResult};
+pub use self::control_api::{AddLicense, FullStatus, Resolve, Resolved, SetNetwork, SyncResult};
 
 /// What handlers need.
 #[derive(Clone)]
@@ -86,6 +86,7 @@ pub fn router(api: Api) -> Router {
         )
         .route("/v1/events", get(control_api::events))
         .route("/v1/batches", get(control_api::batches))
+        .route("/v1/batches/{batch}/resolve", post(control_api::resolve))
         .route("/v1/sync", post(control_api::sync))
         .route("/v1/network", put(control_api::set_network))
         .route("/v1/apps/reload", post(control_api::reload_apps))

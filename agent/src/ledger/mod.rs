@@ -1,17 +1,31 @@
 //! The ledger: one SQLite file that is the truth of what was granted and what is owed.
 //!
 //! [`schema`] opens and migrates it, [`store`] writes a book's changes and reads a book back,
-//! [`writer`] is the only thread that writes, and [`reader`] answers questions on its own connection.
+//! [`engine`] takes work in and commits it, [`writer`] is the only thread that does so, and [`reader`]
+//! answers questions on its own connection. [`retention`] folds what is done with.
 
+pub mod answers;
+pub mod engine;
 pub mod reader;
+pub mod retention;
 pub mod schema;
+pub mod storage;
 pub mod store;
 pub mod writer;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// The ledger's file in the data directory.
 pub const FILE_NAME: &str = "ledger.db";
+
+/// How long the ledger keeps what is done with.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeping {
+    /// Settled rows, one by one; older ones are folded into daily sums.
+    pub rows: Duration,
+    /// Answers under an `Idempotency-Key`.
+    pub answers: Duration,
+}
 
 /// Why the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]

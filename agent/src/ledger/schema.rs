@@ -7,7 +7,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::LedgerError;
 
 /// Each migration, in order. Only ever added to: a released one is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_init.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_init.sql"),
+    include_str!("migrations/0002_decisions_and_retention.sql"),
+];
 
 /// "Tall", so that `file` and a person can tell what the file is.
 const APPLICATION_ID: i64 = 0x5461_6c6c;

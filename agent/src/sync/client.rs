@@ -27,7 +27,7 @@ use crate::{
         outcome::{self, Exchange, LookUpOutcome, RawAnswer, SendOutcome},
     },
     deps::Clocks,
-    ledger::writer::{SharedClock, lock},
+    ledger::engine::{SharedClock, lock},
     secret::Secret,
 };
 

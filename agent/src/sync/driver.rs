@@ -9,7 +9,7 @@ use super::client::Client;
 use crate::{
     core::{command::Command, event::Event},
     deps::Clocks,
-    ledger::writer::{Ledger, Pulse},
+    ledger::{engine::Pulse, writer::Ledger},
 };
 
 /// The shortest time between two ticks, so that a defect in the core costs a little and not a core.

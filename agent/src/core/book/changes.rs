@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Account, AccountNo, Batch, BatchNo, Book, Lane, LaneNo, License, LicenseNo, Row, Seq};
+use super::{
+    Account, AccountNo, Batch, BatchNo, Book, Lane, LaneNo, License, LicenseNo, Note, Row, Seq,
+};
 use crate::core::chain::Hash;
 
 /// What a commit must write.
@@ -13,6 +15,7 @@ pub(super) struct Changes {
     pub(super) batches: BTreeMap<BatchNo, Option<Batch>>,
     pub(super) lanes: BTreeSet<LaneNo>,
     pub(super) rows: Vec<Row>,
+    pub(super) notes: Vec<Note>,
     pub(super) head: Option<(Seq, Hash)>,
     pub(super) idempotent: Option<bool>,
     /// Batches that reached their end and leave memory at the commit.
@@ -28,12 +31,18 @@ impl Book {
             && changes.batches.is_empty()
             && changes.lanes.is_empty()
             && changes.rows.is_empty()
+            && changes.notes.is_empty()
             && changes.idempotent.is_none())
     }
 
     /// The rows to write.
     pub fn new_rows(&self) -> &[Row] {
         &self.changes.rows
+    }
+
+    /// The notes to write.
+    pub fn new_notes(&self) -> &[Note] {
+        &self.changes.notes
     }
 
     /// The lanes to write.

@@ -109,6 +109,11 @@ pub struct Account {
     pub recorded: Units,
     /// Those that the server has counted.
     pub settled: Units,
+    /// Those that a person gave up: they are never sent.
+    pub waived: Units,
+    /// Those settled that were sent after their period was over, so that the server counted them in a
+    /// later one.
+    pub late: Units,
     /// How many rows were recorded here.
     pub rows: u64,
 }
@@ -164,6 +169,12 @@ pub struct Batch {
     pub sealed: Option<Sealed>,
     /// Whether rows may still be added while it is open.
     pub closed: bool,
+    /// Since when it is held.
+    pub held_at: Option<Timestamp>,
+    /// Whether it was sent after its period was over, or may be.
+    pub late: bool,
+    /// When it reached its end.
+    pub ended_at: Option<Timestamp>,
 }
 
 /// What sealing adds to a batch.
@@ -175,8 +186,8 @@ pub struct Sealed {
     pub at: Timestamp,
     /// How often it was sent.
     pub attempts: u32,
-    /// The account's total before it was last sent, and when that was right.
-    pub before: (Total, Timestamp),
+    /// How the account stood before it was last sent.
+    pub before: Standing,
     /// When it was last sent.
     pub sent_at: Timestamp,
     /// Whether the server may have counted an earlier attempt. Then only a server that keeps
@@ -204,6 +215,8 @@ pub enum BatchState {
     Settled,
     /// Its rows went on in other batches.
     Superseded,
+    /// A person gave it up: it is never sent.
+    Waived,
 }
 
 /// Why a batch is held, and what moves it on.
@@ -220,6 +233,52 @@ pub enum Hold {
     Defect(ErrorCode),
     /// It may have been counted or not, and the total cannot tell. A person decides.
     Undecidable,
+    /// Its period is over, and such units are not to be sent unasked. A person decides.
+    Late,
+}
+
+/// Something that happened to the ledger beside consumptions, such as a person's decision. It takes a
+/// place among the rows and in their chain, and is never changed.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Its place.
+    pub seq: Seq,
+    /// What kind it is of.
+    pub kind: NoteKind,
+    /// What happened, as JSON.
+    pub body: String,
+    /// When.
+    pub at: Timestamp,
+    /// Whether the server had confirmed the clock since the device started.
+    pub time_proven: bool,
+    /// The chain up to and with this note.
+    pub hash: Hash,
+}
+
+/// What a [`Note`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoteKind {
+    /// What became of a held batch was decided.
+    Decision,
+    /// A damaged ledger was salvaged.
+    Recovery,
+}
+
+impl NoteKind {
+    /// Its name in the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Decision => "decision",
+            Self::Recovery => "recovery",
+        }
+    }
+}
+
+impl BatchState {
+    /// Whether nothing more becomes of the batch.
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Settled | Self::Superseded | Self::Waived)
+    }
 }
 
 /// A granted consumption. Never changed.
@@ -294,26 +353,30 @@ impl Batch {
             opened_at: now,
             sealed: None,
             closed: false,
+            held_at: None,
+            late: false,
+            ended_at: None,
         }
     }
 
     /// This batch's rows, sealed anew.
-    pub(in crate::core) fn renewed(&self, now: Moment, id: Uuid) -> Self {
+    pub(in crate::core) fn renewed(&self, now: Moment, id: Uuid, before: Standing) -> Self {
         Self {
             state: BatchState::Sealed,
-            sealed: Some(Sealed::new(now, id)),
+            sealed: Some(Sealed::new(now, id, before)),
+            held_at: None,
             ..self.clone()
         }
     }
 }
 
 impl Sealed {
-    pub(in crate::core) fn new(now: Moment, id: Uuid) -> Self {
+    pub(in crate::core) fn new(now: Moment, id: Uuid, before: Standing) -> Self {
         Self {
             id,
             at: now.time,
             attempts: 0,
-            before: (Total::ZERO, now.time),
+            before,
             sent_at: now.time,
             doubtful: false,
         }

@@ -22,9 +22,12 @@ use tally_shared::{
 use self::changes::Changes;
 pub use self::entities::{
     Account, AccountNo, AppNo, Batch, BatchNo, BatchState, Hold, Lane, LaneKey, LaneNo, License,
-    LicenseNo, Op, Pause, Row, Sealed, Seq,
+    LicenseNo, Note, NoteKind, Op, Pause, Row, Sealed, Seq,
 };
-use super::chain::{self, Hash};
+use super::{
+    chain::{self, Hash},
+    clock::Moment,
+};
 
 /// Everything that is owed.
 pub struct Book {
@@ -51,7 +54,7 @@ pub struct Contents {
     pub accounts: Vec<Account>,
     /// All lanes.
     pub lanes: Vec<(LaneNo, LaneKey)>,
-    /// The batches that are neither settled nor superseded.
+    /// The batches that have not reached their end.
     pub batches: Vec<Batch>,
     /// The newest row's place and hash; place 0 and the chain's origin where there is none.
     pub head: (Seq, Hash),
@@ -232,11 +235,12 @@ impl Book {
     }
 
     /// Ends a batch: it leaves memory when the change is committed, and counts no more from here on.
-    pub(in crate::core) fn end_batch(&mut self, no: BatchNo, state: BatchState) {
+    pub(in crate::core) fn end_batch(&mut self, now: Moment, no: BatchNo, state: BatchState) {
         let Some(batch) = self.batch_mut(no) else {
             return;
         };
         batch.state = state;
+        batch.ended_at = Some(now.time);
         let account = batch.account;
         if let Some(batches) = self.by_account.get_mut(&account) {
             batches.remove(&no);
@@ -290,6 +294,8 @@ impl Book {
             shared: false,
             recorded: Units::ZERO,
             settled: Units::ZERO,
+            waived: Units::ZERO,
+            late: Units::ZERO,
             rows: 0,
         };
         self.index_account(&account);
@@ -326,6 +332,23 @@ impl Book {
         self.head = (row.seq, row.hash);
         let seq = row.seq;
         self.changes.rows.push(row);
+        seq
+    }
+
+    /// Appends a note.
+    pub(in crate::core) fn add_note(&mut self, now: Moment, kind: NoteKind, body: String) -> Seq {
+        self.changes.head.get_or_insert(self.head);
+        let seq = Seq(self.head.0.0 + 1);
+        let hash = chain::next_note(&self.head.1, seq, kind, &body, (now.time, now.proven));
+        self.head = (seq, hash);
+        self.changes.notes.push(Note {
+            seq,
+            kind,
+            body,
+            at: now.time,
+            time_proven: now.proven,
+            hash,
+        });
         seq
     }
 

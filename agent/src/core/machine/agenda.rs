@@ -6,7 +6,7 @@ use tally_shared::wire::Subject;
 use uuid::Uuid;
 
 use crate::core::{
-    Core,
+    Core, LateUsage,
     book::{Account, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Sealed},
     clock::Moment,
     command::Command,
@@ -29,6 +29,7 @@ enum Step {
 
 impl Core {
     pub(in crate::core) fn advance(&mut self, now: Moment) -> Vec<Command> {
+        self.hold_late(now);
         let mut commands = self.find_prefixes(now);
         let licenses: Vec<LicenseNo> = self.book.licenses.keys().copied().collect();
         let mut busy = self.busy();
@@ -96,7 +97,7 @@ impl Core {
         for batch in &batches {
             match batch.state {
                 BatchState::Sent => return None,
-                BatchState::Unknown { look_at } => return self.resolve(now, batch, look_at),
+                BatchState::Unknown { look_at } => return self.clear_up(now, batch, look_at),
                 _ => {}
             }
         }
@@ -127,7 +128,7 @@ impl Core {
 
     /// A batch without a valid answer: the same bytes again where the server keeps keys, else the
     /// total, once the request can no longer arrive.
-    fn resolve(&self, now: Moment, batch: &Batch, look_at: Duration) -> Option<(Duration, Step)> {
+    fn clear_up(&self, now: Moment, batch: &Batch, look_at: Duration) -> Option<(Duration, Step)> {
         let sealed = batch.sealed.as_ref()?;
         if self.book.idempotent() && now.time.saturating_since(sealed.at) < KEY_AGE_MAX {
             return Some((Duration::ZERO, Step::Send(batch.no)));
@@ -160,6 +161,34 @@ impl Core {
     pub(super) fn total_is_stale(now: Moment, account: &Account) -> bool {
         let standing = &account.standing;
         account.stale || standing.period_start(now.time) > standing.period_start(standing.as_of)
+    }
+
+    /// Whether a batch's period is over: sent now, the server counts its units in a later one.
+    fn is_late(&self, now: Moment, batch: &Batch) -> bool {
+        let recorded_in = self.book.lane(batch.lane).and_then(|lane| lane.key.period);
+        let current = self
+            .standing_of(batch)
+            .and_then(|standing| standing.period_start(now.time));
+        matches!((recorded_in, current), (Some(then), Some(current)) if then < current)
+    }
+
+    /// Holds what is late and waits to be sent, where the policy says so.
+    fn hold_late(&mut self, now: Moment) {
+        if self.policy.late_usage == LateUsage::Report {
+            return;
+        }
+        let waits = |batch: &&Batch| matches!(batch.state, BatchState::Open | BatchState::Sealed);
+        let late: Vec<BatchNo> = self
+            .book
+            .batches
+            .values()
+            .filter(waits)
+            .filter(|batch| !batch.late && self.is_late(now, batch))
+            .map(|batch| batch.no)
+            .collect();
+        for no in late {
+            self.hold(now, no, Hold::Late);
+        }
     }
 
     /// When the account's period turns, on the monotonic clock.
@@ -199,10 +228,12 @@ impl Core {
     fn send(&mut self, now: Moment, license: LicenseNo, no: BatchNo) -> Option<Command> {
         if self.book.batch(no)?.state == BatchState::Open {
             let id = self.new_id(now);
-            self.book.batch_mut(no)?.sealed = Some(Sealed::new(now, id));
+            let standing = self.standing_of(self.book.batch(no)?)?;
+            self.book.batch_mut(no)?.sealed = Some(Sealed::new(now, id, standing));
         }
         let batch = self.book.batch(no)?;
-        let standing = self.book.accounts.get(&batch.account)?.standing;
+        let standing = self.standing_of(batch)?;
+        let is_late = self.is_late(now, batch);
         let request = Box::new(self.book.request_of(batch)?);
         let was_unknown = matches!(batch.state, BatchState::Unknown { .. });
         let batch = self.book.batch_mut(no)?;
@@ -210,9 +241,10 @@ impl Core {
         sealed.attempts = sealed.attempts.saturating_add(1);
         sealed.sent_at = now.time;
         if !was_unknown {
-            sealed.before = (standing.total, standing.as_of);
+            sealed.before = standing;
         }
         let key = sealed.id;
+        batch.late |= is_late;
         batch.state = BatchState::Sent;
         self.set_op(license, Op::Sending(no));
         Some(Command::Send {

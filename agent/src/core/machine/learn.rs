@@ -7,6 +7,7 @@ use tally_shared::{
     wire::{Holder, add_consumption::FEATURE_TYPE_CONSUMPTION},
 };
 
+use super::resolve::{By, Decision};
 use crate::core::{
     Core, UndecidablePolicy,
     book::{AccountNo, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause},
@@ -155,32 +156,32 @@ impl Core {
         };
         let Some(sealed) = &batch.sealed else { return };
         let account = batch.account;
-        let verdict = verdict(batch, sealed, &standing);
+        let Some(lane) = self.book.lane(batch.lane) else {
+            return;
+        };
+        let verdict = verdict(batch, sealed, lane.key.setting, &standing);
         tracing::info!(
             batch = no.0,
             ?verdict,
             "compared the total before and after"
         );
         match (verdict, self.policy.undecidable) {
-            (Verdict::Applied, _) | (Verdict::Undecidable, UndecidablePolicy::AssumeApplied) => {
+            (Verdict::Applied, _) => self.settle(now, no, standing, false),
+            (Verdict::NotApplied, _) => self.certainly_not_counted(no),
+            (Verdict::Undecidable, UndecidablePolicy::AssumeApplied) => {
+                self.note_decision(now, no, Decision::Applied, By::Policy, None);
                 self.settle(now, no, standing, false);
             }
-            (Verdict::NotApplied, _) | (Verdict::Undecidable, UndecidablePolicy::Resend) => {
-                self.set_state(no, BatchState::Sealed);
-                let sealed = self
-                    .book
-                    .batch_mut(no)
-                    .and_then(|batch| batch.sealed.as_mut());
-                if let Some(sealed) = sealed {
-                    sealed.doubtful = false;
-                }
+            (Verdict::Undecidable, UndecidablePolicy::Resend) => {
+                self.note_decision(now, no, Decision::Resend, By::Policy, None);
+                self.certainly_not_counted(no);
             }
             (Verdict::Undecidable, UndecidablePolicy::Hold) => {
                 tracing::warn!(
                     batch = no.0,
                     "the total cannot tell whether a batch was counted"
                 );
-                self.hold(no, Hold::Undecidable);
+                self.hold(now, no, Hold::Undecidable);
             }
         }
         self.hear(now, account, standing, verdict == Verdict::Applied);
@@ -212,11 +213,14 @@ impl Core {
         let Some(old) = self.book.batch(no).cloned() else {
             return;
         };
-        self.book.end_batch(no, BatchState::Superseded);
+        let Some(standing) = self.standing_of(&old) else {
+            return;
+        };
+        self.book.end_batch(now, no, BatchState::Superseded);
         let id = self.new_id(now);
         self.book.add_batch(|no| Batch {
             no,
-            ..old.renewed(now, id)
+            ..old.renewed(now, id, standing)
         });
     }
 }

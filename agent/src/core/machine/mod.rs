@@ -7,6 +7,7 @@
 
 mod agenda;
 mod learn;
+pub(super) mod resolve;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use tally_shared::{limits::Standing, wire::ErrorCode};
 
 use super::{
     Core,
-    book::{BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause},
+    book::{AccountNo, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause},
     clock::Moment,
     command::Command,
     event::{Event, KeyEcho},
@@ -161,19 +162,19 @@ impl Core {
             }
             SendOutcome::RefusedLimit => {
                 self.link.reached(now.mono);
-                self.hold(no, Hold::Limit { room_seen: None });
+                self.hold(now, no, Hold::Limit { room_seen: None });
                 self.mark_stale(no);
             }
             SendOutcome::RefusedLicense(code) => {
                 self.link.reached(now.mono);
-                self.hold(no, Hold::Refused(code));
+                self.hold(now, no, Hold::Refused(code));
                 let hardware_id = self.hardware_id_of(no);
                 self.block(now, license, &hardware_id, code);
             }
             SendOutcome::RefusedRequest(code, message) => {
                 self.link.reached(now.mono);
                 tracing::error!(batch = no.0, %message, "the server refuses a request as wrong");
-                self.hold(no, Hold::Defect(code));
+                self.hold(now, no, Hold::Defect(code));
             }
             SendOutcome::RefusedCredentials(code) => {
                 self.not_counted(now, no);
@@ -248,19 +249,14 @@ impl Core {
         };
         let (account, units) = (batch.account, batch.units);
         let before = batch.sealed.as_ref().map(|sealed| sealed.before);
-        self.book.end_batch(no, BatchState::Settled);
+        self.count_settled(now, no);
         let Some(account) = self.book.account_mut(account) else {
             return;
         };
-        // In range: settled is a part of recorded, which was checked when its rows were granted.
-        account.settled = account
-            .settled
-            .checked_add(units)
-            .unwrap_or(account.recorded);
-        if let Some((total, as_of)) = before {
+        if let Some(before) = before {
             let expected = Standing {
-                total,
-                as_of,
+                total: before.total,
+                as_of: before.as_of,
                 ..standing
             }
             .total_at(now.time);
@@ -269,6 +265,38 @@ impl Core {
         account.standing = standing;
         account.heard_at = now.mono;
         account.stale = replayed;
+    }
+
+    /// Ends a batch as settled, and moves its units to what is settled.
+    fn count_settled(&mut self, now: Moment, no: BatchNo) {
+        let Some(batch) = self.book.batch(no) else {
+            return;
+        };
+        let (account, units, late) = (batch.account, batch.units, batch.late);
+        self.book.end_batch(now, no, BatchState::Settled);
+        let Some(account) = self.book.account_mut(account) else {
+            return;
+        };
+        // In range: both are parts of recorded, which was checked when its rows were granted.
+        account.settled = account
+            .settled
+            .checked_add(units)
+            .unwrap_or(account.recorded);
+        if late {
+            account.late = account.late.checked_add(units).unwrap_or(account.late);
+        }
+    }
+
+    /// No attempt was counted, or none shall be taken to have been: it can be sent as if for the first
+    /// time, under the same id.
+    fn certainly_not_counted(&mut self, no: BatchNo) {
+        if let Some(batch) = self.book.batch_mut(no) {
+            batch.state = BatchState::Sealed;
+            batch.held_at = None;
+            if let Some(sealed) = &mut batch.sealed {
+                sealed.doubtful = false;
+            }
+        }
     }
 
     /// This attempt was certainly not counted; an earlier one may have been.
@@ -292,8 +320,17 @@ impl Core {
         }
     }
 
-    fn hold(&mut self, no: BatchNo, why: Hold) {
-        self.set_state(no, BatchState::Held(why));
+    fn hold(&mut self, now: Moment, no: BatchNo, why: Hold) {
+        if let Some(batch) = self.book.batch_mut(no) {
+            batch.state = BatchState::Held(why);
+            batch.closed = true;
+            batch.held_at.get_or_insert(now.time);
+        }
+    }
+
+    fn standing_of(&self, batch: &Batch) -> Option<Standing> {
+        let account = self.book.accounts.get(&batch.account)?;
+        Some(account.standing)
     }
 
     fn set_state(&mut self, no: BatchNo, state: BatchState) {
@@ -342,8 +379,13 @@ impl Core {
 
     /// The server's refusal contradicts the total: it is read again before it is relied on.
     fn mark_stale(&mut self, batch: BatchNo) {
-        let account = self.book.batch(batch).map(|batch| batch.account);
-        if let Some(account) = account.and_then(|no| self.book.accounts.get_mut(&no)) {
+        if let Some(account) = self.book.batch(batch).map(|batch| batch.account) {
+            self.mark_account_stale(account);
+        }
+    }
+
+    fn mark_account_stale(&mut self, account: AccountNo) {
+        if let Some(account) = self.book.accounts.get_mut(&account) {
             account.stale = true;
         }
     }

@@ -25,20 +25,23 @@ impl Core {
             return;
         }
         let Some(prefix) = prefix else {
-            self.hold(no, Hold::Limit { room_seen: room });
+            self.hold(now, no, Hold::Limit { room_seen: room });
             return;
         };
         if prefix.rows == old.rows {
             self.reseal(now, no);
             return;
         }
-        self.book.end_batch(no, BatchState::Superseded);
+        let Some(standing) = self.standing_of(&old) else {
+            return;
+        };
+        self.book.end_batch(now, no, BatchState::Superseded);
         let id = self.new_id(now);
         let first = Batch {
             last: prefix.last,
             rows: prefix.rows,
             units: prefix.units,
-            ..old.renewed(now, id)
+            ..old.renewed(now, id, standing)
         };
         self.book.add_batch(|no| Batch { no, ..first });
         let rest = Batch {

@@ -10,7 +10,7 @@ use tally_shared::{
 };
 
 use crate::core::{
-    Core, Policy, Rejected, UndecidablePolicy,
+    Core, LateUsage, Policy, Rejected, UndecidablePolicy,
     book::{AppNo, BatchNo, Book, Contents, LicenseNo, Seq},
     chain::Hash,
     clock::Moment,
@@ -48,6 +48,7 @@ impl World {
             settle_wait: SETTLE_WAIT,
             refresh_interval: Duration::from_hours(1),
             undecidable: UndecidablePolicy::Hold,
+            late_usage: LateUsage::Report,
         };
         let time = Timestamp::parse("2026-11-23T12:00:00Z").unwrap();
         let now = Moment {

@@ -1,8 +1,8 @@
-//! Writing a book's changes into the ledger, and reading a book back.
+//! Reading a book back from the ledger.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tally_shared::{
     limits::{Limits, OverageSetting, Standing},
     period::Period,
@@ -12,236 +12,27 @@ use tally_shared::{
 };
 use uuid::Uuid;
 
-use super::LedgerError;
-use crate::core::{
-    book::{
-        Account, AccountNo, AppNo, Batch, BatchNo, BatchState, Book, Contents, Hold, Lane, LaneKey,
-        LaneNo, License, LicenseNo, Op, Pause, Sealed, Seq,
+use super::{CLOCK, DEFECT, IDEMPOTENT, LATE, LIMIT, UNDECIDABLE};
+use crate::{
+    core::{
+        book::{
+            Account, AccountNo, Batch, BatchNo, BatchState, Contents, Hold, LaneKey, LaneNo,
+            License, LicenseNo, Op, Pause, Sealed, Seq,
+        },
+        chain::Hash,
+        clock::SavedClock,
+        event::Prefix,
     },
-    chain::Hash,
-    clock::SavedClock,
-    event::Prefix,
+    ledger::LedgerError,
 };
 
-const CLOCK: &str = "clock";
-const IDEMPOTENT: &str = "server_keeps_idempotency_keys";
-
 type Result<T, E = LedgerError> = std::result::Result<T, E>;
-
-// === writing ===
-
-/// Writes all of a book's changes.
-pub fn write_changes(tx: &Transaction<'_>, book: &Book) -> rusqlite::Result<()> {
-    for license in book.changed_licenses() {
-        write_license(tx, license)?;
-    }
-    for account in book.changed_accounts() {
-        write_account(tx, account)?;
-    }
-    for lane in book.new_lanes() {
-        write_lane(tx, lane)?;
-    }
-    write_rows(tx, book)?;
-    for batch in book.changed_batches() {
-        write_batch(tx, batch)?;
-    }
-    if book.idempotent_changed() {
-        write_meta(tx, IDEMPOTENT, if book.idempotent() { "1" } else { "0" })?;
-    }
-    Ok(())
-}
-
-/// Writes the clock.
-pub fn write_clock(connection: &Connection, clock: &SavedClock) -> rusqlite::Result<()> {
-    let text = serde_json::to_string(clock)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    write_meta(connection, CLOCK, &text)
-}
-
-/// The number of an application, made if it has none.
-pub fn app_no(connection: &Connection, name: &str) -> rusqlite::Result<AppNo> {
-    connection.execute("INSERT OR IGNORE INTO apps (name) VALUES (?1)", [name])?;
-    connection
-        .query_row("SELECT no FROM apps WHERE name = ?1", [name], |row| {
-            row.get(0)
-        })
-        .map(AppNo)
-}
-
-fn write_meta(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
-        .execute([key, value])
-        .map(|_| ())
-}
-
-fn write_license(tx: &Transaction<'_>, license: &License) -> rusqlite::Result<()> {
-    let body = serde_json::to_string(&license.body)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    tx.prepare_cached(
-        "INSERT INTO licenses
-         VALUES (:no, :product, :field, :value, :id, :body, :blocked, :refreshed_at)
-         ON CONFLICT (no) DO UPDATE SET
-             id = :id, body = :body, blocked = :blocked, refreshed_at = :refreshed_at",
-    )?
-    .execute(named_params! {
-        ":no": license.no.0,
-        ":product": license.product,
-        ":field": license.holder.field(),
-        ":value": license.holder.value(),
-        ":id": license.id,
-        ":body": body,
-        ":blocked": license.blocked.map(ErrorCode::as_str),
-        ":refreshed_at": license.refreshed_at.as_millis(),
-    })?;
-    let mut statement = tx.prepare_cached(
-        "INSERT OR REPLACE INTO devices (license, hardware_id, blocked) VALUES (?1, ?2, ?3)",
-    )?;
-    for (hardware_id, blocked) in &license.devices {
-        statement.execute(params![
-            license.no.0,
-            hardware_id,
-            blocked.map(ErrorCode::as_str)
-        ])?;
-    }
-    Ok(())
-}
-
-fn write_account(tx: &Transaction<'_>, account: &Account) -> rusqlite::Result<()> {
-    let Standing {
-        limits,
-        reset,
-        total,
-        as_of,
-    } = account.standing;
-    tx.prepare_cached(
-        "INSERT INTO accounts
-         VALUES (:no, :license, :feature, :max, :unlimited, :negative, :overages, :max_overages,
-                 :period, :total, :as_of, :shared, :recorded, :settled, :rows)
-         ON CONFLICT (no) DO UPDATE SET
-             max_consumptions = :max, allow_unlimited_consumptions = :unlimited,
-             allow_negative_consumptions = :negative, allow_overages = :overages,
-             max_overages = :max_overages, period = :period, total = :total, as_of = :as_of,
-             shared = :shared, recorded = :recorded, settled = :settled, row_count = :rows",
-    )?
-    .execute(named_params! {
-        ":no": account.no.0,
-        ":license": account.license.0,
-        ":feature": account.feature,
-        ":max": limits.max_consumptions,
-        ":unlimited": limits.allow_unlimited_consumptions,
-        ":negative": limits.allow_negative_consumptions,
-        ":overages": limits.allow_overages,
-        ":max_overages": limits.max_overages,
-        ":period": reset.map(Period::as_str),
-        ":total": total.get(),
-        ":as_of": as_of.as_millis(),
-        ":shared": account.shared,
-        ":recorded": account.recorded.get(),
-        ":settled": account.settled.get(),
-        ":rows": i64::try_from(account.rows).unwrap_or(i64::MAX),
-    })
-    .map(|_| ())
-}
-
-fn write_lane(tx: &Transaction<'_>, lane: &Lane) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT INTO lanes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-        .execute(params![
-            lane.no.0,
-            lane.key.account.0,
-            lane.key.hardware_id,
-            lane.key.event.as_str(),
-            lane.key.period.map(Timestamp::as_millis),
-            lane.key.setting.allow_overages,
-            lane.key.setting.max_overages,
-        ])
-        .map(|_| ())
-}
-
-fn write_rows(tx: &Transaction<'_>, book: &Book) -> rusqlite::Result<()> {
-    let mut statement =
-        tx.prepare_cached("INSERT INTO consumptions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
-    for row in book.new_rows() {
-        statement.execute(params![
-            row.seq.0,
-            row.lane.0,
-            row.app.0,
-            row.units.get(),
-            row.total.get(),
-            row.at.as_millis(),
-            row.time_proven,
-            row.hash.0,
-        ])?;
-    }
-    Ok(())
-}
-
-fn write_batch(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
-    let (state, reason) = state_names(batch.state);
-    let sealed = batch.sealed.as_ref();
-    tx.prepare_cached(
-        "INSERT OR REPLACE INTO batches
-         VALUES (:no, :lane, :first, :last, :rows, :units, :state, :reason, :closed,
-                 :id, :sealed_at, :attempts, :before_total, :before_as_of, :sent_at)",
-    )?
-    .execute(named_params! {
-        ":no": batch.no.0,
-        ":lane": batch.lane.0,
-        ":first": batch.first.0,
-        ":last": batch.last.0,
-        ":rows": i64::try_from(batch.rows).unwrap_or(i64::MAX),
-        ":units": batch.units.get(),
-        ":state": state,
-        ":reason": reason,
-        ":closed": batch.closed,
-        ":id": sealed.map(|sealed| sealed.id.to_string()),
-        ":sealed_at": sealed.map(|sealed| sealed.at.as_millis()),
-        ":attempts": sealed.map(|sealed| sealed.attempts),
-        ":before_total": sealed.map(|sealed| sealed.before.0.get()),
-        ":before_as_of": sealed.map(|sealed| sealed.before.1.as_millis()),
-        ":sent_at": sealed.map(|sealed| sealed.sent_at.as_millis()),
-    })
-    .map(|_| ())
-}
-
-const LIMIT: &str = "limit";
-const UNDECIDABLE: &str = "undecidable";
-const DEFECT: &str = "defect:";
-
-fn state_names(state: BatchState) -> (&'static str, Option<String>) {
-    match state {
-        BatchState::Open => ("open", None),
-        BatchState::Sealed => ("sealed", None),
-        BatchState::Sent => ("sent", None),
-        BatchState::Unknown { .. } => ("unknown", None),
-        BatchState::Settled => ("settled", None),
-        BatchState::Superseded => ("superseded", None),
-        BatchState::Held(hold) => (
-            "held",
-            Some(match hold {
-                Hold::Limit { .. } => LIMIT.to_owned(),
-                Hold::Undecidable => UNDECIDABLE.to_owned(),
-                Hold::Refused(code) => code.as_str().to_owned(),
-                Hold::Defect(code) => format!("{DEFECT}{}", code.as_str()),
-            }),
-        ),
-    }
-}
-
-// === reading ===
 
 /// Reads everything that the book needs. Rows are not among it: their sums stand in the batches and
 /// accounts, in the same commits as the rows.
 pub fn load(connection: &Connection) -> Result<Contents> {
     let batches = read_batches(connection)?;
-    let head = connection
-        .query_row(
-            "SELECT seq, hash FROM consumptions ORDER BY seq DESC LIMIT 1",
-            [],
-            |row| Ok((Seq(row.get(0)?), Hash(row.get(1)?))),
-        )
-        .optional()
-        .map_err(LedgerError::while_doing("reading the newest row"))?;
+    let head = read_head(connection)?;
     let last_batch = connection
         .query_row("SELECT coalesce(max(no), 0) FROM batches", [], |row| {
             row.get(0)
@@ -252,7 +43,7 @@ pub fn load(connection: &Connection) -> Result<Contents> {
         accounts: read_accounts(connection)?,
         lanes: read_lanes(connection)?,
         batches,
-        head: head.unwrap_or((Seq(0), Hash::ORIGIN)),
+        head: head.map_or((Seq(0), Hash::ORIGIN), |(seq, hash, _)| (seq, hash)),
         last_batch: BatchNo(last_batch),
         idempotent: read_meta(connection, IDEMPOTENT)?.as_deref() == Some("1"),
     })
@@ -267,15 +58,29 @@ pub fn load_clock(connection: &Connection) -> Result<Option<SavedClock>> {
 
 /// The time of the newest row: no later row may be before it, unless that time was never proven.
 pub fn high_water(connection: &Connection) -> Result<Timestamp> {
-    let at: Option<i64> = connection
+    let head = read_head(connection)?;
+    Ok(head.map(|(_, _, at)| at).unwrap_or_default())
+}
+
+/// The newest row, note or anchor: its place, its hash, and its time where it has one.
+fn read_head(connection: &Connection) -> Result<Option<(Seq, Hash, Timestamp)>> {
+    connection
         .query_row(
-            "SELECT at FROM consumptions ORDER BY seq DESC LIMIT 1",
+            "SELECT seq, hash, at FROM (
+                 SELECT * FROM (SELECT seq, hash, at FROM consumptions ORDER BY seq DESC LIMIT 1)
+                 UNION ALL
+                 SELECT * FROM (SELECT seq, hash, at FROM notes ORDER BY seq DESC LIMIT 1)
+                 UNION ALL
+                 SELECT * FROM (SELECT last_seq, hash, at FROM anchors ORDER BY first_seq DESC LIMIT 1)
+             ) ORDER BY seq DESC LIMIT 1",
             [],
-            |row| row.get(0),
+            |row| {
+                let at = Timestamp::from_millis(row.get(2)?);
+                Ok((Seq(row.get(0)?), Hash(row.get(1)?), at))
+            },
         )
         .optional()
-        .map_err(LedgerError::while_doing("reading the newest row"))?;
-    Ok(at.map(Timestamp::from_millis).unwrap_or_default())
+        .map_err(LedgerError::while_doing("reading the newest row"))
 }
 
 /// The longest prefix of a batch's rows whose units fit.
@@ -374,7 +179,7 @@ fn read_licenses(connection: &Connection) -> Result<Vec<License>> {
 fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
     let sql = "SELECT no, license, feature, max_consumptions, allow_unlimited_consumptions,
                       allow_negative_consumptions, allow_overages, max_overages, period, total,
-                      as_of, shared, recorded, settled, row_count
+                      as_of, shared, recorded, settled, row_count, waived, late
                FROM accounts ORDER BY no";
     read_all(connection, "reading the accounts", sql, |row| {
         let limits = Limits {
@@ -411,6 +216,8 @@ fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
             recorded: Units::new(row.get(12)?),
             settled: Units::new(row.get(13)?),
             rows: u64::try_from(row.get::<_, i64>(14)?).unwrap_or(0),
+            waived: Units::new(row.get(15)?),
+            late: Units::new(row.get(16)?),
         }))
     })
 }
@@ -441,32 +248,22 @@ fn read_lanes(connection: &Connection) -> Result<Vec<(LaneNo, LaneKey)>> {
 
 fn read_batches(connection: &Connection) -> Result<Vec<Batch>> {
     let sql = "SELECT batches.no, lane, account, first_seq, last_seq, row_count, units, state,
-                      reason, closed, id, sealed_at, attempts, before_total, before_as_of, sent_at
+                      reason, closed, id, sealed_at, attempts, before_total, before_as_of, sent_at,
+                      before_limits, held_at, late
                FROM batches JOIN lanes ON lanes.no = lane
-               WHERE state NOT IN ('settled', 'superseded') ORDER BY batches.no";
+               WHERE state NOT IN ('settled', 'superseded', 'waived') ORDER BY batches.no";
     read_all(connection, "reading the batches", sql, |row| {
         let (state, reason): (String, Option<String>) = (row.get(7)?, row.get(8)?);
-        let sealed = match row.get::<_, Option<String>>(10)? {
-            None => None,
-            Some(id) => match Uuid::parse_str(&id) {
-                Ok(id) => Some(Sealed {
-                    id,
-                    at: Timestamp::from_millis(row.get(11)?),
-                    attempts: row.get(12)?,
-                    before: (
-                        Total::new(row.get(13)?),
-                        Timestamp::from_millis(row.get(14)?),
-                    ),
-                    sent_at: Timestamp::from_millis(row.get(15)?),
-                    doubtful: false,
-                }),
-                Err(_) => return Ok(Err(malformed("the id of a batch", id))),
-            },
+        let sealed = match sealed(row)? {
+            Ok(sealed) => sealed,
+            Err(error) => return Ok(Err(error)),
         };
         let (no, lane, account) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let (first, last) = (Seq(row.get(3)?), Seq(row.get(4)?));
         let rows = u64::try_from(row.get::<_, i64>(5)?).unwrap_or(0);
         let (units, closed) = (Units::new(row.get(6)?), row.get(9)?);
+        let held_at = row.get::<_, Option<i64>>(17)?.map(Timestamp::from_millis);
+        let is_late = row.get(18)?;
         Ok(batch_state(&state, reason).map(|state| Batch {
             no: BatchNo(no),
             lane: LaneNo(lane),
@@ -479,8 +276,39 @@ fn read_batches(connection: &Connection) -> Result<Vec<Batch>> {
             opened_at: Duration::ZERO,
             sealed,
             closed,
+            held_at,
+            late: is_late,
+            ended_at: None,
         }))
     })
+}
+
+fn sealed(row: &Row<'_>) -> rusqlite::Result<Result<Option<Sealed>>> {
+    let (Some(id), Some(limits)) = (
+        row.get::<_, Option<String>>(10)?,
+        row.get::<_, Option<String>>(16)?,
+    ) else {
+        return Ok(Ok(None));
+    };
+    let Ok(uuid) = Uuid::parse_str(&id) else {
+        return Ok(Err(malformed("the id of a batch", id)));
+    };
+    let Ok((before_limits, reset)) = serde_json::from_str(&limits) else {
+        return Ok(Err(malformed("the limits of a batch", limits)));
+    };
+    Ok(Ok(Some(Sealed {
+        id: uuid,
+        at: Timestamp::from_millis(row.get(11)?),
+        attempts: row.get(12)?,
+        before: Standing {
+            limits: before_limits,
+            reset,
+            total: Total::new(row.get(13)?),
+            as_of: Timestamp::from_millis(row.get(14)?),
+        },
+        sent_at: Timestamp::from_millis(row.get(15)?),
+        doubtful: false,
+    })))
 }
 
 fn batch_state(state: &str, reason: Option<String>) -> Result<BatchState> {
@@ -500,6 +328,7 @@ fn hold(reason: &str) -> Result<Hold> {
     match reason {
         LIMIT => return Ok(Hold::Limit { room_seen: None }),
         UNDECIDABLE => return Ok(Hold::Undecidable),
+        LATE => return Ok(Hold::Late),
         _ => {}
     }
     let (make, name): (fn(ErrorCode) -> Hold, _) = match reason.strip_prefix(DEFECT) {

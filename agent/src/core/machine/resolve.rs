@@ -1,0 +1,132 @@
+//! Deciding what became of a held batch, where the agent cannot: by a person, or by the configured
+//! policy. Each decision is a note in the ledger, and nobody can undo it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::core::{
+    Core,
+    book::{BatchNo, BatchState, Hold, NoteKind, Seq},
+    clock::Moment,
+};
+
+/// What is decided about a held batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The server has counted it: it is settled.
+    Applied,
+    /// The server has not counted it: it is sent.
+    NotApplied,
+    /// Send it, whatever the server did: it may be counted twice.
+    Resend,
+    /// Give it up: it is never sent.
+    Waive,
+}
+
+/// Who decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum By {
+    /// Somebody, by `tally resolve`.
+    Person,
+    /// The configured policy for what is undecidable.
+    Policy,
+}
+
+/// Why a batch cannot be decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unresolvable {
+    /// There is none of that number that has not reached its end.
+    #[error(
+        "no batch {} waits for a decision: there is none, it is settled, or it went on in others",
+        .0.0
+    )]
+    Unknown(BatchNo),
+    /// It is not held.
+    #[error("batch {} is not held: it goes on by itself", .0.0)]
+    NotHeld(BatchNo),
+}
+
+impl Core {
+    /// Decides what became of a held batch. Returns the place of the note that says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Unresolvable`]; then nothing is changed.
+    pub fn resolve(
+        &mut self,
+        now: Moment,
+        no: BatchNo,
+        decision: Decision,
+        reason: Option<&str>,
+    ) -> Result<Seq, Unresolvable> {
+        let batch = self.book.batch(no).filter(|batch| !batch.state.is_end());
+        let batch = batch.ok_or(Unresolvable::Unknown(no))?;
+        let BatchState::Held(hold) = batch.state else {
+            return Err(Unresolvable::NotHeld(no));
+        };
+        let (account, units) = (batch.account, batch.units);
+        let seq = self.note_decision(now, no, decision, By::Person, reason);
+        match decision {
+            Decision::Applied => {
+                self.count_settled(now, no);
+                // The server's total may hold these units already, or the vendor is about to add them.
+                self.mark_account_stale(account);
+            }
+            Decision::NotApplied | Decision::Resend if hold == Hold::Undecidable => {
+                self.certainly_not_counted(no);
+            }
+            Decision::NotApplied | Decision::Resend => {
+                if let Some(batch) = self.book.batch_mut(no) {
+                    batch.late |= hold == Hold::Late;
+                }
+                self.reseal(now, no);
+            }
+            Decision::Waive => {
+                self.book.end_batch(now, no, BatchState::Waived);
+                if let Some(account) = self.book.account_mut(account) {
+                    // In range: waived is a part of recorded.
+                    account.waived = account.waived.checked_add(units).unwrap_or(account.waived);
+                }
+            }
+        }
+        Ok(seq)
+    }
+
+    /// Writes a decision into the ledger, with what it is about: the batch itself may be folded away
+    /// one day.
+    pub(super) fn note_decision(
+        &mut self,
+        now: Moment,
+        no: BatchNo,
+        decision: Decision,
+        by: By,
+        reason: Option<&str>,
+    ) -> Seq {
+        let batch = self.book.batch(no);
+        let lane = batch.and_then(|batch| self.book.lane(batch.lane));
+        let account = batch.and_then(|batch| self.book.accounts.get(&batch.account));
+        let license = account.and_then(|account| self.book.license(account.license));
+        let id = batch
+            .and_then(|batch| batch.sealed.as_ref())
+            .map(|sealed| sealed.id);
+        let body = json!({
+            "batch": no,
+            "decision": decision,
+            "by": by,
+            "reason": reason,
+            "units": batch.map(|batch| batch.units),
+            "rows": batch.map(|batch| batch.rows),
+            "id": id,
+            "product": license.map(|license| &license.product),
+            "holder": license.map(|license| license.holder.field()),
+            "holder_value": license.map(|license| license.holder.value()),
+            "feature": account.and_then(|account| account.feature.as_ref()),
+            "hardware_id": lane.map(|lane| &lane.key.hardware_id),
+        });
+        tracing::info!(batch = no.0, ?decision, ?by, "decided about a batch");
+        self.book
+            .add_note(now, NoteKind::Decision, body.to_string())
+    }
+}

@@ -1,0 +1,546 @@
+//! Taking work into the ledger: decide, commit, then answer. The writer's thread runs it; so does a
+//! simulation, step by step.
+//!
+//! A turn decides each job against the book in memory, commits once, and only then answers and releases
+//! the orders that follow. Where the commit fails, everything is put back, requests are answered with
+//! [`RecordError::Storage`], and facts of the sync driver are kept and tried again: an answer of the
+//! server must not be forgotten because the disk was full. On a full disk they take the space that was
+//! reserved for them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{Connection, TransactionBehavior};
+use tally_shared::wire::AddConsumption;
+use tokio::sync::oneshot;
+
+use super::{
+    Keeping,
+    answers::{self, Answer, RequestKey},
+    retention::{self, Sweep},
+    storage::{Reserve, Storage},
+    store,
+};
+use crate::{
+    core::{
+        Core, Decision, Rejected, Unresolvable,
+        book::{AppNo, BatchNo, LicenseNo, Seq},
+        chain::Hash,
+        clock::{Clock, Moment},
+        command::Command,
+        event::{Event, KeyEcho},
+        outcome::LicenseFound,
+    },
+    deps::Clocks,
+};
+
+/// When a commit failed, what must not be forgotten is tried again after this time.
+const RETRY_STORAGE: Duration = Duration::from_secs(1);
+
+/// How often the ledger is looked through for rows to fold.
+const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
+
+/// Why a request has no answer of the contract's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The licence, the device or the feature is not known here; the server may know it.
+    #[error("not known to this agent")]
+    Unknown,
+    /// The key came with another request before.
+    #[error("this Idempotency-Key was used for another request")]
+    KeyReused,
+    /// Nothing could be written, so nothing was recorded.
+    #[error("nothing is recorded: {}", .0.advice())]
+    Storage(Storage),
+    /// The agent is stopping, or too much waits already.
+    #[error("{0}")]
+    Unavailable(&'static str),
+}
+
+/// Why a held batch was not decided about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// It cannot be.
+    #[error(transparent)]
+    Unresolvable(#[from] Unresolvable),
+    /// The decision could not be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// What observers may wait for; re-readable at any time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// When the core wants its next tick, on the monotonic clock.
+    pub wakeup: Option<Duration>,
+    /// Whether something is under way or due.
+    pub working: bool,
+    /// How many facts of the server were taken in.
+    pub facts: u64,
+    /// Whether the ledger can be written.
+    pub storage: Storage,
+}
+
+/// What a request came to.
+pub type Recording = Result<Answer, RecordError>;
+
+/// The place of a decision's note, or why there is none.
+pub type Resolving = Result<Seq, ResolveError>;
+
+/// A question to the core.
+pub type Question = Box<dyn FnOnce(&Core, Moment) + Send>;
+
+/// Where an answer goes. The asker may have gone away; what is done stays done.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// A piece of work.
+pub enum Job {
+    /// Decide and record a consumption.
+    Record(RecordJob),
+    /// Take in a fact.
+    Event(Event),
+    /// Take in what the server said of a licence when it was asked at that time on the monotonic clock.
+    Learn(
+        Box<LicenseFound>,
+        Duration,
+        KeyEcho,
+        Reply<Result<LicenseNo, RecordError>>,
+    ),
+    /// Decide what became of a held batch.
+    Resolve(ResolveJob),
+    /// Find the number of an application.
+    App(String, Reply<Result<AppNo, RecordError>>),
+    /// Answer a question, when what came before is on disk.
+    Ask(Question),
+    /// Commit and end.
+    Stop,
+}
+
+/// A consumption to decide and record.
+pub struct RecordJob {
+    /// The application.
+    pub app: AppNo,
+    /// What it asks for.
+    pub request: Box<AddConsumption>,
+    /// The key under which its answer is remembered.
+    pub key: Option<RequestKey>,
+    /// Where the answer goes.
+    pub reply: Reply<Recording>,
+}
+
+/// A decision about a held batch.
+pub struct ResolveJob {
+    /// Which batch.
+    pub batch: BatchNo,
+    /// What is decided.
+    pub decision: Decision,
+    /// Why.
+    pub reason: Option<String>,
+    /// Where the place of the decision's note goes.
+    pub reply: Reply<Resolving>,
+}
+
+/// What a turn gave.
+#[derive(Debug)]
+pub struct Turn {
+    /// The orders to carry out: what they rest on is on disk.
+    pub commands: Vec<Command>,
+    /// Whether it was the last.
+    pub stop: bool,
+    /// What there is to wait for.
+    pub pulse: Pulse,
+}
+
+/// The corrected clock, shared by those who read and correct it.
+pub type SharedClock = Arc<Mutex<Clock>>;
+
+/// The parts of an [`Engine`].
+pub struct Parts {
+    /// The ledger.
+    pub connection: Connection,
+    /// Decides.
+    pub core: Core,
+    /// The corrected clock.
+    pub clock: SharedClock,
+    /// The device's clocks.
+    pub clocks: Arc<dyn Clocks>,
+    /// How long the ledger keeps what is done with.
+    pub keeping: Keeping,
+    /// Space for what must be written on a full disk.
+    pub reserve: Box<dyn Reserve>,
+}
+
+/// The core and its ledger.
+pub struct Engine {
+    connection: Connection,
+    core: Core,
+    clock: SharedClock,
+    clocks: Arc<dyn Clocks>,
+    keeping: Keeping,
+    reserve: Box<dyn Reserve>,
+    storage: Storage,
+    /// Whether the reserve is spent, so that only facts may be written.
+    is_short: bool,
+    /// Facts whose commit failed.
+    kept: VecDeque<Event>,
+    facts: u64,
+    sweep: Sweep,
+    /// When the ledger is looked through next.
+    sweep_at: Duration,
+    /// When the reserve is asked for again.
+    reserve_at: Duration,
+}
+
+/// What a group of jobs came to, before its commit.
+#[derive(Default)]
+struct Group {
+    records: Vec<(Reply<Recording>, Recording)>,
+    learned: Vec<(Reply<Result<LicenseNo, RecordError>>, LicenseNo)>,
+    resolved: Vec<(Reply<Resolving>, Resolving)>,
+    answers: HashMap<(AppNo, String), (Hash, Answer)>,
+    /// Answered after the commit: nobody is told what is not on disk.
+    questions: Vec<Question>,
+    events: Vec<Event>,
+    commands: Vec<Command>,
+    stop: bool,
+}
+
+impl Engine {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        let mut reserve = parts.reserve;
+        if let Err(error) = reserve.take() {
+            tracing::warn!(%error, "no space can be set aside for a full disk");
+        }
+        Self {
+            connection: parts.connection,
+            core: parts.core,
+            clock: parts.clock,
+            clocks: parts.clocks,
+            keeping: parts.keeping,
+            reserve,
+            storage: Storage::Ok,
+            is_short: false,
+            kept: VecDeque::new(),
+            facts: 0,
+            sweep: Sweep::default(),
+            sweep_at: Duration::ZERO,
+            reserve_at: Duration::ZERO,
+        }
+    }
+
+    /// Takes jobs into the ledger, with one commit for all.
+    pub fn turn(&mut self, jobs: impl Iterator<Item = Job>) -> Turn {
+        let now = self.now();
+        self.fold(now);
+        self.regain(now);
+        let mut group = Group::default();
+        let kept: Vec<Event> = self.kept.drain(..).collect();
+        for event in kept {
+            self.take_event(now, event, &mut group);
+        }
+        for job in jobs {
+            self.take(now, job, &mut group);
+        }
+        let failed = match self.commit(now, &group) {
+            Ok(()) => None,
+            Err(error) => {
+                self.core.roll_back(&group.commands);
+                group.commands.clear();
+                self.fail(&error);
+                let failed = RecordError::Storage(self.storage);
+                if self.storage == Storage::Full && self.spend_reserve() {
+                    self.commit_facts(now, &mut group);
+                }
+                self.kept.extend(group.events.drain(..));
+                Some(failed)
+            }
+        };
+        self.finish(now, group, failed.as_ref())
+    }
+
+    /// The corrected time.
+    pub fn now(&self) -> Moment {
+        lock(&self.clock).now(self.clocks.reading().mono)
+    }
+
+    /// The core, to look at.
+    pub const fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Keeps the clock's correction over a restart.
+    pub fn save_clock(&self) {
+        let clock = lock(&self.clock).save(&self.clocks.reading());
+        if let Err(error) = store::write_clock(&self.connection, &clock) {
+            tracing::warn!(%error, "cannot save the clock's correction");
+        }
+    }
+
+    fn take(&mut self, now: Moment, job: Job, group: &mut Group) {
+        match job {
+            Job::Record(job) => {
+                let result = self.record(now, &job, group);
+                group.records.push((job.reply, result));
+            }
+            Job::Event(event) => {
+                self.facts += u64::from(!matches!(event, Event::Tick));
+                self.take_event(now, event, group);
+            }
+            Job::Learn(found, asked_at, key, reply) => {
+                let license = self.core.learn(now, &found, asked_at, key);
+                self.take_event(now, Event::Tick, group);
+                group.learned.push((reply, license));
+            }
+            Job::Resolve(job) => {
+                let reason = job.reason.as_deref();
+                let resolved = self.core.resolve(now, job.batch, job.decision, reason);
+                self.take_event(now, Event::Tick, group);
+                group
+                    .resolved
+                    .push((job.reply, resolved.map_err(ResolveError::from)));
+            }
+            Job::App(name, reply) => {
+                let found = store::app_no(&self.connection, &name);
+                let found = found.map_err(|error| RecordError::Storage(Storage::of(&error)));
+                let _ = reply.send(found);
+            }
+            Job::Ask(question) => group.questions.push(question),
+            Job::Stop => group.stop = true,
+        }
+    }
+
+    fn take_event(&mut self, now: Moment, event: Event, group: &mut Group) {
+        if !matches!(event, Event::Tick) {
+            group.events.push(event.clone());
+        }
+        let mut orders = VecDeque::from(self.core.handle(now, event));
+        while let Some(order) = orders.pop_front() {
+            let Command::FindPrefix {
+                batch,
+                lane,
+                first,
+                last,
+                room,
+            } = order
+            else {
+                group.commands.push(order);
+                continue;
+            };
+            match store::find_prefix(&self.connection, lane, (first, last), room) {
+                Ok(prefix) => {
+                    let found = Event::PrefixFound {
+                        batch,
+                        room,
+                        prefix,
+                    };
+                    orders.extend(self.core.handle(now, found));
+                }
+                Err(error) => tracing::error!(%error, "cannot read the rows of a held batch"),
+            }
+        }
+    }
+
+    fn record(&mut self, now: Moment, job: &RecordJob, group: &mut Group) -> Recording {
+        if self.is_short || self.storage == Storage::Damaged {
+            return Err(RecordError::Storage(self.storage));
+        }
+        if let Some(key) = &job.key {
+            let earlier = match group.answers.get(&(job.app, key.key.clone())) {
+                Some(found) => Some(found.clone()),
+                None => answers::find(&self.connection, job.app, &key.key)
+                    .map_err(|error| RecordError::Storage(Storage::of(&error)))?,
+            };
+            match earlier {
+                Some((fingerprint, answer)) if fingerprint == key.fingerprint => {
+                    return Ok(Answer {
+                        replayed: true,
+                        ..answer
+                    });
+                }
+                Some(_) => return Err(RecordError::KeyReused),
+                None => {}
+            }
+        }
+        let answer = match self.core.record(now, job.app, &job.request) {
+            Ok(recorded) => Answer::granted(&recorded),
+            Err(Rejected::Refused(error)) => Answer::refused(&error),
+            Err(Rejected::Unknown) => return Err(RecordError::Unknown),
+        };
+        if let Some(key) = &job.key {
+            let remembered = (key.fingerprint, answer.clone());
+            group.answers.insert((job.app, key.key.clone()), remembered);
+        }
+        Ok(answer)
+    }
+
+    fn commit(&mut self, now: Moment, group: &Group) -> rusqlite::Result<()> {
+        if !self.core.book().has_changes() && group.answers.is_empty() {
+            return Ok(());
+        }
+        if self.storage == Storage::Damaged {
+            // Nothing is written into what is damaged: it is salvaged as it is.
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                None,
+            ));
+        }
+        if !self.connection.is_autocommit() {
+            // A failed commit could not even be taken back then.
+            self.connection.execute_batch("ROLLBACK")?;
+        }
+        let tx = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        store::write_changes(&tx, self.core.book())?;
+        for ((app, key), remembered) in &group.answers {
+            let age = (now.time, self.keeping.answers);
+            answers::remember(&tx, age, (*app, key), remembered)?;
+        }
+        if !group.events.is_empty() {
+            let clock = lock(&self.clock).save(&self.clocks.reading());
+            store::write_clock(&tx, &clock)?;
+        }
+        tx.commit()?;
+        self.core.book_mut().committed();
+        if !self.is_short {
+            self.storage = Storage::Ok;
+        }
+        Ok(())
+    }
+
+    /// What the server said is written alone, into the space that was kept for it.
+    fn commit_facts(&mut self, now: Moment, group: &mut Group) {
+        let mut facts = Group::default();
+        for event in group.events.clone() {
+            self.take_event(now, event, &mut facts);
+        }
+        match self.commit(now, &facts) {
+            Ok(()) => {
+                group.commands = facts.commands;
+                group.events.clear();
+            }
+            Err(error) => {
+                self.core.roll_back(&facts.commands);
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// Answers, and gives the orders out.
+    fn finish(&self, now: Moment, group: Group, failed: Option<&RecordError>) -> Turn {
+        for (reply, result) in group.records {
+            let result = match failed {
+                Some(error) => Err(error.clone()),
+                None => result,
+            };
+            let _ = reply.send(result);
+        }
+        for (reply, license) in group.learned {
+            let _ = reply.send(failed.cloned().map_or(Ok(license), Err));
+        }
+        for (reply, resolved) in group.resolved {
+            let result = match failed {
+                Some(error) => Err(error.clone().into()),
+                None => resolved,
+            };
+            let _ = reply.send(result);
+        }
+        for question in group.questions {
+            question(&self.core, now);
+        }
+        Turn {
+            commands: group.commands,
+            stop: group.stop,
+            pulse: self.pulse(now),
+        }
+    }
+
+    fn pulse(&self, now: Moment) -> Pulse {
+        let retry = (!self.kept.is_empty()).then(|| now.mono.saturating_add(RETRY_STORAGE));
+        let regain = self.is_short.then_some(self.reserve_at);
+        let sweep = self.may_fold(now).then_some(self.sweep_at);
+        let wakeups = [self.core.next_wakeup(now), retry, regain, sweep];
+        Pulse {
+            wakeup: wakeups.into_iter().flatten().min(),
+            working: self.core.is_working(now),
+            facts: self.facts,
+            storage: self.storage,
+        }
+    }
+
+    /// Takes note of what a failed commit says of the disk.
+    fn fail(&mut self, error: &rusqlite::Error) {
+        let found = Storage::of(error);
+        if self.storage != Storage::Damaged {
+            if self.storage != found {
+                tracing::error!(%error, "{}", RecordError::Storage(found));
+            }
+            self.storage = found;
+        }
+    }
+
+    /// Gives the reserve up for what must be written. From here on, nothing else is.
+    fn spend_reserve(&mut self) -> bool {
+        let had_any = self.reserve.release();
+        if had_any {
+            self.is_short = true;
+            // The log's pages go back into the database, where they have their places, so that the log
+            // can be written from its start.
+            if let Err(error) = self.checkpoint() {
+                tracing::debug!(%error, "no checkpoint on a full disk");
+            }
+        }
+        had_any
+    }
+
+    /// Asks for the reserve again after it was spent; with it, recording goes on.
+    fn regain(&mut self, now: Moment) {
+        if !self.is_short || now.mono < self.reserve_at {
+            return;
+        }
+        self.reserve_at = now.mono.saturating_add(RETRY_STORAGE);
+        if self.reserve.take().is_ok() {
+            tracing::info!("there is space on the disk again");
+            self.is_short = false;
+            self.storage = Storage::Ok;
+        }
+    }
+
+    /// Only where the time is proven: a clock that runs ahead must not make everything old.
+    fn may_fold(&self, now: Moment) -> bool {
+        now.proven && self.storage == Storage::Ok
+    }
+
+    /// Folds old rows, a slice at a time.
+    fn fold(&mut self, now: Moment) {
+        if now.mono < self.sweep_at || !self.may_fold(now) {
+            return;
+        }
+        let kept = i64::try_from(self.keeping.rows.as_millis()).unwrap_or(i64::MAX);
+        let cutoff = now.time.plus_millis(kept.saturating_neg());
+        let folded = retention::fold(&mut self.connection, &mut self.sweep, cutoff);
+        let wait = match folded {
+            Ok(slice) if !slice.is_last => Duration::ZERO,
+            Ok(_) => SWEEP_INTERVAL,
+            Err(error) => {
+                tracing::warn!(%error, "cannot fold old rows");
+                SWEEP_INTERVAL
+            }
+        };
+        self.sweep_at = now.mono.saturating_add(wait);
+    }
+
+    fn checkpoint(&self) -> rusqlite::Result<()> {
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
+    }
+}
+
+/// Locks the clock. A panic while it was held cannot have left it half-changed: it has no such state.
+pub fn lock(clock: &SharedClock) -> std::sync::MutexGuard<'_, Clock> {
+    clock.lock().unwrap_or_else(PoisonError::into_inner)
+}

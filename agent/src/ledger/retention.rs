@@ -1,0 +1,187 @@
+//! Folding what is done with into daily sums, so that the file stays as small as what is owed.
+//!
+//! A row whose batch was settled (or waived) before the retention time is added to the sum of its day
+//! and deleted. Places that were folded leave an anchor: the hash of the last of them, from which the
+//! chain goes on. It works in slices between other work, oldest first; rows that are still owed stay
+//! where they are, with anchors around them.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use tally_shared::{period::Period, time::Timestamp, units::Units};
+
+use crate::core::{
+    book::{AppNo, LaneNo, Seq},
+    chain::Hash,
+};
+
+/// How many rows a slice looks at: a commit of a few milliseconds.
+const SLICE_ROWS: usize = 512;
+
+/// A sweep over the ledger.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sweep {
+    /// The last place that was looked at.
+    reached: i64,
+}
+
+/// What a slice came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// How many rows were folded.
+    pub folded: usize,
+    /// Whether the sweep is over.
+    pub is_last: bool,
+}
+
+struct Old {
+    seq: Seq,
+    lane: LaneNo,
+    app: AppNo,
+    units: Units,
+    at: Timestamp,
+    hash: Hash,
+    /// `settled` or `waived`, since before the cutoff, and whether it was late.
+    outcome: Option<(String, bool)>,
+}
+
+/// Folds the next rows of a sweep that ended before `cutoff`.
+///
+/// # Errors
+///
+/// What SQLite says; then nothing is changed, and the slice can be tried again.
+pub fn fold(
+    connection: &mut Connection,
+    sweep: &mut Sweep,
+    cutoff: Timestamp,
+) -> rusqlite::Result<Slice> {
+    let rows = read(connection, sweep.reached, cutoff)?;
+    let Some(last) = rows.last().map(|row| row.seq) else {
+        forget_batches(connection, cutoff)?;
+        *sweep = Sweep::default();
+        return Ok(Slice {
+            folded: 0,
+            is_last: true,
+        });
+    };
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut folded = 0;
+    for run in
+        rows.chunk_by(|a, b| a.outcome.is_some() && b.outcome.is_some() && b.seq.0 == a.seq.0 + 1)
+    {
+        if run.iter().all(|row| row.outcome.is_some()) {
+            fold_run(&tx, run)?;
+            folded += run.len();
+        }
+    }
+    tx.commit()?;
+    sweep.reached = last.0;
+    Ok(Slice {
+        folded,
+        is_last: false,
+    })
+}
+
+fn read(connection: &Connection, after: i64, cutoff: Timestamp) -> rusqlite::Result<Vec<Old>> {
+    // The batches of a lane that were not replaced by others do not overlap: a row's is the one that
+    // begins last before it.
+    let mut statement = connection.prepare_cached(
+        "SELECT c.seq, c.lane, c.app, c.units, c.at, c.hash, b.state, b.late,
+                b.ended_at IS NOT NULL AND b.ended_at < ?2
+         FROM consumptions c
+         LEFT JOIN batches b ON b.no = (
+             SELECT no FROM batches
+             WHERE lane = c.lane AND first_seq <= c.seq AND state != 'superseded'
+             ORDER BY first_seq DESC LIMIT 1)
+         WHERE c.seq > ?1 ORDER BY c.seq LIMIT ?3",
+    )?;
+    let limit = i64::try_from(SLICE_ROWS).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![after, cutoff.as_millis(), limit], |row| {
+        let state: Option<String> = row.get(6)?;
+        let is_over = row.get::<_, bool>(8)?;
+        let late: Option<bool> = row.get(7)?;
+        let outcome = state
+            .filter(|state| is_over && matches!(state.as_str(), "settled" | "waived"))
+            .zip(late);
+        Ok(Old {
+            seq: Seq(row.get(0)?),
+            lane: LaneNo(row.get(1)?),
+            app: AppNo(row.get(2)?),
+            units: Units::new(row.get(3)?),
+            at: Timestamp::from_millis(row.get(4)?),
+            hash: Hash(row.get(5)?),
+            outcome,
+        })
+    })?;
+    // Rows are in the order of time: nothing after the first young one is old enough.
+    rows.take_while(|row| row.as_ref().map_or(true, |row| row.at < cutoff))
+        .collect()
+}
+
+/// Folds rows without a gap between them.
+fn fold_run(tx: &Transaction<'_>, run: &[Old]) -> rusqlite::Result<()> {
+    let (Some(first), Some(last)) = (run.first(), run.last()) else {
+        return Ok(());
+    };
+    let mut add = tx.prepare_cached(
+        "INSERT INTO daily VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6)
+         ON CONFLICT DO UPDATE SET row_count = row_count + 1, units = units + excluded.units",
+    )?;
+    for row in run {
+        let Some((outcome, late)) = &row.outcome else {
+            continue;
+        };
+        let day = Period::Daily.start(row.at).as_millis();
+        add.execute(params![
+            day,
+            row.lane.0,
+            row.app.0,
+            outcome,
+            late,
+            row.units.get()
+        ])?;
+    }
+    tx.prepare_cached("DELETE FROM consumptions WHERE seq BETWEEN ?1 AND ?2")?
+        .execute([first.seq.0, last.seq.0])?;
+    anchor(tx, first.seq, last)
+}
+
+/// Notes that the places from `first` to `last` are folded, in one anchor with its neighbours.
+fn anchor(tx: &Transaction<'_>, first: Seq, last: &Old) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT INTO anchors VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            first.0,
+            last.seq.0,
+            last.hash.0,
+            last.at.as_millis()
+        ])?;
+    // The one before reaches up to here; then the one after begins where this ends.
+    let mut join = tx.prepare_cached(
+        "UPDATE anchors SET (last_seq, hash, at) =
+             (SELECT next.last_seq, next.hash, next.at FROM anchors next
+              WHERE next.first_seq = anchors.last_seq + 1)
+         WHERE last_seq = ?1 AND EXISTS (
+             SELECT 1 FROM anchors next WHERE next.first_seq = anchors.last_seq + 1)",
+    )?;
+    let mut remove = tx.prepare_cached("DELETE FROM anchors WHERE first_seq = ?1")?;
+    if join.execute([last.seq.0])? > 0 {
+        remove.execute([last.seq.0 + 1])?;
+    }
+    if join.execute([first.0 - 1])? > 0 {
+        remove.execute([first.0])?;
+    }
+    Ok(())
+}
+
+/// Forgets batches of which no row is left. The newest stays, so that no number is given twice.
+fn forget_batches(connection: &Connection, cutoff: Timestamp) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM batches WHERE no IN (
+                 SELECT no FROM batches b
+                 WHERE ended_at < ?1 AND no < (SELECT max(no) FROM batches) AND NOT EXISTS (
+                     SELECT 1 FROM consumptions
+                     WHERE seq BETWEEN b.first_seq AND b.last_seq AND lane = b.lane)
+                 LIMIT 4096)",
+        )?
+        .execute([cutoff.as_millis()])
+        .map(|_| ())
+}

@@ -1,0 +1,235 @@
+//! Writing a book's changes into the ledger.
+
+use rusqlite::{Connection, Transaction, named_params, params};
+use tally_shared::{limits::Standing, period::Period, time::Timestamp, wire::ErrorCode};
+
+use super::{CLOCK, DEFECT, IDEMPOTENT, LATE, LIMIT, UNDECIDABLE};
+use crate::core::{
+    book::{Account, AppNo, Batch, BatchState, Book, Hold, Lane, License},
+    clock::SavedClock,
+};
+
+/// Writes all of a book's changes.
+pub fn write_changes(tx: &Transaction<'_>, book: &Book) -> rusqlite::Result<()> {
+    for license in book.changed_licenses() {
+        write_license(tx, license)?;
+    }
+    for account in book.changed_accounts() {
+        write_account(tx, account)?;
+    }
+    for lane in book.new_lanes() {
+        write_lane(tx, lane)?;
+    }
+    write_rows(tx, book)?;
+    write_notes(tx, book)?;
+    for batch in book.changed_batches() {
+        write_batch(tx, batch)?;
+    }
+    if book.idempotent_changed() {
+        write_meta(tx, IDEMPOTENT, if book.idempotent() { "1" } else { "0" })?;
+    }
+    Ok(())
+}
+
+/// Writes the clock.
+pub fn write_clock(connection: &Connection, clock: &SavedClock) -> rusqlite::Result<()> {
+    write_meta(connection, CLOCK, &json(clock)?)
+}
+
+/// The number of an application, made if it has none.
+pub fn app_no(connection: &Connection, name: &str) -> rusqlite::Result<AppNo> {
+    connection.execute("INSERT OR IGNORE INTO apps (name) VALUES (?1)", [name])?;
+    connection
+        .query_row("SELECT no FROM apps WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+        .map(AppNo)
+}
+
+fn write_meta(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
+        .execute([key, value])
+        .map(|_| ())
+}
+
+fn write_license(tx: &Transaction<'_>, license: &License) -> rusqlite::Result<()> {
+    let body = json(&license.body)?;
+    tx.prepare_cached(
+        "INSERT INTO licenses
+         VALUES (:no, :product, :field, :value, :id, :body, :blocked, :refreshed_at)
+         ON CONFLICT (no) DO UPDATE SET
+             id = :id, body = :body, blocked = :blocked, refreshed_at = :refreshed_at",
+    )?
+    .execute(named_params! {
+        ":no": license.no.0,
+        ":product": license.product,
+        ":field": license.holder.field(),
+        ":value": license.holder.value(),
+        ":id": license.id,
+        ":body": body,
+        ":blocked": license.blocked.map(ErrorCode::as_str),
+        ":refreshed_at": license.refreshed_at.as_millis(),
+    })?;
+    let mut statement = tx.prepare_cached(
+        "INSERT OR REPLACE INTO devices (license, hardware_id, blocked) VALUES (?1, ?2, ?3)",
+    )?;
+    for (hardware_id, blocked) in &license.devices {
+        statement.execute(params![
+            license.no.0,
+            hardware_id,
+            blocked.map(ErrorCode::as_str)
+        ])?;
+    }
+    Ok(())
+}
+
+fn write_account(tx: &Transaction<'_>, account: &Account) -> rusqlite::Result<()> {
+    let Standing {
+        limits,
+        reset,
+        total,
+        as_of,
+    } = account.standing;
+    tx.prepare_cached(
+        "INSERT INTO accounts
+         VALUES (:no, :license, :feature, :max, :unlimited, :negative, :overages, :max_overages,
+                 :period, :total, :as_of, :shared, :recorded, :settled, :rows, :waived, :late)
+         ON CONFLICT (no) DO UPDATE SET
+             max_consumptions = :max, allow_unlimited_consumptions = :unlimited,
+             allow_negative_consumptions = :negative, allow_overages = :overages,
+             max_overages = :max_overages, period = :period, total = :total, as_of = :as_of,
+             shared = :shared, recorded = :recorded, settled = :settled, row_count = :rows,
+             waived = :waived, late = :late",
+    )?
+    .execute(named_params! {
+        ":no": account.no.0,
+        ":license": account.license.0,
+        ":feature": account.feature,
+        ":max": limits.max_consumptions,
+        ":unlimited": limits.allow_unlimited_consumptions,
+        ":negative": limits.allow_negative_consumptions,
+        ":overages": limits.allow_overages,
+        ":max_overages": limits.max_overages,
+        ":period": reset.map(Period::as_str),
+        ":total": total.get(),
+        ":as_of": as_of.as_millis(),
+        ":shared": account.shared,
+        ":recorded": account.recorded.get(),
+        ":settled": account.settled.get(),
+        ":rows": i64::try_from(account.rows).unwrap_or(i64::MAX),
+        ":waived": account.waived.get(),
+        ":late": account.late.get(),
+    })
+    .map(|_| ())
+}
+
+fn write_lane(tx: &Transaction<'_>, lane: &Lane) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT INTO lanes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
+            lane.no.0,
+            lane.key.account.0,
+            lane.key.hardware_id,
+            lane.key.event.as_str(),
+            lane.key.period.map(Timestamp::as_millis),
+            lane.key.setting.allow_overages,
+            lane.key.setting.max_overages,
+        ])
+        .map(|_| ())
+}
+
+fn write_rows(tx: &Transaction<'_>, book: &Book) -> rusqlite::Result<()> {
+    let mut statement =
+        tx.prepare_cached("INSERT INTO consumptions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    for row in book.new_rows() {
+        statement.execute(params![
+            row.seq.0,
+            row.lane.0,
+            row.app.0,
+            row.units.get(),
+            row.total.get(),
+            row.at.as_millis(),
+            row.time_proven,
+            row.hash.0,
+        ])?;
+    }
+    Ok(())
+}
+
+fn write_notes(tx: &Transaction<'_>, book: &Book) -> rusqlite::Result<()> {
+    let mut statement = tx.prepare_cached("INSERT INTO notes VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    for note in book.new_notes() {
+        statement.execute(params![
+            note.seq.0,
+            note.at.as_millis(),
+            note.time_proven,
+            note.kind.as_str(),
+            note.body,
+            note.hash.0,
+        ])?;
+    }
+    Ok(())
+}
+
+fn write_batch(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    let (state, reason) = state_names(batch.state);
+    let sealed = batch.sealed.as_ref();
+    let before_limits = sealed
+        .map(|sealed| json(&(sealed.before.limits, sealed.before.reset)))
+        .transpose()?;
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO batches
+         VALUES (:no, :lane, :first, :last, :rows, :units, :state, :reason, :closed,
+                 :id, :sealed_at, :attempts, :before_total, :before_as_of, :sent_at,
+                 :before_limits, :held_at, :late, :ended_at)",
+    )?
+    .execute(named_params! {
+        ":no": batch.no.0,
+        ":lane": batch.lane.0,
+        ":first": batch.first.0,
+        ":last": batch.last.0,
+        ":rows": i64::try_from(batch.rows).unwrap_or(i64::MAX),
+        ":units": batch.units.get(),
+        ":state": state,
+        ":reason": reason,
+        ":closed": batch.closed,
+        ":id": sealed.map(|sealed| sealed.id.to_string()),
+        ":sealed_at": sealed.map(|sealed| sealed.at.as_millis()),
+        ":attempts": sealed.map(|sealed| sealed.attempts),
+        ":before_total": sealed.map(|sealed| sealed.before.total.get()),
+        ":before_as_of": sealed.map(|sealed| sealed.before.as_of.as_millis()),
+        ":sent_at": sealed.map(|sealed| sealed.sent_at.as_millis()),
+        ":before_limits": before_limits,
+        ":held_at": batch.held_at.map(Timestamp::as_millis),
+        ":late": batch.late,
+        ":ended_at": batch.ended_at.map(Timestamp::as_millis),
+    })
+    .map(|_| ())
+}
+
+fn state_names(state: BatchState) -> (&'static str, Option<String>) {
+    match state {
+        BatchState::Open => ("open", None),
+        BatchState::Sealed => ("sealed", None),
+        BatchState::Sent => ("sent", None),
+        BatchState::Unknown { .. } => ("unknown", None),
+        BatchState::Settled => ("settled", None),
+        BatchState::Superseded => ("superseded", None),
+        BatchState::Waived => ("waived", None),
+        BatchState::Held(hold) => (
+            "held",
+            Some(match hold {
+                Hold::Limit { .. } => LIMIT.to_owned(),
+                Hold::Undecidable => UNDECIDABLE.to_owned(),
+                Hold::Late => LATE.to_owned(),
+                Hold::Refused(code) => code.as_str().to_owned(),
+                Hold::Defect(code) => format!("{DEFECT}{}", code.as_str()),
+            }),
+        ),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
