@@ -37,6 +37,8 @@ pub(super) enum Command {
     Status(JsonArgs),
     /// Show the ledger's rows
     Log(LogArgs),
+    /// Prove the ledger against itself: the chain over its rows, and its sums
+    Verify(JsonArgs),
     /// Decide what became of a held batch
     Resolve(ResolveArgs),
     /// Switch the agent's network off and on, for drills

@@ -27,17 +27,22 @@ pub(super) fn run(data_dir: &DataDir, args: &LogArgs) -> anyhow::Result<Outcome>
             Some(feature) => format!("{} · {feature}", row.holder_value),
             None => row.holder_value,
         };
+        let (app, units, total) = match row.note {
+            Some(_) => (row.kind, String::new(), String::new()),
+            None => (row.app, row.units.to_string(), row.total.to_string()),
+        };
+        let late = if row.late { ", late" } else { "" };
         // A mark that is explained once is shorter than a column of words.
         let mark = if row.time_proven { "" } else { "?" };
         [
             row.seq.to_string(),
             format!("{}{mark}", row.at),
-            row.app,
+            app,
             row.product,
             licence,
-            row.units.to_string(),
-            row.total.to_string(),
-            row.state,
+            units,
+            total,
+            format!("{}{late}", row.state),
         ]
     }));
     output::text(&table(&lines))?;

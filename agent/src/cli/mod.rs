@@ -13,6 +13,7 @@ mod resolve;
 mod run;
 mod status;
 mod sync;
+mod verify;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -56,6 +57,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Sync(args) => sync::run(&data_dir, args),
         Command::Status(args) => status::run(&data_dir, args),
         Command::Log(args) => log::run(&data_dir, &args),
+        Command::Verify(args) => verify::run(&data_dir, args),
         Command::Resolve(args) => resolve::run(&data_dir, args),
         Command::Network(args) => drill::run(&data_dir, &args),
     }

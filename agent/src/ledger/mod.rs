@@ -11,6 +11,7 @@ pub mod retention;
 pub mod schema;
 pub mod storage;
 pub mod store;
+pub mod verify;
 pub mod writer;
 
 use std::{path::PathBuf, time::Duration};

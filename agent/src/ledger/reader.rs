@@ -17,6 +17,8 @@ pub const PAGE_MAX: u32 = 1000;
 pub struct LogRow {
     /// Its place.
     pub seq: i64,
+    /// `consumption`, or for what else happened `decision` or `recovery`.
+    pub kind: String,
     /// When.
     pub at: Timestamp,
     /// Whether the server had confirmed the clock.
@@ -39,10 +41,15 @@ pub struct LogRow {
     pub total: i64,
     /// The event kind that it is sent with.
     pub event: String,
-    /// Where it is: `open`, `sealed`, `sent`, `unknown`, `held` or `settled`.
+    /// Where it is: `open`, `sealed`, `sent`, `unknown`, `held`, `settled` or `waived`.
     pub state: String,
+    /// Whether it was sent after its period was over, so that the server counted it in a later one.
+    pub late: bool,
     /// Its batch.
     pub batch: i64,
+    /// What happened, where it is not a consumption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<serde_json::Value>,
     /// Its hash, in hexadecimal.
     pub hash: String,
 }
@@ -98,8 +105,19 @@ pub struct Page {
 /// [`LedgerError`].
 pub fn rows(path: &Path, page: Page) -> Result<Vec<LogRow>, LedgerError> {
     let connection = schema::open_read_only(path)?;
+    let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
     let failed = LedgerError::while_doing("reading rows");
-    read_rows(&connection, page).map_err(failed)
+    let mut rows = read_rows(&connection, page.after, limit).map_err(failed)?;
+    let failed = LedgerError::while_doing("reading notes");
+    rows.extend(read_notes(&connection, page.after, limit).map_err(failed)?);
+    rows.sort_by_key(|row| row.seq);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if page.after.is_some() {
+        rows.truncate(limit);
+    } else {
+        rows.drain(..rows.len().saturating_sub(limit));
+    }
+    Ok(rows)
 }
 
 /// Reads the newest batches, newest first.
@@ -113,28 +131,84 @@ pub fn batches(path: &Path, limit: u32) -> Result<Vec<BatchRow>, LedgerError> {
     read_batches(&connection, limit.min(PAGE_MAX)).map_err(failed)
 }
 
-fn read_rows(connection: &Connection, page: Page) -> rusqlite::Result<Vec<LogRow>> {
-    let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
-    // A row does not know its batch: it is the one of its lane whose range holds it and that was not
-    // replaced by another.
+/// In which order to read, so that the wanted ones come first.
+const fn order(after: Option<i64>) -> &'static str {
+    if after.is_some() { "ASC" } else { "DESC" }
+}
+
+fn read_notes(
+    connection: &Connection,
+    after: Option<i64>,
+    limit: u32,
+) -> rusqlite::Result<Vec<LogRow>> {
+    let sql = format!(
+        "SELECT seq, at, proven, kind, body, lower(hex(hash)) FROM notes
+         WHERE seq > :after ORDER BY seq {} LIMIT :limit",
+        order(after)
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let parameters = named_params! { ":after": after.unwrap_or(0), ":limit": limit };
+    let rows = statement.query_map(parameters, |row| {
+        let body: String = row.get(4)?;
+        let note: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+        let text = |key: &str| note.get(key)?.as_str().map(str::to_owned);
+        Ok(LogRow {
+            seq: row.get(0)?,
+            kind: row.get(3)?,
+            at: Timestamp::from_millis(row.get(1)?),
+            time_proven: row.get(2)?,
+            app: String::new(),
+            product: text("product").unwrap_or_default(),
+            holder: text("holder").unwrap_or_default(),
+            holder_value: text("holder_value").unwrap_or_default(),
+            feature: text("feature"),
+            hardware_id: text("hardware_id").unwrap_or_default(),
+            units: 0,
+            total: 0,
+            event: String::new(),
+            state: text("decision").unwrap_or_default(),
+            late: false,
+            batch: note
+                .get("batch")
+                .and_then(serde_json::Value::as_i64)
+                .unwrap_or(0),
+            hash: row.get(5)?,
+            note: Some(note),
+        })
+    })?;
+    rows.collect()
+}
+
+fn read_rows(
+    connection: &Connection,
+    after: Option<i64>,
+    limit: u32,
+) -> rusqlite::Result<Vec<LogRow>> {
+    // A row does not know its batch: of those of its lane that were not replaced by others, which do not
+    // overlap, it is the one that begins last before it.
     let sql = format!(
         "SELECT c.seq, c.at, c.proven, apps.name, licenses.product, licenses.holder_field,
                 licenses.holder_value, accounts.feature, lanes.hardware_id, c.units, c.total,
-                lanes.event, batches.state, batches.no, lower(hex(c.hash))
+                lanes.event, batches.state, batches.no, lower(hex(c.hash)), batches.late
          FROM (SELECT * FROM consumptions WHERE seq > :after ORDER BY seq {order} LIMIT :limit) c
          JOIN apps ON apps.no = c.app
          JOIN lanes ON lanes.no = c.lane
          JOIN accounts ON accounts.no = lanes.account
          JOIN licenses ON licenses.no = accounts.license
-         JOIN batches ON batches.lane = c.lane AND batches.state != 'superseded'
-              AND c.seq BETWEEN batches.first_seq AND batches.last_seq
+         JOIN batches ON batches.no = (
+             SELECT no FROM batches
+             WHERE lane = c.lane AND first_seq <= c.seq AND state != 'superseded'
+             ORDER BY first_seq DESC LIMIT 1)
          ORDER BY c.seq",
-        order = if page.after.is_some() { "ASC" } else { "DESC" },
+        order = order(after),
     );
     let mut statement = connection.prepare(&sql)?;
-    let parameters = named_params! { ":after": page.after.unwrap_or(0), ":limit": limit };
+    let parameters = named_params! { ":after": after.unwrap_or(0), ":limit": limit };
     let rows = statement.query_map(parameters, |row| {
         Ok(LogRow {
+            kind: "consumption".to_owned(),
+            note: None,
+            late: row.get(15)?,
             seq: row.get(0)?,
             at: Timestamp::from_millis(row.get(1)?),
             time_proven: row.get(2)?,

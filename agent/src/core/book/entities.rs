@@ -265,6 +265,9 @@ pub enum NoteKind {
 }
 
 impl NoteKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Decision, Self::Recovery];
+
     /// Its name in the ledger.
     pub const fn as_str(self) -> &'static str {
         match self {

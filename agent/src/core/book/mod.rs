@@ -118,6 +118,11 @@ impl Book {
         self.lanes.get(&no)
     }
 
+    /// The batches that are not at their end.
+    pub fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.values()
+    }
+
     /// A batch that is not at its end.
     pub fn batch(&self, no: BatchNo) -> Option<&Batch> {
         self.batches.get(&no)
