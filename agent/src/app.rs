@@ -1,11 +1,6 @@
 //! A running agent, put together from its configuration.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use rand::Rng as _;
@@ -16,15 +11,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     apps::{self, Apps, AppsError},
     config::{Config, paths::DataDir},
-    core::{Core, book::Book, clock::Clock},
     deps::Clocks,
     http::{self, Api},
     ledger::{
         LedgerError,
-        engine::{Engine, Parts, SharedClock},
+        engine::{Engine, Opening},
         schema,
         storage::ReserveFile,
-        store,
         writer::{self, Ledger},
     },
     private_file,
@@ -152,23 +145,15 @@ impl App {
             path: data_dir.ledger(),
             source,
         })?;
-        let reading = clocks.reading();
-        let saved = store::load_clock(&connection)?;
-        let high_water = store::high_water(&connection)?;
-        let mut clock = Clock::start(&reading, saved.as_ref(), high_water);
-        let now = clock.now(reading.mono);
-        let clock: SharedClock = Arc::new(Mutex::new(clock));
-        let book = Book::new(store::load(&connection)?);
-        let random = Box::new(|| rand::rng().next_u64());
-        let core = Core::new(book, config.policy, random, now);
-        let engine = Engine::new(Parts {
+        let engine = Engine::open(Opening {
             connection,
-            core,
-            clock: Arc::clone(&clock),
-            clocks: Arc::clone(&clocks),
+            policy: config.policy,
             keeping: config.keeping,
+            random: Box::new(|| rand::rng().next_u64()),
+            clocks: Arc::clone(&clocks),
             reserve: Box::new(ReserveFile::new(data_dir.reserve())),
-        });
+        })?;
+        let clock = engine.clock();
         let (ledger, writer) = writer::start(engine).map_err(AppError::Thread)?;
         let client = Client::new(config.server, Arc::clone(&clock), Arc::clone(&clocks))?;
         let client = Arc::new(client);

@@ -18,7 +18,7 @@ use tally_shared::wire::AddConsumption;
 use tokio::sync::oneshot;
 
 use super::{
-    Keeping,
+    Keeping, LedgerError,
     answers::{self, Answer, RequestKey},
     retention::{self, Sweep},
     storage::{Reserve, Storage},
@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     core::{
-        Core, Decision, Rejected, Unresolvable,
-        book::{AppNo, BatchNo, LicenseNo, Seq},
+        Core, Decision, Policy, Random, Rejected, Unresolvable,
+        book::{AppNo, BatchNo, Book, LicenseNo, Seq},
         chain::Hash,
         clock::{Clock, Moment},
         command::Command,
@@ -157,18 +157,18 @@ pub struct Turn {
 /// The corrected clock, shared by those who read and correct it.
 pub type SharedClock = Arc<Mutex<Clock>>;
 
-/// The parts of an [`Engine`].
-pub struct Parts {
+/// What an [`Engine`] is opened with.
+pub struct Opening {
     /// The ledger.
     pub connection: Connection,
-    /// Decides.
-    pub core: Core,
-    /// The corrected clock.
-    pub clock: SharedClock,
-    /// The device's clocks.
-    pub clocks: Arc<dyn Clocks>,
+    /// The settings that decisions depend on.
+    pub policy: Policy,
     /// How long the ledger keeps what is done with.
     pub keeping: Keeping,
+    /// Random bits.
+    pub random: Random,
+    /// The device's clocks.
+    pub clocks: Arc<dyn Clocks>,
     /// Space for what must be written on a full disk.
     pub reserve: Box<dyn Reserve>,
 }
@@ -209,18 +209,35 @@ struct Group {
 }
 
 impl Engine {
-    /// Puts the parts together.
-    pub fn new(parts: Parts) -> Self {
-        let mut reserve = parts.reserve;
+    /// Takes up the work where the ledger left it.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] where the ledger cannot be read.
+    pub fn open(opening: Opening) -> Result<Self, LedgerError> {
+        let Opening {
+            connection,
+            policy,
+            keeping,
+            random,
+            clocks,
+            mut reserve,
+        } = opening;
+        let reading = clocks.reading();
+        let saved = store::load_clock(&connection)?;
+        let high_water = store::high_water(&connection)?;
+        let mut clock = Clock::start(&reading, saved.as_ref(), high_water);
+        let now = clock.now(reading.mono);
+        let book = Book::new(store::load(&connection)?);
         if let Err(error) = reserve.take() {
             tracing::warn!(%error, "no space can be set aside for a full disk");
         }
-        Self {
-            connection: parts.connection,
-            core: parts.core,
-            clock: parts.clock,
-            clocks: parts.clocks,
-            keeping: parts.keeping,
+        Ok(Self {
+            connection,
+            core: Core::new(book, policy, random, now),
+            clock: Arc::new(Mutex::new(clock)),
+            clocks,
+            keeping,
             reserve,
             storage: Storage::Ok,
             is_short: false,
@@ -229,7 +246,12 @@ impl Engine {
             sweep: Sweep::default(),
             sweep_at: Duration::ZERO,
             reserve_at: Duration::ZERO,
-        }
+        })
+    }
+
+    /// The corrected clock, for those who sign requests and correct it.
+    pub fn clock(&self) -> SharedClock {
+        Arc::clone(&self.clock)
     }
 
     /// Takes jobs into the ledger, with one commit for all.
