@@ -90,6 +90,7 @@ fn every_file_says_what_it_is_for() {
         "server-stub/src",
         "tests/src",
         "tests/e2e",
+        "tests/simdisk",
     ] {
         for (path, text) in sources(folder) {
             assert!(text.starts_with("//! "), "{path} begins without `//!`");
@@ -100,7 +101,13 @@ fn every_file_says_what_it_is_for() {
 #[test]
 fn no_file_is_too_long_to_read() {
     const LINES_MAX: usize = 600;
-    for folder in ["shared/src", "agent/src", "server-stub/src", "tests/src"] {
+    for folder in [
+        "shared/src",
+        "agent/src",
+        "server-stub/src",
+        "tests/src",
+        "tests/simdisk",
+    ] {
         for (path, text) in sources(folder) {
             let lines = text.lines().count();
             assert!(lines <= LINES_MAX, "{path} has {lines} lines; split it");

@@ -65,8 +65,13 @@ pub struct SavedClock {
 const TOLERANCE_MS: i64 = 1_000;
 
 impl Clock {
-    /// Starts from the device's clocks, the clock as it was saved, and the time of the newest row.
-    pub fn start(reading: &Reading, saved: Option<&SavedClock>, high_water: Timestamp) -> Self {
+    /// Starts from the device's clocks, the clock as it was saved, and the time of the newest row with
+    /// whether that was proven.
+    pub fn start(
+        reading: &Reading,
+        saved: Option<&SavedClock>,
+        (newest, newest_proven): (Timestamp, bool),
+    ) -> Self {
         let (time, proven) = match saved {
             Some(saved) if saved.boot == reading.boot => {
                 let since = reading
@@ -79,6 +84,12 @@ impl Clock {
                 (reading.wall.plus_millis(offset), false)
             }
             None => (reading.wall, false),
+        };
+        // A time that was never proven binds only until the server has said better.
+        let high_water = if proven && !newest_proven {
+            time
+        } else {
+            newest
         };
         Self {
             boot: reading.boot.clone(),
@@ -173,7 +184,7 @@ mod tests {
         Clock::start(
             &reading(wall, Duration::ZERO, "a"),
             None,
-            Timestamp::default(),
+            (Timestamp::default(), false),
         )
     }
 
@@ -201,7 +212,7 @@ mod tests {
         first.correct(at("2026-11-23"), Duration::ZERO, Duration::ZERO, true);
         let saved = first.save(&reading("2026-11-23", Duration::ZERO, "a"));
         let restarted = reading("2010-01-01", DAY, "a");
-        let mut clock = Clock::start(&restarted, Some(&saved), Timestamp::default());
+        let mut clock = Clock::start(&restarted, Some(&saved), (Timestamp::default(), false));
         assert!(clock.now(DAY).proven);
         assert_eq!(clock.now(DAY).time, at("2026-11-24"));
     }
@@ -210,7 +221,7 @@ mod tests {
     fn a_clock_set_back_over_a_reboot_does_not_go_behind_the_newest_row() {
         let newest = at("2026-12-01");
         let set_back = reading("2026-11-01", Duration::ZERO, "b");
-        let mut clock = Clock::start(&set_back, None, newest);
+        let mut clock = Clock::start(&set_back, None, (newest, true));
         assert_eq!(clock.now(Duration::ZERO).time, newest);
         assert_eq!(clock.corrected(Duration::ZERO), at("2026-11-01"));
     }
@@ -229,7 +240,7 @@ mod tests {
         first.correct(at("2026-01-01"), Duration::ZERO, Duration::ZERO, false);
         let saved = first.save(&reading("2020-01-01", Duration::ZERO, "a"));
         let rebooted = reading("2020-01-02", Duration::ZERO, "b");
-        let mut clock = Clock::start(&rebooted, Some(&saved), Timestamp::default());
+        let mut clock = Clock::start(&rebooted, Some(&saved), (Timestamp::default(), false));
         assert!(
             clock.now(Duration::ZERO).time.distance(at("2026-01-02")) <= Duration::from_secs(1)
         );

@@ -4,12 +4,9 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
-use tally_shared::{
-    time::Timestamp,
-    wire::{ApiError, ErrorCode},
-};
+use tally_shared::wire::{ApiError, ErrorCode};
 
-use crate::core::{Recorded, book::AppNo, chain::Hash};
+use crate::core::{Recorded, book::AppNo, chain::Hash, clock::Moment};
 
 /// A request's `Idempotency-Key`, and what it may be used for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,27 +77,40 @@ pub(super) fn find(
 }
 
 /// Remembers an answer, and forgets those that are older than `kept`.
+///
+/// Only proven times count: a clock that leaps ahead must not make an application's retry a second
+/// consumption. An answer from a time that was not proven is as old as the next proven time.
 pub(super) fn remember(
     tx: &Transaction<'_>,
-    (now, kept): (Timestamp, Duration),
+    (now, kept): (Moment, Duration),
     (app, key): (AppNo, &str),
     (fingerprint, answer): &(Hash, Answer),
 ) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT OR REPLACE INTO answers VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+    let at = now.time.as_millis();
+    tx.prepare_cached("INSERT OR REPLACE INTO answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![
             app.0,
             key,
             fingerprint.0,
             answer.status,
             answer.body,
-            now.as_millis()
+            at,
+            now.proven
         ])?;
+    if !now.proven {
+        return Ok(());
+    }
     // A few at a time, so that no single request pays for all.
-    let oldest = now.plus_millis(-i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+    tx.prepare_cached(
+        "UPDATE answers SET at = ?1, proven = 1 WHERE (app, key) IN
+             (SELECT app, key FROM answers WHERE NOT proven LIMIT 2)",
+    )?
+    .execute([at])?;
+    let kept = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
     tx.prepare_cached(
         "DELETE FROM answers WHERE (app, key) IN
-             (SELECT app, key FROM answers WHERE at < ?1 ORDER BY at LIMIT 2)",
+             (SELECT app, key FROM answers WHERE proven AND at < ?1 ORDER BY at LIMIT 2)",
     )?
-    .execute([oldest.as_millis()])
+    .execute([at.saturating_sub(kept)])
     .map(|_| ())
 }

@@ -37,8 +37,12 @@ use crate::{
     deps::Clocks,
 };
 
-/// When a commit failed, what must not be forgotten is tried again after this time.
-const RETRY_STORAGE: Duration = Duration::from_secs(1);
+/// When the disk failed, what must not be forgotten is tried again after this time, then after twice
+/// that, and so on.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// But no later than this, so that it goes on soon after somebody made space.
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// How often the ledger is looked through for rows to fold.
 const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
@@ -182,6 +186,8 @@ pub struct Engine {
     keeping: Keeping,
     reserve: Box<dyn Reserve>,
     storage: Storage,
+    /// Whether the last commit failed.
+    is_failing: bool,
     /// Whether the reserve is spent, so that only facts may be written.
     is_short: bool,
     /// Facts whose commit failed.
@@ -190,8 +196,10 @@ pub struct Engine {
     sweep: Sweep,
     /// When the ledger is looked through next.
     sweep_at: Duration,
-    /// When the reserve is asked for again.
-    reserve_at: Duration,
+    /// When the reserve was last asked for.
+    asked_at: Duration,
+    /// How long the next retry waits.
+    retry_wait: Duration,
 }
 
 /// What a group of jobs came to, before its commit.
@@ -240,12 +248,14 @@ impl Engine {
             keeping,
             reserve,
             storage: Storage::Ok,
+            is_failing: false,
             is_short: false,
             kept: VecDeque::new(),
             facts: 0,
             sweep: Sweep::default(),
             sweep_at: Duration::ZERO,
-            reserve_at: Duration::ZERO,
+            asked_at: Duration::ZERO,
+            retry_wait: RETRY_MIN,
         })
     }
 
@@ -401,6 +411,7 @@ impl Engine {
 
     fn commit(&mut self, now: Moment, group: &Group) -> rusqlite::Result<()> {
         if !self.core.book().has_changes() && group.answers.is_empty() {
+            self.is_failing = false;
             return Ok(());
         }
         if self.storage == Storage::Damaged {
@@ -419,17 +430,18 @@ impl Engine {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         store::write_changes(&tx, self.core.book())?;
         for ((app, key), remembered) in &group.answers {
-            let age = (now.time, self.keeping.answers);
+            let age = (now, self.keeping.answers);
             answers::remember(&tx, age, (*app, key), remembered)?;
         }
-        if !group.events.is_empty() {
+        if !(group.events.is_empty() && group.learned.is_empty()) {
             let clock = lock(&self.clock).save(&self.clocks.reading());
             store::write_clock(&tx, &clock)?;
         }
         tx.commit()?;
         self.core.book_mut().committed();
+        self.is_failing = false;
         if !self.is_short {
-            self.storage = Storage::Ok;
+            self.recovered();
         }
         Ok(())
     }
@@ -482,10 +494,12 @@ impl Engine {
     }
 
     fn pulse(&self, now: Moment) -> Pulse {
-        let retry = (!self.kept.is_empty()).then(|| now.mono.saturating_add(RETRY_STORAGE));
-        let regain = self.is_short.then_some(self.reserve_at);
+        let must_retry = self.is_failing || self.is_short;
+        let retry = must_retry.then(|| now.mono.saturating_add(self.retry_wait));
         let sweep = self.may_fold(now).then_some(self.sweep_at);
-        let wakeups = [self.core.next_wakeup(now), retry, regain, sweep];
+        // While the disk fails, what the core wants next would fail as well.
+        let core = self.core.next_wakeup(now).filter(|_| !self.is_failing);
+        let wakeups = [core, retry, sweep];
         Pulse {
             wakeup: wakeups.into_iter().flatten().min(),
             working: self.core.is_working(now),
@@ -494,8 +508,19 @@ impl Engine {
         }
     }
 
+    fn recovered(&mut self) {
+        self.storage = Storage::Ok;
+        self.retry_wait = RETRY_MIN;
+    }
+
+    fn wait_longer(&mut self) {
+        self.retry_wait = self.retry_wait.saturating_mul(2).min(RETRY_MAX);
+    }
+
     /// Takes note of what a failed commit says of the disk.
     fn fail(&mut self, error: &rusqlite::Error) {
+        self.is_failing = true;
+        self.wait_longer();
         let found = Storage::of(error);
         if self.storage != Storage::Damaged {
             if self.storage != found {
@@ -521,14 +546,16 @@ impl Engine {
 
     /// Asks for the reserve again after it was spent; with it, recording goes on.
     fn regain(&mut self, now: Moment) {
-        if !self.is_short || now.mono < self.reserve_at {
+        if !self.is_short || now.mono < self.asked_at.saturating_add(RETRY_MIN) {
             return;
         }
-        self.reserve_at = now.mono.saturating_add(RETRY_STORAGE);
+        self.asked_at = now.mono;
         if self.reserve.take().is_ok() {
             tracing::info!("there is space on the disk again");
             self.is_short = false;
-            self.storage = Storage::Ok;
+            self.recovered();
+        } else {
+            self.wait_longer();
         }
     }
 

@@ -38,6 +38,7 @@ struct Old {
     app: AppNo,
     units: Units,
     at: Timestamp,
+    time_proven: bool,
     hash: Hash,
     /// `settled` or `waived`, since before the cutoff, and whether it was late.
     outcome: Option<(String, bool)>,
@@ -85,7 +86,7 @@ fn read(connection: &Connection, after: i64, cutoff: Timestamp) -> rusqlite::Res
     // begins last before it.
     let mut statement = connection.prepare_cached(
         "SELECT c.seq, c.lane, c.app, c.units, c.at, c.hash, b.state, b.late,
-                b.ended_at IS NOT NULL AND b.ended_at < ?2
+                b.ended_at IS NOT NULL AND b.ended_at < ?2, c.proven
          FROM consumptions c
          LEFT JOIN batches b ON b.no = (
              SELECT no FROM batches
@@ -107,6 +108,7 @@ fn read(connection: &Connection, after: i64, cutoff: Timestamp) -> rusqlite::Res
             app: AppNo(row.get(2)?),
             units: Units::new(row.get(3)?),
             at: Timestamp::from_millis(row.get(4)?),
+            time_proven: row.get(9)?,
             hash: Hash(row.get(5)?),
             outcome,
         })
@@ -146,17 +148,18 @@ fn fold_run(tx: &Transaction<'_>, run: &[Old]) -> rusqlite::Result<()> {
 
 /// Notes that the places from `first` to `last` are folded, in one anchor with its neighbours.
 fn anchor(tx: &Transaction<'_>, first: Seq, last: &Old) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT INTO anchors VALUES (?1, ?2, ?3, ?4)")?
+    tx.prepare_cached("INSERT INTO anchors VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![
             first.0,
             last.seq.0,
             last.hash.0,
-            last.at.as_millis()
+            last.at.as_millis(),
+            last.time_proven,
         ])?;
     // The one before reaches up to here; then the one after begins where this ends.
     let mut join = tx.prepare_cached(
-        "UPDATE anchors SET (last_seq, hash, at) =
-             (SELECT next.last_seq, next.hash, next.at FROM anchors next
+        "UPDATE anchors SET (last_seq, hash, at, proven) =
+             (SELECT next.last_seq, next.hash, next.at, next.proven FROM anchors next
               WHERE next.first_seq = anchors.last_seq + 1)
          WHERE last_seq = ?1 AND EXISTS (
              SELECT 1 FROM anchors next WHERE next.first_seq = anchors.last_seq + 1)",

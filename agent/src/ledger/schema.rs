@@ -15,6 +15,9 @@ const MIGRATIONS: &[&str] = &[
 /// "Tall", so that `file` and a person can tell what the file is.
 const APPLICATION_ID: i64 = 0x5461_6c6c;
 
+/// More statements than the writer has, so that none is prepared twice.
+const STATEMENTS_MAX: usize = 64;
+
 /// After so many pages, the write-ahead log is copied back. Small enough that the pause cannot be
 /// felt, and the log file is kept and overwritten, which needs half the wait of growing it.
 const CHECKPOINT_PAGES: i64 = 1000;
@@ -31,6 +34,7 @@ pub fn open(path: &Path) -> Result<Connection, LedgerError> {
     check_version(&connection, path)?;
     configure(&connection)?;
     migrate(&mut connection).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
 }
 

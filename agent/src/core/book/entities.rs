@@ -184,6 +184,10 @@ pub struct Sealed {
     pub id: Uuid,
     /// When.
     pub at: Timestamp,
+    /// Whether the server had confirmed that time.
+    pub at_proven: bool,
+    /// When, on the monotonic clock; `None` after a restart.
+    pub since: Option<Duration>,
     /// How often it was sent.
     pub attempts: u32,
     /// How the account stood before it was last sent.
@@ -378,6 +382,8 @@ impl Sealed {
         Self {
             id,
             at: now.time,
+            at_proven: now.proven,
+            since: Some(now.mono),
             attempts: 0,
             before,
             sent_at: now.time,

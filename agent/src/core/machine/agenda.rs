@@ -16,6 +16,10 @@ use crate::core::{
 /// idempotency keys: should the answer be lost, only a fresh total can tell what became of it.
 const TOTAL_AGE_MAX: Duration = Duration::from_mins(1);
 
+/// The server's period may turn so much later than ours: its `Date` has whole seconds. A total that was
+/// heard earlier may be that of the period before.
+pub(super) const TURN_MARGIN: Duration = Duration::from_secs(5);
+
 /// For how long a server is trusted to remember an idempotency key. After that, the total tells.
 const KEY_AGE_MAX: Duration = Duration::from_hours(24);
 
@@ -78,7 +82,14 @@ impl Core {
         let steps = self
             .book
             .accounts_of(no)
-            .filter_map(|account| self.agenda_of(now, license, account));
+            .filter_map(|account| self.agenda_of(now, license, account))
+            .map(|(due, step)| match &step {
+                // What the server refuses to tell is asked for slowly.
+                Step::LookUp(device) if !license.accepts(device) => {
+                    (due.max(license.probe.until), step)
+                }
+                _ => (due, step),
+            });
         let (due, step) = steps
             .chain(Self::probe(license))
             .chain(self.refresh(license))
@@ -129,11 +140,26 @@ impl Core {
     /// A batch without a valid answer: the same bytes again where the server keeps keys, else the
     /// total, once the request can no longer arrive.
     fn clear_up(&self, now: Moment, batch: &Batch, look_at: Duration) -> Option<(Duration, Step)> {
-        let sealed = batch.sealed.as_ref()?;
-        if self.book.idempotent() && now.time.saturating_since(sealed.at) < KEY_AGE_MAX {
+        if self.trusts_key(now, batch) {
             return Some((Duration::ZERO, Step::Send(batch.no)));
         }
         Some((look_at, Step::LookUp(self.hardware_id_of(batch.no))))
+    }
+
+    /// Whether the server surely remembers a batch's key, if it knows it. Where the age of the key is not
+    /// known (the clock was not confirmed when it was made, or is not now), it does not.
+    pub(super) fn trusts_key(&self, now: Moment, batch: &Batch) -> bool {
+        let Some(sealed) = &batch.sealed else {
+            return false;
+        };
+        let is_fresh = match sealed.since {
+            Some(since) => now.mono.saturating_sub(since) < KEY_AGE_MAX,
+            None => {
+                let is_known = sealed.at_proven && now.proven && sealed.at <= now.time;
+                is_known && now.time.saturating_since(sealed.at) < KEY_AGE_MAX
+            }
+        };
+        self.book.idempotent() && is_fresh
     }
 
     /// An open batch waits for company while the server can be reached. What waited through an outage
@@ -193,7 +219,7 @@ impl Core {
 
     /// When the account's period turns, on the monotonic clock.
     fn next_turn(now: Moment, account: &Account) -> Option<Duration> {
-        let turn = account.standing.reset?.next(now.time);
+        let turn = account.standing.reset?.next(now.time).plus(TURN_MARGIN);
         Some(now.mono.saturating_add(turn.saturating_since(now.time)))
     }
 

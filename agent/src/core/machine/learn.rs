@@ -127,14 +127,21 @@ impl Core {
             // It was on its way while something newer was heard.
             None if is_old => {}
             None => self.hear(now, no, standing, false),
-            // The total was read while the batch could still arrive: only the limits are news.
-            Some((_, look_at)) if asked_at < look_at => {
+            // The total was read while the batch could still arrive, or the key will tell more than it
+            // (its age may be known only now, by the answer's date): only the limits are news.
+            Some((batch, look_at)) if asked_at < look_at || self.keeps_key(now, batch) => {
                 if let Some(account) = self.book.account_mut(no) {
                     account.standing.limits = standing.limits;
                 }
             }
             Some((batch, _)) => self.reconcile(now, batch, standing),
         }
+    }
+
+    fn keeps_key(&self, now: Moment, no: BatchNo) -> bool {
+        self.book
+            .batch(no)
+            .is_some_and(|batch| self.trusts_key(now, batch))
     }
 
     /// The server's word on an account; `explained` where this agent's own units moved the total.

@@ -18,7 +18,7 @@ use tally_shared::{limits::Standing, wire::ErrorCode};
 
 use super::{
     Core,
-    book::{AccountNo, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause},
+    book::{AccountNo, Batch, BatchNo, BatchState, Hold, LicenseNo, Op, Pause},
     clock::Moment,
     command::Command,
     event::{Event, KeyEcho},
@@ -141,10 +141,10 @@ impl Core {
     }
 
     fn answered(&mut self, now: Moment, no: BatchNo, outcome: SendOutcome, replayed: bool) {
-        let sending = |license: &&License| license.op == Op::Sending(no);
-        let Some(license) = self.book.licenses().find(sending).map(|found| found.no) else {
-            return;
-        };
+        let account = self.book.batch(no).map(|batch| batch.account);
+        let license = account.and_then(|no| Some(self.book.accounts.get(&no)?.license));
+        let Some(license) = license else { return };
+        // Already so where this is told again, after its first commit failed.
         self.set_op(license, Op::Idle);
         match outcome {
             SendOutcome::Applied(standing) => {
@@ -399,9 +399,22 @@ impl Core {
             .mono
             .saturating_add(self.policy.refresh_interval)
             .saturating_sub(jitter);
+        let at = at.min(self.doubtful_until(now, license).unwrap_or(at));
         if let Some(license) = self.book.licenses.get_mut(&license) {
             license.refresh_at = at;
         }
+    }
+
+    /// Right after one of its periods turned, a licence is read again: the server may not have turned yet
+    /// when it answered.
+    fn doubtful_until(&self, now: Moment, license: LicenseNo) -> Option<Duration> {
+        let starts = self
+            .book
+            .accounts_of(license)
+            .filter_map(|account| account.standing.period_start(now.time));
+        let since = now.time.saturating_since(starts.max()?);
+        let left = agenda::TURN_MARGIN.checked_sub(since)?;
+        Some(now.mono.saturating_add(left))
     }
 
     fn hardware_id_of(&self, batch: BatchNo) -> String {

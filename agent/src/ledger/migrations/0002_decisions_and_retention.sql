@@ -4,6 +4,7 @@ ALTER TABLE batches ADD COLUMN before_limits TEXT;      -- limits and period, as
 ALTER TABLE batches ADD COLUMN held_at INTEGER;
 ALTER TABLE batches ADD COLUMN late INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE batches ADD COLUMN ended_at INTEGER;
+ALTER TABLE batches ADD COLUMN sealed_proven INTEGER NOT NULL DEFAULT 0;    -- as consumptions.proven
 
 -- A batch that was sealed before limits were kept: those that its account has now.
 UPDATE batches SET before_limits = (
@@ -47,7 +48,8 @@ CREATE TABLE anchors (
     first_seq INTEGER PRIMARY KEY,
     last_seq  INTEGER NOT NULL,
     hash      BLOB NOT NULL,
-    at        INTEGER NOT NULL              -- the time of the last of them
+    at        INTEGER NOT NULL,             -- the time of the last of them, and whether it was proven
+    proven    INTEGER NOT NULL
 ) STRICT;
 
 -- What the folded rows came to.
@@ -61,3 +63,9 @@ CREATE TABLE daily (
     units   INTEGER NOT NULL,
     PRIMARY KEY (day, lane, app, outcome, late)
 ) STRICT, WITHOUT ROWID;
+
+-- Answers are forgotten by proven times only.
+ALTER TABLE answers ADD COLUMN proven INTEGER NOT NULL DEFAULT 0;
+DROP INDEX answers_at;
+CREATE INDEX answers_at ON answers (at) WHERE proven;
+CREATE INDEX answers_unproven ON answers (app, key) WHERE NOT proven;

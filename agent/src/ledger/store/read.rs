@@ -43,7 +43,7 @@ pub fn load(connection: &Connection) -> Result<Contents> {
         accounts: read_accounts(connection)?,
         lanes: read_lanes(connection)?,
         batches,
-        head: head.map_or((Seq(0), Hash::ORIGIN), |(seq, hash, _)| (seq, hash)),
+        head: head.map_or((Seq(0), Hash::ORIGIN), |head| (head.seq, head.hash)),
         last_batch: BatchNo(last_batch),
         idempotent: read_meta(connection, IDEMPOTENT)?.as_deref() == Some("1"),
     })
@@ -56,27 +56,43 @@ pub fn load_clock(connection: &Connection) -> Result<Option<SavedClock>> {
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
-/// The time of the newest row: no later row may be before it, unless that time was never proven.
-pub fn high_water(connection: &Connection) -> Result<Timestamp> {
+/// The time of the newest row, and whether it was proven: no later row may be before it, unless it never
+/// was.
+pub fn high_water(connection: &Connection) -> Result<(Timestamp, bool)> {
     let head = read_head(connection)?;
-    Ok(head.map(|(_, _, at)| at).unwrap_or_default())
+    Ok(head
+        .map(|head| (head.at, head.time_proven))
+        .unwrap_or_default())
 }
 
-/// The newest row, note or anchor: its place, its hash, and its time where it has one.
-fn read_head(connection: &Connection) -> Result<Option<(Seq, Hash, Timestamp)>> {
+/// What stands at the end of the chain.
+struct Head {
+    seq: Seq,
+    hash: Hash,
+    at: Timestamp,
+    time_proven: bool,
+}
+
+/// The newest row, note or anchor.
+fn read_head(connection: &Connection) -> Result<Option<Head>> {
     connection
         .query_row(
-            "SELECT seq, hash, at FROM (
-                 SELECT * FROM (SELECT seq, hash, at FROM consumptions ORDER BY seq DESC LIMIT 1)
+            "SELECT seq, hash, at, proven FROM (
+                 SELECT * FROM (SELECT seq, hash, at, proven FROM consumptions ORDER BY seq DESC LIMIT 1)
                  UNION ALL
-                 SELECT * FROM (SELECT seq, hash, at FROM notes ORDER BY seq DESC LIMIT 1)
+                 SELECT * FROM (SELECT seq, hash, at, proven FROM notes ORDER BY seq DESC LIMIT 1)
                  UNION ALL
-                 SELECT * FROM (SELECT last_seq, hash, at FROM anchors ORDER BY first_seq DESC LIMIT 1)
+                 SELECT * FROM (SELECT last_seq, hash, at, proven FROM anchors
+                                ORDER BY first_seq DESC LIMIT 1)
              ) ORDER BY seq DESC LIMIT 1",
             [],
             |row| {
-                let at = Timestamp::from_millis(row.get(2)?);
-                Ok((Seq(row.get(0)?), Hash(row.get(1)?), at))
+                Ok(Head {
+                    seq: Seq(row.get(0)?),
+                    hash: Hash(row.get(1)?),
+                    at: Timestamp::from_millis(row.get(2)?),
+                    time_proven: row.get(3)?,
+                })
             },
         )
         .optional()
@@ -249,7 +265,7 @@ fn read_lanes(connection: &Connection) -> Result<Vec<(LaneNo, LaneKey)>> {
 fn read_batches(connection: &Connection) -> Result<Vec<Batch>> {
     let sql = "SELECT batches.no, lane, account, first_seq, last_seq, row_count, units, state,
                       reason, closed, id, sealed_at, attempts, before_total, before_as_of, sent_at,
-                      before_limits, held_at, late
+                      before_limits, held_at, late, sealed_proven
                FROM batches JOIN lanes ON lanes.no = lane
                WHERE state NOT IN ('settled', 'superseded', 'waived') ORDER BY batches.no";
     read_all(connection, "reading the batches", sql, |row| {
@@ -299,6 +315,8 @@ fn sealed(row: &Row<'_>) -> rusqlite::Result<Result<Option<Sealed>>> {
     Ok(Ok(Some(Sealed {
         id: uuid,
         at: Timestamp::from_millis(row.get(11)?),
+        at_proven: row.get(19)?,
+        since: None,
         attempts: row.get(12)?,
         before: Standing {
             limits: before_limits,

@@ -181,7 +181,7 @@ fn write_batch(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
         "INSERT OR REPLACE INTO batches
          VALUES (:no, :lane, :first, :last, :rows, :units, :state, :reason, :closed,
                  :id, :sealed_at, :attempts, :before_total, :before_as_of, :sent_at,
-                 :before_limits, :held_at, :late, :ended_at)",
+                 :before_limits, :held_at, :late, :ended_at, :sealed_proven)",
     )?
     .execute(named_params! {
         ":no": batch.no.0,
@@ -202,6 +202,7 @@ fn write_batch(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
         ":before_limits": before_limits,
         ":held_at": batch.held_at.map(Timestamp::as_millis),
         ":late": batch.late,
+        ":sealed_proven": sealed.is_some_and(|sealed| sealed.at_proven),
         ":ended_at": batch.ended_at.map(Timestamp::as_millis),
     })
     .map(|_| ())

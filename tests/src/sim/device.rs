@@ -1,0 +1,265 @@
+//! The device: its clocks, its disk, and the agent's engine on it, which can be killed between any two
+//! steps.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tally_agent::{
+    core::{Policy, book::AppNo, clock::Reading, command::Command},
+    deps::Clocks,
+    ledger::{
+        Keeping, LedgerError,
+        engine::{Engine, Job, Opening, Pulse},
+        schema,
+        storage::Reserve,
+    },
+};
+use tally_shared::time::Timestamp;
+use tally_simdisk::{Disk, ErrorKind, Fault, Kind};
+use tokio::sync::oneshot;
+
+use super::server::{BEGINNING, Instant};
+
+/// The space that the agent sets aside for a full disk.
+const RESERVE: u64 = 256 * 1024;
+
+/// The device's clocks.
+pub(super) struct SimClocks(Mutex<ClockState>);
+
+struct ClockState {
+    now: Instant,
+    wall_error: i64,
+    booted_at: Instant,
+    boots: u32,
+}
+
+impl SimClocks {
+    fn with<T>(&self, change: impl FnOnce(&mut ClockState) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Clocks for SimClocks {
+    fn reading(&self) -> Reading {
+        self.with(|state| Reading {
+            wall: Timestamp::from_millis(BEGINNING + state.now + state.wall_error),
+            mono: millis(state.now - state.booted_at),
+            boot: format!("boot {}", state.boots),
+        })
+    }
+}
+
+/// The device.
+pub(super) struct Device {
+    /// Its disk.
+    pub(super) disk: Disk,
+    clocks: Arc<SimClocks>,
+    engine: Option<Engine>,
+    settings: (Policy, Keeping),
+    seed: u64,
+    starts: u64,
+    /// What the agent waits for.
+    pub(super) pulse: Pulse,
+    /// The applications' numbers, where they are known.
+    pub(super) apps: Vec<AppNo>,
+    capacity: Arc<Mutex<Capacity>>,
+}
+
+#[derive(Default)]
+struct Capacity {
+    bytes: Option<u64>,
+    reserved: u64,
+}
+
+/// Space on the simulated disk.
+struct SimReserve {
+    disk: Disk,
+    capacity: Arc<Mutex<Capacity>>,
+}
+
+impl Reserve for SimReserve {
+    fn take(&mut self) -> std::io::Result<()> {
+        let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
+        if capacity.reserved > 0 {
+            return Ok(());
+        }
+        if capacity
+            .bytes
+            .is_some_and(|bytes| self.disk.used() + RESERVE > bytes)
+        {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        capacity.reserved = RESERVE;
+        capacity.apply(&self.disk);
+        Ok(())
+    }
+
+    fn release(&mut self) -> bool {
+        let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
+        let had_any = capacity.reserved > 0;
+        capacity.reserved = 0;
+        capacity.apply(&self.disk);
+        had_any
+    }
+}
+
+impl Capacity {
+    fn apply(&self, disk: &Disk) {
+        disk.set_capacity(self.bytes.map(|bytes| bytes.saturating_sub(self.reserved)));
+    }
+}
+
+impl Device {
+    /// A device whose wall clock is off by so much.
+    pub(super) fn new(seed: u64, settings: (Policy, Keeping), wall_error: i64) -> Self {
+        let clocks = SimClocks(Mutex::new(ClockState {
+            now: 0,
+            wall_error,
+            booted_at: -60_000,
+            boots: 0,
+        }));
+        Self {
+            disk: Disk::new(),
+            clocks: Arc::new(clocks),
+            engine: None,
+            settings,
+            seed,
+            starts: 0,
+            pulse: Pulse::default(),
+            apps: Vec::new(),
+            capacity: Arc::default(),
+        }
+    }
+
+    /// The engine, while the agent runs.
+    pub(super) const fn engine(&self) -> Option<&Engine> {
+        self.engine.as_ref()
+    }
+
+    /// Starts the agent, as `tally run` does. Its first orders come with it.
+    ///
+    /// # Errors
+    ///
+    /// What the ledger says: the disk may be full or failing.
+    pub(super) fn start(&mut self) -> Result<Vec<Command>, LedgerError> {
+        self.starts += 1;
+        let connection = schema::open(&self.disk.path("ledger.db"))?;
+        self.disk.sync_folder();
+        let mut random = StdRng::seed_from_u64(self.seed ^ (self.starts << 32));
+        let mut engine = Engine::open(Opening {
+            connection,
+            policy: self.settings.0,
+            keeping: self.settings.1,
+            random: Box::new(move || random.random()),
+            clocks: Arc::clone(&self.clocks) as Arc<dyn Clocks>,
+            reserve: Box::new(SimReserve {
+                disk: self.disk.clone(),
+                capacity: Arc::clone(&self.capacity),
+            }),
+        })?;
+        let (jobs, answers): (Vec<Job>, Vec<_>) = ["inspector", "planner"]
+            .map(|name| {
+                let (reply, answer) = oneshot::channel();
+                (Job::App(name.to_owned(), reply), answer)
+            })
+            .into_iter()
+            .unzip();
+        let turn = engine.turn(jobs.into_iter());
+        self.pulse = turn.pulse;
+        let known = answers
+            .into_iter()
+            .filter_map(|mut answer| answer.try_recv().ok()?.ok());
+        self.apps = known.collect();
+        self.engine = Some(engine);
+        Ok(turn.commands)
+    }
+
+    /// Lets the agent take jobs.
+    pub(super) fn turn(&mut self, jobs: Vec<Job>) -> Vec<Command> {
+        let Some(engine) = &mut self.engine else {
+            return Vec::new();
+        };
+        let turn = engine.turn(jobs.into_iter());
+        self.pulse = turn.pulse;
+        turn.commands
+    }
+
+    /// The process ends at once. What it wrote stands, synced or not.
+    pub(super) fn kill(&mut self) {
+        self.disk.kill();
+        self.engine = None;
+        self.pulse = Pulse::default();
+    }
+
+    /// The power fails, and comes back: what was not synced may be lost.
+    pub(super) fn lose_power(&mut self, seed: u64) {
+        self.disk.cut_power_after(0);
+        self.engine = None;
+        self.disk.power_on(seed);
+        self.pulse = Pulse::default();
+        self.boot();
+    }
+
+    /// The device starts again: its monotonic clock begins anew.
+    pub(super) fn boot(&mut self) {
+        self.clocks.with(|state| {
+            state.boots += 1;
+            state.booted_at = state.now - 1000;
+        });
+    }
+
+    /// Somebody sets the wall clock.
+    pub(super) fn set_wall_error(&mut self, error: i64) {
+        self.clocks.with(|state| state.wall_error = error);
+    }
+
+    /// Time goes on to this instant.
+    pub(super) fn set_now(&mut self, now: Instant) {
+        self.clocks.with(|state| state.now = now);
+    }
+
+    /// When the agent wants to be woken.
+    pub(super) fn wakeup(&self) -> Option<Instant> {
+        let wakeup = self.pulse.wakeup.filter(|_| self.engine.is_some())?;
+        let mono = i64::try_from(wakeup.as_millis()).unwrap_or(i64::MAX);
+        // Rounded up: a timer never fires early.
+        let mono = mono + i64::from(wakeup.subsec_nanos() % 1_000_000 != 0);
+        Some(
+            self.clocks
+                .with(|state| state.booted_at.saturating_add(mono)),
+        )
+    }
+
+    /// From now on the disk refuses to sync, or to write: so many times, or for good.
+    pub(super) fn break_disk(&mut self, sync: bool, times: Option<u64>) {
+        self.disk.fail(Fault {
+            kind: if sync { Kind::Sync } else { Kind::Write },
+            skip: 0,
+            times,
+            error: ErrorKind::Io,
+        });
+    }
+
+    /// Whether the disk's room is bounded.
+    pub(super) fn is_short_of_space(&self) -> bool {
+        self.capacity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .bytes
+            .is_some()
+    }
+
+    /// The disk has room for so many more bytes; `None` for as many as are wanted.
+    pub(super) fn set_room(&mut self, room: Option<u64>) {
+        let mut capacity = self.capacity.lock().unwrap_or_else(PoisonError::into_inner);
+        capacity.bytes = room.map(|room| self.disk.used() + capacity.reserved + room);
+        capacity.apply(&self.disk);
+    }
+}
+
+fn millis(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}

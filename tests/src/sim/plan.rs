@@ -1,0 +1,339 @@
+//! What happens to a simulated world, drawn from a seed. A plan is a list, so that a failing one can be
+//! made shorter.
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tally_agent::ledger::engine;
+
+use super::server::{Instant, Period};
+
+/// Units that others consume at once. No sum of the agent's own comes near it, so that the agent can
+/// always tell the two apart where it looks: that two amounts are equal by chance is beyond anybody, and
+/// the model of the whole (`tests/model`) shows it.
+pub(super) const FOREIGN: i64 = 1_000_003;
+
+/// How the world is made.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    /// Whether the server keeps idempotency keys.
+    pub(super) keeps_keys: bool,
+    /// Whether late units are held.
+    pub(super) holds_late: bool,
+    /// How long settled rows are kept, in milliseconds.
+    pub(super) retention: Instant,
+    /// How far the wall clock is off at first.
+    pub(super) wall_error: Instant,
+    /// For each licence, its counters: limit, period, total at first, whether negative units are allowed.
+    pub(super) licenses: Vec<Vec<(i64, Option<Period>, i64, bool)>>,
+}
+
+/// How likely each trouble is, in percent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Weather {
+    /// No connection.
+    pub(super) unreached: u8,
+    /// The request is lost.
+    pub(super) lost_before: u8,
+    /// The answer is lost.
+    pub(super) lost_after: u8,
+    /// The request arrives after the agent gave up on it.
+    pub(super) late: u8,
+    /// The request arrives twice.
+    pub(super) twice: u8,
+    /// The answer is not the contract's.
+    pub(super) garbled: u8,
+    /// A gateway answers for the server, which may have counted the request.
+    pub(super) gateway: u8,
+    /// The server has no time.
+    pub(super) throttled: u8,
+    /// The longest time on the way, in milliseconds.
+    pub(super) slowness: Instant,
+}
+
+/// Something that happens.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    /// Time passes, and what is due happens.
+    Pass(Instant),
+    Consume {
+        app: usize,
+        license: usize,
+        counter: usize,
+        units: i64,
+        keyed: bool,
+        overages: Option<i64>,
+    },
+    /// An application asks again with the key of a request that had no answer.
+    Retry,
+    /// Several applications at once.
+    Burst {
+        license: usize,
+        count: i64,
+    },
+    Foreign {
+        license: usize,
+        counter: usize,
+        units: i64,
+    },
+    SetLimit {
+        license: usize,
+        counter: usize,
+        max: i64,
+    },
+    SetTotal {
+        license: usize,
+        counter: usize,
+    },
+    SetEnabled {
+        license: usize,
+        enabled: bool,
+    },
+    SetDevice {
+        license: usize,
+        active: bool,
+    },
+    Weather(Weather),
+    /// The process is killed now.
+    Kill,
+    /// The process is killed in its next turn, after the commit and before anybody hears of it.
+    KillInTurn,
+    LosePower {
+        seed: u64,
+    },
+    /// The power fails in the middle of a commit.
+    LosePowerAfter {
+        changes: u64,
+        seed: u64,
+    },
+    Reboot {
+        wall_error: Instant,
+    },
+    SetWall(Instant),
+    /// The disk has room for so many more bytes.
+    Room(Option<u64>),
+    /// The disk refuses to write, or to sync.
+    DiskFails {
+        sync: bool,
+        times: Option<u64>,
+    },
+    DiskHeals,
+    /// Somebody wants to sync now.
+    Nudge,
+    Network {
+        online: bool,
+    },
+    /// Somebody decides about a held batch, and knows the truth.
+    Resolve {
+        nth: usize,
+        waive: bool,
+    },
+}
+
+/// Draws a world and what happens to it.
+pub(super) fn draw(seed: u64) -> (Setup, Vec<Step>) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let setup = draw_setup(&mut random);
+    let counts: Vec<usize> = setup.licenses.iter().map(Vec::len).collect();
+    let length = random.random_range(10..60);
+    let steps = (0..length)
+        .map(|_| draw_step(&mut random, &counts))
+        .collect();
+    (setup, steps)
+}
+
+fn draw_setup(random: &mut StdRng) -> Setup {
+    let licenses = (0..random.random_range(1..=3)).map(|_| {
+        (0..random.random_range(1..=2))
+            .map(|_| {
+                let room = [15, 60, 400, FOREIGN + 30, 3 * FOREIGN + 80];
+                let period = match random.random_range(0..4) {
+                    0 => Some(Period::Daily),
+                    1 => Some(Period::Weekly),
+                    _ => None,
+                };
+                let total = [0, 5, FOREIGN][random.random_range(0..3)];
+                let max = total + room[random.random_range(0..room.len())];
+                (max, period, total, random.random_bool(0.2))
+            })
+            .collect()
+    });
+    let licenses = licenses.collect();
+    Setup {
+        keeps_keys: random.random_bool(0.4),
+        holds_late: random.random_bool(0.3),
+        retention: [1, 3_600_000, 90 * 86_400_000][random.random_range(0..3)],
+        wall_error: draw_wall_error(random),
+        licenses,
+    }
+}
+
+fn draw_wall_error(random: &mut StdRng) -> Instant {
+    const DAY: i64 = 86_400_000;
+    match random.random_range(0..6) {
+        0 => random.random_range(-4000 * DAY..0),
+        1 => random.random_range(0..4000 * DAY),
+        2 => random.random_range(-2 * DAY..2 * DAY),
+        3 => random.random_range(-600_000..600_000),
+        _ => random.random_range(-500..500),
+    }
+}
+
+fn draw_weather(random: &mut StdRng) -> Weather {
+    let percent = |random: &mut StdRng, most: u8| random.random_range(0..=most);
+    match random.random_range(0..6) {
+        0 => Weather {
+            slowness: 50,
+            ..Weather::default()
+        },
+        1 => Weather {
+            unreached: 100,
+            ..Weather::default()
+        },
+        2 => Weather {
+            lost_after: 100,
+            slowness: 200,
+            ..Weather::default()
+        },
+        _ => Weather {
+            unreached: percent(random, 30),
+            lost_before: percent(random, 30),
+            lost_after: percent(random, 50),
+            late: percent(random, 30),
+            twice: percent(random, 20),
+            garbled: percent(random, 20),
+            gateway: percent(random, 20),
+            throttled: percent(random, 10),
+            slowness: [20, 500, 20_000][random.random_range(0..3)],
+        },
+    }
+}
+
+fn draw_pass(random: &mut StdRng) -> Instant {
+    match random.random_range(0..10) {
+        0..4 => random.random_range(1..200),
+        4..7 => random.random_range(200..20_000),
+        7 | 8 => random.random_range(20_000..600_000),
+        _ if random.random_bool(0.5) => random.random_range(600_000..6 * 3_600_000),
+        _ => random.random_range(20 * 3_600_000..40 * 3_600_000),
+    }
+}
+
+fn draw_step(random: &mut StdRng, counts: &[usize]) -> Step {
+    let license = random.random_range(0..counts.len());
+    let counter = random.random_range(0..counts[license]);
+    let units = match random.random_range(0..12) {
+        0 => 0,
+        1 => -random.random_range(1..4),
+        2 => random.random_range(5..30),
+        _ => random.random_range(1..5),
+    };
+    match random.random_range(0..100) {
+        0..30 => Step::Pass(draw_pass(random)),
+        30..52 => Step::Consume {
+            app: random.random_range(0..2),
+            license,
+            counter,
+            units,
+            keyed: random.random_bool(0.5),
+            overages: random.random_bool(0.06).then(|| random.random_range(0..20)),
+        },
+        52..55 => Step::Retry,
+        55..59 => Step::Burst {
+            license,
+            count: random.random_range(2..9),
+        },
+        59..63 => Step::Foreign {
+            license,
+            counter,
+            units: if random.random_bool(0.8) {
+                FOREIGN
+            } else {
+                -FOREIGN
+            },
+        },
+        63..65 => {
+            let max = [0, 20, 100, 2 * FOREIGN, 4 * FOREIGN + 50][random.random_range(0..5)];
+            Step::SetLimit {
+                license,
+                counter,
+                max,
+            }
+        }
+        65 => Step::SetTotal { license, counter },
+        66 | 67 => Step::SetEnabled {
+            license,
+            enabled: random.random_bool(0.5),
+        },
+        68 => Step::SetDevice {
+            license,
+            active: random.random_bool(0.5),
+        },
+        69..77 => Step::Weather(draw_weather(random)),
+        77..80 => Step::Kill,
+        80..83 => Step::KillInTurn,
+        83 => Step::LosePower {
+            seed: random.random(),
+        },
+        84..86 => Step::LosePowerAfter {
+            changes: random.random_range(0..12),
+            seed: random.random(),
+        },
+        86 => Step::Reboot {
+            wall_error: draw_wall_error(random),
+        },
+        87 => Step::SetWall(draw_wall_error(random)),
+        88..90 => Step::Room(Some(random.random_range(0..40_000))),
+        90 => Step::Room(None),
+        91 => Step::DiskFails {
+            sync: random.random_bool(0.5),
+            times: random.random_bool(0.5).then(|| random.random_range(1..4)),
+        },
+        92 | 93 => Step::DiskHeals,
+        94..96 => Step::Nudge,
+        96 => Step::Network {
+            online: random.random_bool(0.7),
+        },
+        _ => Step::Resolve {
+            nth: random.random_range(0..3),
+            waive: random.random_bool(0.2),
+        },
+    }
+}
+
+/// What was asked of the agent, and what is known of it.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// Which licence, and which of its counters.
+    pub(super) counter: (usize, usize),
+    /// The application.
+    pub(super) app: usize,
+    /// The units.
+    pub(super) units: i64,
+    /// The overage that the request sets.
+    pub(super) overages: Option<i64>,
+    /// Its key.
+    pub(super) key: Option<String>,
+    /// What became of it.
+    pub(super) known: Known,
+}
+
+/// What an application knows of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It was granted.
+    Granted,
+    /// It was refused: nothing was recorded.
+    Refused,
+    /// There was no answer, or that the disk could not be written: it may be recorded.
+    Unknown,
+}
+
+impl Known {
+    /// What an answer tells.
+    pub(super) const fn of(answer: Option<&engine::Recording>) -> Self {
+        match answer {
+            Some(Ok(answer)) if answer.status == 200 => Self::Granted,
+            Some(Err(engine::RecordError::Storage(_))) | None => Self::Unknown,
+            Some(Ok(_) | Err(_)) => Self::Refused,
+        }
+    }
+}
