@@ -141,6 +141,7 @@ impl App {
         let apps = Apps::open(&data_dir)?;
 
         let connection = schema::open(&data_dir.ledger())?;
+        crate::fail_point!("start.opened");
         private_file::sync_folder(&data_dir.ledger()).map_err(|source| AppError::DataDir {
             path: data_dir.ledger(),
             source,
@@ -167,6 +168,7 @@ impl App {
             clocks: Arc::clone(&clocks),
             look_up: tokio::sync::Mutex::new(()),
         }));
+        crate::fail_point!("start.before-ready");
         Ok(Self {
             listener,
             #[cfg(unix)]
@@ -234,6 +236,7 @@ impl App {
         {
             tracing::info!("stopped while the licence server had not answered");
         }
+        crate::fail_point!("stop.before-ledger");
         self.ledger.stop().await;
         driving.abort();
         #[cfg(unix)]

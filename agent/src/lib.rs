@@ -16,3 +16,7 @@ pub mod private_file;
 pub mod secret;
 pub mod sync;
 pub mod telemetry;
+
+mod fail_point;
+
+pub(crate) use fail_point::fail_point;

@@ -15,6 +15,10 @@ use crate::{
     seed, wait,
 };
 
+/// The variable that tells the agent under test to kill itself: `point:n`, a named point of its code and
+/// which time of coming there it is.
+pub const KILL_AT: &str = "TALLY_KILL_AT";
+
 /// An agent on a data directory of its own. It can be stopped and started again.
 pub struct Agent {
     program: Program,
@@ -82,12 +86,25 @@ impl Agent {
     pub fn restart(&mut self) -> crate::Result {
         // The old one must be gone before the new one takes its lock.
         self.process = None;
-        let mut command = self.run_command();
-        self.process = Some(Process::start(
-            &mut command,
-            &self.folder.path().join("agent.log"),
-        )?);
+        self.process = Some(Process::start(&mut self.run_command(), &self.log())?);
         Ok(())
+    }
+
+    /// Starts it again with further variables, and waits for nothing: for a test that kills it.
+    ///
+    /// # Errors
+    ///
+    /// Where the system cannot.
+    pub fn spawn(&mut self, variables: &[(&str, &str)]) -> crate::Result<&mut Process> {
+        self.process = None;
+        let mut command = self.run_command();
+        command.envs(variables.iter().copied());
+        let process = Process::spawn(&mut command, &self.log())?;
+        Ok(self.process.insert(process))
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("agent.log")
     }
 
     /// Gives it other credentials for the server, from the next start on.
@@ -121,6 +138,7 @@ impl Agent {
             // The settings of whoever runs the tests are not the tests'.
             .env("HOME", self.folder.path())
             .env_remove("XDG_CONFIG_HOME")
+            .env_remove(KILL_AT)
             .env_remove("TALLY_LOG");
         command
     }
@@ -254,7 +272,7 @@ impl Agent {
     /// # Errors
     ///
     /// Where it does not run.
-    pub fn kill(&mut self) -> crate::Result {
+    pub fn kill(&mut self) -> crate::Result<ExitStatus> {
         self.process
             .take()
             .context("the agent does not run")?
@@ -279,9 +297,7 @@ impl Agent {
     ///
     /// Where its log cannot be read.
     pub fn said(&self) -> crate::Result<String> {
-        Ok(std::fs::read_to_string(
-            self.folder.path().join("agent.log"),
-        )?)
+        Ok(std::fs::read_to_string(self.log())?)
     }
 }
 

@@ -1,9 +1,9 @@
 //! A program that prints `ready http://…` when it is, and is stopped when it is dropped.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,9 @@ use anyhow::{Context as _, bail};
 
 /// How long a program may take to stop.
 const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A program, and the arguments that come before all others.
 #[derive(Clone, Debug)]
@@ -22,6 +25,7 @@ pub struct Program {
 /// A running program.
 pub struct Process {
     child: Child,
+    stdout: Option<BufReader<ChildStdout>>,
     url: String,
     log: PathBuf,
 }
@@ -59,6 +63,20 @@ impl Process {
     ///
     /// Where it ends before it is ready; with what it said.
     pub fn start(command: &mut Command, log: &Path) -> crate::Result<Self> {
+        let mut process = Self::spawn(command, log)?;
+        if let Some(status) = process.ready()? {
+            let said = process.said()?;
+            bail!("{command:?} ended with {status} before it was ready: {said}");
+        }
+        Ok(process)
+    }
+
+    /// Starts a program and waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// Where the system cannot.
+    pub fn spawn(command: &mut Command, log: &Path) -> crate::Result<Self> {
         let stderr = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -69,23 +87,33 @@ impl Process {
             .stderr(stderr)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
-        let stdout = child.stdout.take().context("stdout is piped")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        let Some(url) = line.trim().strip_prefix("ready ") else {
-            let status = child.wait()?;
-            let mut said = String::new();
-            std::fs::File::open(log)?.read_to_string(&mut said)?;
-            bail!("{command:?} ended with {status} before it was ready: {said}");
-        };
+        let stdout = child.stdout.take().map(BufReader::new);
         Ok(Self {
             child,
-            url: url.to_owned(),
+            stdout,
+            url: String::new(),
             log: log.to_owned(),
         })
     }
 
-    /// Where it listens.
+    /// Waits for its readiness line, or says how it ended without one.
+    ///
+    /// # Errors
+    ///
+    /// Where its output cannot be read.
+    pub fn ready(&mut self) -> crate::Result<Option<ExitStatus>> {
+        let mut line = String::new();
+        if let Some(mut stdout) = self.stdout.take() {
+            stdout.read_line(&mut line)?;
+        }
+        match line.trim().strip_prefix("ready ") {
+            Some(url) => url.clone_into(&mut self.url),
+            None => return Ok(Some(self.child.wait()?)),
+        }
+        Ok(None)
+    }
+
+    /// Where it listens, once it is ready.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -104,10 +132,25 @@ impl Process {
     /// # Errors
     ///
     /// Where the system cannot.
-    pub fn kill(&mut self) -> crate::Result {
+    pub fn kill(&mut self) -> crate::Result<ExitStatus> {
         self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
+        Ok(self.child.wait()?)
+    }
+
+    /// Waits until it has ended, however it does.
+    ///
+    /// # Errors
+    ///
+    /// Where it still runs after this time.
+    pub fn ended_within(&mut self, patience: Duration) -> crate::Result<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(LOOK);
+        }
+        bail!("process {} still runs after {patience:?}", self.child.id())
     }
 
     /// Asks it to stop (SIGTERM), and waits until it has.
@@ -119,14 +162,7 @@ impl Process {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status()?;
         anyhow::ensure!(sent.success(), "cannot signal process {id}");
-        let deadline = Instant::now() + STOP_MAX;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        bail!("process {id} did not stop within {STOP_MAX:?} of SIGTERM")
+        self.ended_within(STOP_MAX).context("after SIGTERM")
     }
 }
 

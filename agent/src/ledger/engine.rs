@@ -437,7 +437,9 @@ impl Engine {
             let clock = lock(&self.clock).save(&self.clocks.reading());
             store::write_clock(&tx, &clock)?;
         }
+        crate::fail_point!("turn.before-commit");
         tx.commit()?;
+        crate::fail_point!("turn.after-commit");
         self.core.book_mut().committed();
         self.is_failing = false;
         if !self.is_short {
@@ -466,7 +468,10 @@ impl Engine {
 
     /// Answers, and gives the orders out.
     fn finish(&self, now: Moment, group: Group, failed: Option<&RecordError>) -> Turn {
-        for (reply, result) in group.records {
+        for (place, (reply, result)) in group.records.into_iter().enumerate() {
+            if place == 1 {
+                crate::fail_point!("turn.between-answers");
+            }
             let result = match failed {
                 Some(error) => Err(error.clone()),
                 None => result,

@@ -70,10 +70,14 @@ pub fn fold(
     {
         if run.iter().all(|row| row.outcome.is_some()) {
             fold_run(&tx, run)?;
+            crate::fail_point!("fold.before-commit");
             folded += run.len();
         }
     }
     tx.commit()?;
+    if folded > 0 {
+        crate::fail_point!("fold.after-commit");
+    }
     sweep.reached = last.0;
     Ok(Slice {
         folded,

@@ -68,6 +68,7 @@ fn run(
     loop {
         let turn = engine.turn(jobs.drain(..));
         for command in turn.commands {
+            crate::fail_point!("turn.before-release");
             // Never blocks for long: the driver only hands orders on. Fails only after a stop.
             let _ = commands.blocking_send(command);
         }
@@ -80,6 +81,7 @@ fn run(
             break;
         }
     }
+    crate::fail_point!("stop.before-clock");
     engine.save_clock();
 }
 

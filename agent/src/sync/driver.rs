@@ -48,7 +48,9 @@ async fn carry_out(ledger: &Ledger, client: &Client, command: Command) {
             request,
             ..
         } => {
+            crate::fail_point!("send.before-request");
             let (outcome, key) = client.send(&request, key).await;
+            crate::fail_point!("send.after-answer");
             ledger
                 .tell(Event::Answered {
                     batch,
@@ -59,6 +61,7 @@ async fn carry_out(ledger: &Ledger, client: &Client, command: Command) {
         }
         Command::LookUp { license, subject } => {
             let (outcome, key) = client.look_up(&subject).await;
+            crate::fail_point!("look-up.after-answer");
             let hardware_id = subject.hardware_id;
             ledger
                 .tell(Event::LookedUp {

@@ -1,7 +1,32 @@
-//! The agent, as the tests run it.
+//! The agent, as the tests run it: it can be told to kill itself at a named point of its code.
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-fn main() -> ExitCode {
-    tally_agent::cli::main()
+use anyhow::{Context as _, Result};
+use rustix::process::{Signal, getpid, kill_process};
+use tally_tests::agent::KILL_AT;
+
+fn main() -> Result<ExitCode> {
+    if let Ok(kill_at) = std::env::var(KILL_AT) {
+        let (point, times) = kill_at.split_once(':').context("point:n")?;
+        arm(point, times.parse()?)?;
+    }
+    Ok(tally_agent::cli::main())
+}
+
+/// The process ends the n-th time that it comes to the point, and does nothing more.
+fn arm(point: &str, times: u64) -> Result<()> {
+    let reached = AtomicU64::new(0);
+    let kill = move || {
+        if reached.fetch_add(1, Ordering::SeqCst) + 1 >= times {
+            let _ = kill_process(getpid(), Signal::KILL);
+            loop {
+                std::thread::park();
+            }
+        }
+    };
+    fail::cfg_callback(point, kill).map_err(anyhow::Error::msg)
 }
