@@ -127,7 +127,7 @@ impl World {
     }
 
     /// What is recorded is what was acknowledged, and at most what was asked for without an answer.
-    fn check_recorded(&self) -> Result<(), Failure> {
+    pub(super) fn check_recorded(&self) -> Result<(), Failure> {
         let Some(engine) = self.device.engine() else {
             return Ok(());
         };

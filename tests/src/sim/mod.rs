@@ -9,8 +9,10 @@
 mod check;
 mod device;
 mod network;
+mod people;
 mod plan;
 mod server;
+mod trace;
 mod world;
 
 use self::{

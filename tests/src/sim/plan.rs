@@ -22,9 +22,12 @@ pub(super) struct Setup {
     pub(super) retention: Instant,
     /// How far the wall clock is off at first.
     pub(super) wall_error: Instant,
-    /// For each licence, its counters: limit, period, total at first, whether negative units are allowed.
-    pub(super) licenses: Vec<Vec<(i64, Option<Period>, i64, bool)>>,
+    /// For each licence, its counters.
+    pub(super) licenses: Vec<Vec<CounterSetup>>,
 }
+
+/// A counter: its limit, period and first total, and whether negative units are allowed.
+pub(super) type CounterSetup = (i64, Option<Period>, i64, bool);
 
 /// How likely each trouble is, in percent.
 #[derive(Clone, Copy, Debug, Default)]

@@ -302,8 +302,8 @@ impl Server {
         wanted.mine += units;
         *counter = wanted;
         let body = counter.json(id);
-        let counted = self.counted.entry(key.to_owned());
-        counted.or_insert(Counted { units, times: 0 }).times += 1;
+        let under_key = self.counted.entry(key.to_owned());
+        under_key.or_insert(Counted { units, times: 0 }).times += 1;
         success(&body)
     }
 

@@ -2,12 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{SeedableRng as _, rngs::StdRng};
 use tally_agent::{
     core::{
-        Decision, LateUsage, Policy, UndecidablePolicy,
-        book::{BatchNo, BatchState, Hold},
-        chain::Hash,
+        LateUsage, Policy, UndecidablePolicy,
         command::Command,
         event::{Event, KeyEcho},
         link::NetworkMode,
@@ -15,26 +13,21 @@ use tally_agent::{
     },
     ledger::{
         Keeping,
-        answers::RequestKey,
-        engine::{Job, RecordError, RecordJob, Recording, ResolveJob, lock},
+        engine::{Job, lock},
     },
 };
-use tally_shared::{
-    limits::OverageSetting,
-    units::Units,
-    wire::{AddConsumption, ConsumptionEvent, ErrorCode, LicenseBody, Subject},
-};
-use tokio::sync::oneshot;
+use tally_shared::wire::{ErrorCode, Subject};
 
 use super::{
     device::Device,
     network::{Heard, LATEST, Message, Network, Purpose},
     plan::{Asked, FOREIGN, Known, Setup, Step, Weather},
-    server::{self, Counter, DeviceState, Instant, License, PRODUCT, Server},
+    server::{Counter, DeviceState, Instant, License, Server},
+    trace::{show_command, show_heard},
 };
 
 /// The device's id.
-const HARDWARE: &str = "device";
+pub(super) const HARDWARE: &str = "device";
 
 /// So many turns, and one more for each of these intervals, are no busy loop.
 const TURNS_MAX: u64 = 500;
@@ -48,7 +41,7 @@ pub(super) struct World {
     pub(super) server: Server,
     pub(super) device: Device,
     network: Network,
-    random: StdRng,
+    pub(super) random: StdRng,
     pub(super) now: Instant,
     process: u64,
     pub(super) asked: Vec<Asked>,
@@ -56,7 +49,7 @@ pub(super) struct World {
     heard: BTreeMap<(i64, Option<String>), Instant>,
     /// For each key, from when on others may have disturbed its counter unseen.
     pub(super) unseen_since: BTreeMap<String, Instant>,
-    kill_in_turn: bool,
+    pub(super) kill_in_turn: bool,
     power_cut: Option<u64>,
     disk_is_bad: bool,
     /// What happened, for people.
@@ -192,32 +185,11 @@ impl World {
                 }
                 self.ask(&(first..self.asked.len()).collect::<Vec<_>>())?;
             }
-            Step::Foreign {
-                license,
-                counter,
-                units,
-            } => self.consume_elsewhere((license, counter), units),
-            Step::SetLimit {
-                license,
-                counter,
-                max,
-            } => self.edit((license, counter), |counter| counter.max = max),
-            Step::SetTotal { license, counter } => {
-                self.edit((license, counter), |counter| counter.total += 2 * FOREIGN);
-            }
-            Step::SetEnabled { license, enabled } => {
-                self.server.licenses[license].enabled = enabled
-            }
-            Step::SetDevice { license, active } => {
-                let state = if active {
-                    DeviceState::Active
-                } else {
-                    DeviceState::Blacklisted
-                };
-                self.server.licenses[license]
-                    .devices
-                    .insert(HARDWARE.to_owned(), state);
-            }
+            Step::Foreign { .. }
+            | Step::SetLimit { .. }
+            | Step::SetTotal { .. }
+            | Step::SetEnabled { .. }
+            | Step::SetDevice { .. } => self.interfere(step),
             Step::Weather(weather) => self.network.weather = weather,
             Step::Kill => self.kill()?,
             Step::KillInTurn => self.kill_in_turn = true,
@@ -306,7 +278,7 @@ impl World {
     }
 
     /// Adds to the trace.
-    fn note(&mut self, text: impl FnOnce() -> String) {
+    pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
         if self.is_traced {
             let text = text();
             self.trace.push(format!("{:>12} {text}", self.now));
@@ -320,7 +292,7 @@ impl World {
         match self.device.start() {
             Ok(commands) => {
                 self.carry_out(commands);
-                self.check_ledger()
+                self.check_recorded()
             }
             Err(_) if !self.device.disk.is_on() => self.lose_power(self.power_cut.unwrap_or(0)),
             Err(error) if self.disk_is_bad || self.device.is_short_of_space() => {
@@ -341,7 +313,11 @@ impl World {
         self.crashes += 1;
         self.power_cut = None;
         self.device.lose_power(seed);
-        self.start()
+        self.start()?;
+        if self.is_running() {
+            self.check_ledger()?;
+        }
+        Ok(())
     }
 
     fn heal_disk(&mut self) {
@@ -350,7 +326,7 @@ impl World {
     }
 
     /// Lets the agent take jobs, unless it dies of it.
-    fn turn(&mut self, jobs: Vec<Job>) -> Result<(), Failure> {
+    pub(super) fn turn(&mut self, jobs: Vec<Job>) -> Result<(), Failure> {
         self.turns += 1;
         let commands = self.device.turn(jobs);
         if std::mem::take(&mut self.kill_in_turn) {
@@ -402,7 +378,7 @@ impl World {
     }
 
     /// Time passes, and what is due happens.
-    fn pass(&mut self, time: Instant) -> Result<(), Failure> {
+    pub(super) fn pass(&mut self, time: Instant) -> Result<(), Failure> {
         let until = self.now + time;
         let most = self.turns + TURNS_MAX + (time / TURN_INTERVAL).unsigned_abs();
         loop {
@@ -500,171 +476,12 @@ impl World {
         self.turn(vec![Job::Event(event)])
     }
 
-    fn heard_of(&mut self, found: &LicenseFound, made_at: Instant) {
+    pub(super) fn heard_of(&mut self, found: &LicenseFound, made_at: Instant) {
         let id = found.body.counter.id;
         self.heard.insert((id, None), made_at);
         for feature in &found.body.product_features {
             self.heard.insert((id, Some(feature.code.clone())), made_at);
         }
-    }
-
-    // === people ===
-
-    fn add_license(&mut self, license: usize) -> Result<(), Failure> {
-        let subject = Subject::by_key(PRODUCT, &self.server.licenses[license].key, HARDWARE);
-        let answer = self
-            .server
-            .check(self.now, &subject, server::date(self.now));
-        let Ok(body) = serde_json::from_slice::<LicenseBody>(&answer.raw.body) else {
-            return Ok(());
-        };
-        let found = LicenseFound { subject, body };
-        let Some(engine) = self.device.engine() else {
-            return Ok(());
-        };
-        let asked_at = engine.now().mono;
-        lock(&engine.clock()).correct(answer.date, Duration::ZERO, asked_at, false);
-        self.heard_of(&found, answer.made_at);
-        let (reply, _) = oneshot::channel();
-        self.turn(vec![Job::Learn(
-            Box::new(found),
-            asked_at,
-            answer.echo,
-            reply,
-        )])
-    }
-
-    /// Applications ask for these requests, all at once.
-    fn ask(&mut self, numbers: &[usize]) -> Result<(), Failure> {
-        let mut jobs = Vec::new();
-        let mut answers = Vec::new();
-        for no in numbers {
-            let asked = &self.asked[*no];
-            let Some(app) = self.device.apps.get(asked.app) else {
-                continue;
-            };
-            let (reply, answer) = oneshot::channel();
-            jobs.push(Job::Record(RecordJob {
-                app: *app,
-                request: Box::new(self.request(asked)),
-                key: asked.key.as_ref().map(|key| RequestKey {
-                    key: key.clone(),
-                    fingerprint: Hash([7; 32]),
-                }),
-                reply,
-            }));
-            answers.push((*no, answer));
-        }
-        let is_killed = self.kill_in_turn;
-        self.turn(jobs)?;
-        let mut unknown = Vec::new();
-        for (no, mut answer) in answers {
-            let answer: Option<Recording> = answer.try_recv().ok().filter(|_| !is_killed);
-            self.note(|| format!("   request {no}: {}", show_answer(answer.as_ref())));
-            if matches!(answer, Some(Err(RecordError::Unknown))) {
-                unknown.push(self.asked[no].counter.0);
-            }
-            self.check_answer(no, answer.as_ref())?;
-            self.asked[no].known = Known::of(answer.as_ref());
-        }
-        // The agent asks the server for what it does not know.
-        unknown
-            .into_iter()
-            .try_for_each(|license| self.add_license(license))
-    }
-
-    fn request(&self, asked: &Asked) -> AddConsumption {
-        let license = &self.server.licenses[asked.counter.0];
-        AddConsumption {
-            subject: Subject::by_key(PRODUCT, &license.key, HARDWARE),
-            feature: license.counters[asked.counter.1].feature.clone(),
-            units: Units::new(asked.units),
-            setting: OverageSetting {
-                allow_overages: asked.overages.map(|_| true),
-                max_overages: asked.overages,
-            },
-            event: ConsumptionEvent::Add,
-        }
-    }
-
-    fn consume_elsewhere(&mut self, (license, counter): (usize, usize), units: i64) {
-        let now = self.now;
-        let counter = &mut self.server.licenses[license].counters[counter];
-        counter.roll(now);
-        if counter.fits(units) {
-            counter.total += units;
-            counter.foreign.push(now);
-        }
-    }
-
-    fn edit(&mut self, (license, counter): (usize, usize), change: impl FnOnce(&mut Counter)) {
-        let now = self.now;
-        let counter = &mut self.server.licenses[license].counters[counter];
-        counter.roll(now);
-        change(counter);
-        counter.foreign.push(now);
-    }
-
-    /// Somebody who knows the truth decides about a held batch.
-    fn resolve(&mut self, nth: usize, waive: bool) -> Result<(), Failure> {
-        let Some(engine) = self.device.engine() else {
-            return Ok(());
-        };
-        let held: Vec<(BatchNo, Hold, Option<String>)> = engine
-            .core()
-            .book()
-            .batches()
-            .filter_map(|batch| match batch.state {
-                BatchState::Held(hold) => {
-                    let key = batch.sealed.as_ref().map(|sealed| sealed.id.to_string());
-                    Some((batch.no, hold, key))
-                }
-                _ => None,
-            })
-            .collect();
-        let Some((batch, hold, key)) = held.get(nth).cloned() else {
-            return Ok(());
-        };
-        let is_counted = key.is_some_and(|key| self.server.counted.contains_key(&key));
-        let decision = match hold {
-            Hold::Undecidable if is_counted => Decision::Applied,
-            Hold::Undecidable => Decision::NotApplied,
-            _ if waive => Decision::Waive,
-            _ => Decision::Resend,
-        };
-        self.note(|| format!("decided: batch {} {decision:?}", batch.0));
-        let (reply, _) = oneshot::channel();
-        let reason = Some("simulated".to_owned());
-        self.turn(vec![Job::Resolve(ResolveJob {
-            batch,
-            decision,
-            reason,
-            reply,
-        })])
-    }
-
-    /// Decides all that is left to decide, by the truth.
-    ///
-    /// # Errors
-    ///
-    /// What does not hold.
-    pub(super) fn resolve_all(&mut self) -> Result<(), Failure> {
-        for _ in 0..self.random.random_range(200..201) {
-            let is_held = |state: BatchState| matches!(state, BatchState::Held(_));
-            let engine = self.device.engine();
-            if !engine.is_some_and(|engine| {
-                engine
-                    .core()
-                    .book()
-                    .batches()
-                    .any(|batch| is_held(batch.state))
-            }) {
-                break;
-            }
-            self.resolve(0, false)?;
-            self.pass(600_000)?;
-        }
-        Ok(())
     }
 }
 
@@ -675,61 +492,4 @@ fn license_id(subject: &Subject) -> i64 {
         .trim_start_matches("KEY-")
         .parse::<i64>();
     no.unwrap_or(-1) + 1
-}
-
-fn show_command(command: &Command) -> String {
-    match command {
-        Command::Send {
-            batch,
-            key,
-            request,
-            ..
-        } => format!(
-            "send batch {} ({} {:?}: {} units {:?}) under {key}",
-            batch.0,
-            request.subject.holder.value(),
-            request.feature,
-            request.units,
-            request.setting
-        ),
-        Command::LookUp { subject, .. } => format!("look {} up", subject.holder.value()),
-        Command::FindPrefix { batch, .. } => format!("find what fits of batch {}", batch.0),
-    }
-}
-
-fn show_heard(message: &Message, heard: &Heard) -> String {
-    let what = match &message.purpose {
-        Purpose::Send { batch, .. } => format!("batch {}", batch.0),
-        Purpose::LookUp { subject, .. } => subject.holder.value().to_owned(),
-    };
-    let answer = match &heard.exchange {
-        Exchange::Answer(answer) => {
-            let body = String::from_utf8_lossy(&answer.body);
-            let short = match serde_json::from_str::<serde_json::Value>(&body) {
-                Ok(body) => [
-                    "code",
-                    "max_consumptions",
-                    "total_consumptions",
-                    "product_features",
-                ]
-                .into_iter()
-                .filter_map(|name| Some(format!("{name} {}", body.get(name)?)))
-                .collect::<Vec<_>>()
-                .join(", "),
-                Err(_) => format!("{} bytes", body.len()),
-            };
-            format!("{} {short}", answer.status)
-        }
-        Exchange::NotSent(why) | Exchange::NoAnswer(why) => why.clone(),
-    };
-    let from = message.process;
-    format!("{what} of process {from}: {answer} ({:?})", heard.echo)
-}
-
-fn show_answer(answer: Option<&Recording>) -> String {
-    match answer {
-        None => "no answer".to_owned(),
-        Some(Ok(answer)) => format!("{} {}", answer.status, answer.body),
-        Some(Err(error)) => error.to_string(),
-    }
 }

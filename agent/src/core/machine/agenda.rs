@@ -108,7 +108,7 @@ impl Core {
         for batch in &batches {
             match batch.state {
                 BatchState::Sent => return None,
-                BatchState::Unknown { look_at } => return self.clear_up(now, batch, look_at),
+                BatchState::Unknown { look_at } => return Some(self.clear_up(now, batch, look_at)),
                 _ => {}
             }
         }
@@ -139,11 +139,11 @@ impl Core {
 
     /// A batch without a valid answer: the same bytes again where the server keeps keys, else the
     /// total, once the request can no longer arrive.
-    fn clear_up(&self, now: Moment, batch: &Batch, look_at: Duration) -> Option<(Duration, Step)> {
+    fn clear_up(&self, now: Moment, batch: &Batch, look_at: Duration) -> (Duration, Step) {
         if self.trusts_key(now, batch) {
-            return Some((Duration::ZERO, Step::Send(batch.no)));
+            return (Duration::ZERO, Step::Send(batch.no));
         }
-        Some((look_at, Step::LookUp(self.hardware_id_of(batch.no))))
+        (look_at, Step::LookUp(self.hardware_id_of(batch.no)))
     }
 
     /// Whether the server surely remembers a batch's key, if it knows it. Where the age of the key is not
@@ -152,12 +152,11 @@ impl Core {
         let Some(sealed) = &batch.sealed else {
             return false;
         };
-        let is_fresh = match sealed.since {
-            Some(since) => now.mono.saturating_sub(since) < KEY_AGE_MAX,
-            None => {
-                let is_known = sealed.at_proven && now.proven && sealed.at <= now.time;
-                is_known && now.time.saturating_since(sealed.at) < KEY_AGE_MAX
-            }
+        let is_fresh = if let Some(since) = sealed.since {
+            now.mono.saturating_sub(since) < KEY_AGE_MAX
+        } else {
+            let is_known = sealed.at_proven && now.proven && sealed.at <= now.time;
+            is_known && now.time.saturating_since(sealed.at) < KEY_AGE_MAX
         };
         self.book.idempotent() && is_fresh
     }
