@@ -5,6 +5,7 @@ use std::time::Duration;
 use tally_shared::wire::Subject;
 use uuid::Uuid;
 
+use super::turn;
 use crate::core::{
     Core, LateUsage,
     book::{Account, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Sealed},
@@ -15,10 +16,6 @@ use crate::core::{
 /// A total that is older than this is read again before a batch is sent to a server that keeps no
 /// idempotency keys: should the answer be lost, only a fresh total can tell what became of it.
 const TOTAL_AGE_MAX: Duration = Duration::from_mins(1);
-
-/// The server's period may turn so much later than ours: its `Date` has whole seconds. A total that was
-/// heard earlier may be that of the period before.
-pub(super) const TURN_MARGIN: Duration = Duration::from_secs(5);
 
 /// For how long a server is trusted to remember an idempotency key. After that, the total tells.
 const KEY_AGE_MAX: Duration = Duration::from_hours(24);
@@ -108,13 +105,16 @@ impl Core {
         for batch in &batches {
             match batch.state {
                 BatchState::Sent => return None,
-                BatchState::Unknown { look_at } => return Some(self.clear_up(now, batch, look_at)),
+                BatchState::Unknown { look_at } => {
+                    let look_at = look_at.max(turn::over_at(now, &account.standing));
+                    return Some(self.clear_up(now, batch, look_at));
+                }
                 _ => {}
             }
         }
         let is_held = is_held_for_limit(&batches);
         if account.stale || (is_held && Self::total_is_stale(now, account)) {
-            return look_up(Duration::ZERO);
+            return look_up(turn::over_at(now, &account.standing));
         }
         let waiting: Vec<&Batch> = batches
             .iter()
@@ -126,7 +126,7 @@ impl Core {
             let turn = Self::next_turn(now, account).filter(|_| is_held)?;
             return look_up(turn);
         };
-        let due = self.due_at(first);
+        let due = self.due_at(first).max(self.may_send_at(now, account));
         let together = waiting
             .iter()
             .filter(|batch| self.due_at(batch) <= now.mono)
@@ -178,14 +178,27 @@ impl Core {
     /// licence that was never seen to be shared, it is skipped where two requests are due anyway.
     fn needs_fresh_total(&self, now: Moment, account: &Account, together: usize) -> bool {
         let age = now.time.saturating_since(account.standing.as_of);
-        !self.book.idempotent() && age > TOTAL_AGE_MAX && (account.shared || together < 2)
+        let is_old = age > TOTAL_AGE_MAX && (account.shared || together < 2);
+        !self.book.idempotent() && (is_old || Self::total_is_stale(now, account))
+    }
+
+    /// Nothing is sent to a server without keys while a period turns: no total could tell what became of
+    /// it.
+    fn may_send_at(&self, now: Moment, account: &Account) -> Duration {
+        if self.book.idempotent() {
+            Duration::ZERO
+        } else {
+            turn::over_at(now, &account.standing)
+        }
     }
 
     /// Whether the server has said something that contradicts the total, or the total is of an
-    /// earlier period.
+    /// earlier period, or may be.
     pub(super) fn total_is_stale(now: Moment, account: &Account) -> bool {
         let standing = &account.standing;
-        account.stale || standing.period_start(now.time) > standing.period_start(standing.as_of)
+        account.stale
+            || standing.period_start(now.time) > standing.period_start(standing.as_of)
+            || turn::is_beside(standing, standing.as_of, standing.as_of)
     }
 
     /// Whether a batch's period is over: sent now, the server counts its units in a later one.
@@ -218,7 +231,7 @@ impl Core {
 
     /// When the account's period turns, on the monotonic clock.
     fn next_turn(now: Moment, account: &Account) -> Option<Duration> {
-        let turn = account.standing.reset?.next(now.time).plus(TURN_MARGIN);
+        let turn = account.standing.reset?.next(now.time).plus(turn::MARGIN);
         Some(now.mono.saturating_add(turn.saturating_since(now.time)))
     }
 

@@ -7,7 +7,10 @@ use tally_shared::{
     wire::{Holder, add_consumption::FEATURE_TYPE_CONSUMPTION},
 };
 
-use super::resolve::{By, Decision};
+use super::{
+    resolve::{By, Decision},
+    turn,
+};
 use crate::core::{
     Core, UndecidablePolicy,
     book::{AccountNo, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause},
@@ -126,7 +129,7 @@ impl Core {
         match doubtful {
             // It was on its way while something newer was heard.
             None if is_old => {}
-            None => self.hear(now, no, standing, false),
+            None => self.hear(now, no, Told { standing, asked_at }, false),
             // The total was read while the batch could still arrive, or the key will tell more than it
             // (its age may be known only now, by the answer's date): only the limits are news.
             Some((batch, look_at)) if asked_at < look_at || self.keeps_key(now, batch) => {
@@ -134,7 +137,7 @@ impl Core {
                     account.standing.limits = standing.limits;
                 }
             }
-            Some((batch, _)) => self.reconcile(now, batch, standing),
+            Some((batch, _)) => self.reconcile(now, batch, Told { standing, asked_at }),
         }
     }
 
@@ -145,7 +148,8 @@ impl Core {
     }
 
     /// The server's word on an account; `explained` where this agent's own units moved the total.
-    fn hear(&mut self, now: Moment, no: AccountNo, standing: Standing, explained: bool) {
+    fn hear(&mut self, now: Moment, no: AccountNo, told: Told, explained: bool) {
+        let Told { standing, asked_at } = told;
         let Some(account) = self.book.account_mut(no) else {
             return;
         };
@@ -154,10 +158,18 @@ impl Core {
         account.standing = standing;
         account.heard_at = now.mono;
         account.stale = false;
+        let took = i64::try_from(now.mono.saturating_sub(asked_at).as_millis()).unwrap_or(i64::MAX);
+        let asked = now.time.plus_millis(took.saturating_neg());
+        if turn::is_beside(&standing, asked, now.time) {
+            // Before it turned or after? It is read again when that is over.
+            account.standing.as_of = asked;
+            account.stale = true;
+        }
     }
 
     /// The request can no longer arrive: the total tells what became of it.
-    fn reconcile(&mut self, now: Moment, no: BatchNo, standing: Standing) {
+    fn reconcile(&mut self, now: Moment, no: BatchNo, told: Told) {
+        let standing = told.standing;
         let Some(batch) = self.book.batch(no) else {
             return;
         };
@@ -191,7 +203,7 @@ impl Core {
                 self.hold(now, no, Hold::Undecidable);
             }
         }
-        self.hear(now, account, standing, verdict == Verdict::Applied);
+        self.hear(now, account, told, verdict == Verdict::Applied);
     }
 
     /// The server no longer refuses the licence: what was held for that goes on.

@@ -11,6 +11,7 @@ pub(super) mod resolve;
 mod split;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::time::Duration;
 
@@ -249,6 +250,10 @@ impl Core {
         };
         let (account, units) = (batch.account, batch.units);
         let before = batch.sealed.as_ref().map(|sealed| sealed.before);
+        let sent_at = batch
+            .sealed
+            .as_ref()
+            .map_or(now.time, |sealed| sealed.sent_at);
         self.count_settled(now, no);
         let Some(account) = self.book.account_mut(account) else {
             return;
@@ -265,6 +270,11 @@ impl Core {
         account.standing = standing;
         account.heard_at = now.mono;
         account.stale = replayed;
+        if turn::is_beside(&standing, sent_at, now.time) {
+            // Before it turned or after? It is read again when that is over.
+            account.standing.as_of = sent_at.min(now.time);
+            account.stale = true;
+        }
     }
 
     /// Ends a batch as settled, and moves its units to what is settled.
@@ -399,22 +409,9 @@ impl Core {
             .mono
             .saturating_add(self.policy.refresh_interval)
             .saturating_sub(jitter);
-        let at = at.min(self.doubtful_until(now, license).unwrap_or(at));
         if let Some(license) = self.book.licenses.get_mut(&license) {
             license.refresh_at = at;
         }
-    }
-
-    /// Right after one of its periods turned, a licence is read again: the server may not have turned yet
-    /// when it answered.
-    fn doubtful_until(&self, now: Moment, license: LicenseNo) -> Option<Duration> {
-        let starts = self
-            .book
-            .accounts_of(license)
-            .filter_map(|account| account.standing.period_start(now.time));
-        let since = now.time.saturating_since(starts.max()?);
-        let left = agenda::TURN_MARGIN.checked_sub(since)?;
-        Some(now.mono.saturating_add(left))
     }
 
     fn hardware_id_of(&self, batch: BatchNo) -> String {

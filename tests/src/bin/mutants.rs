@@ -1,0 +1,265 @@
+//! Proves that the simulation can fail: each known way to break a promise is put into a copy of the
+//! source, and the simulation must find it within 2,000 seeds.
+//!
+//! A mutant is a piece of the source and what stands in its place. Where the source has changed so that
+//! the piece is no longer there, this fails as well: the mutant wants to be rewritten.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Output},
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail, ensure};
+
+/// How many seeds the simulation has for each.
+const SEEDS: &str = "2000";
+
+struct Mutant {
+    /// What is broken.
+    name: &'static str,
+    file: &'static str,
+    original: &'static str,
+    broken: &'static str,
+}
+
+const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "resend without looking",
+        file: "agent/src/core/machine/agenda.rs",
+        original: "self.book.idempotent() && is_fresh",
+        broken: "self.book.idempotent() || is_fresh || true",
+    },
+    Mutant {
+        name: "settle in memory what is not on disk",
+        file: "agent/src/ledger/engine.rs",
+        original: "self.core.roll_back(&group.commands);",
+        broken: "self.core.book_mut().committed();",
+    },
+    Mutant {
+        name: "forget the high-water mark",
+        file: "agent/src/core/clock.rs",
+        original: "            time\n        } else {\n            newest\n        };",
+        broken: "            time\n        } else {\n            Timestamp::default()\n        };",
+    },
+    Mutant {
+        name: "an unproven time binds a proven clock",
+        file: "agent/src/core/clock.rs",
+        original: "if proven && !newest_proven {",
+        broken: "if proven && !newest_proven && false {",
+    },
+    Mutant {
+        name: "seal after send: the ledger does not know that a batch left",
+        file: "agent/src/ledger/store/write.rs",
+        original: "BatchState::Sent => (\"sent\", None),",
+        broken: "BatchState::Sent => (\"sealed\", None),",
+    },
+    Mutant {
+        name: "forget an answer of the server whose commit failed",
+        file: "agent/src/ledger/engine.rs",
+        original: "self.kept.extend(group.events.drain(..));",
+        broken: "group.events.clear();",
+    },
+    Mutant {
+        name: "take a gateway's error for a refusal",
+        file: "agent/src/core/outcome.rs",
+        original: "    if !(400..500).contains(&answer.status) {\n        return unknown();",
+        broken: "    if !(400..500).contains(&answer.status) {\n        return SendOutcome::Unreached(String::new());",
+    },
+    Mutant {
+        name: "look while the request can still arrive",
+        file: "agent/src/core/machine/mod.rs",
+        original: "    fn doubt(&mut self, now: Moment, no: BatchNo) {\n        let look_at = now.mono.saturating_add(self.policy.settle_wait);",
+        broken: "    fn doubt(&mut self, now: Moment, no: BatchNo) {\n        let look_at = now.mono;",
+    },
+    Mutant {
+        name: "decide by a total that was asked for too early",
+        file: "agent/src/core/machine/learn.rs",
+        original: "if asked_at < look_at || self.keeps_key(now, batch)",
+        broken: "if asked_at > look_at.saturating_mul(9) || self.keeps_key(now, batch)",
+    },
+    Mutant {
+        name: "compare totals over a period's turn",
+        file: "agent/src/core/reconcile.rs",
+        original: "if is_turned || is_edited(before, setting, after) {",
+        broken: "if is_turned && is_edited(before, setting, after) {",
+    },
+    Mutant {
+        name: "grant as if nothing were held",
+        file: "agent/src/core/book/mod.rs",
+        original: "            .try_fold(Units::ZERO, |sum, batch| sum.checked_add(batch.units))",
+        broken: "            .filter(|batch| !matches!(batch.state, BatchState::Held(_) | BatchState::Sent))\n            .try_fold(Units::ZERO, |sum, batch| sum.checked_add(batch.units))",
+    },
+    Mutant {
+        name: "do not remember answers",
+        file: "agent/src/ledger/engine.rs",
+        original: "            answers::remember(&tx, age, (*app, key), remembered)?;",
+        broken: "            let _ = (age, app, key, remembered);",
+    },
+    Mutant {
+        name: "forget answers by a clock that leapt",
+        file: "agent/src/ledger/answers.rs",
+        original: "    if !now.proven {\n        return Ok(());\n    }",
+        broken: "",
+    },
+    Mutant {
+        name: "trust a key for ever",
+        file: "agent/src/core/machine/agenda.rs",
+        original: "const KEY_AGE_MAX: Duration = Duration::from_hours(24);",
+        broken: "const KEY_AGE_MAX: Duration = Duration::from_hours(24 * 365);",
+    },
+    Mutant {
+        name: "a failed commit leaves the chain's end where it was",
+        file: "agent/src/core/book/changes.rs",
+        original: "            self.head = head;",
+        broken: "            let _ = head;",
+    },
+    Mutant {
+        name: "fold rows that are owed",
+        file: "agent/src/ledger/retention.rs",
+        original: ".filter(|state| is_over && matches!(state.as_str(), \"settled\" | \"waived\"))",
+        broken: ".map(|state| if is_over && state == \"waived\" { state } else { \"settled\".to_owned() })",
+    },
+    Mutant {
+        name: "take what was sent before a crash for not sent",
+        file: "agent/src/core/machine/mod.rs",
+        original: "                batch.state = BatchState::Unknown { look_at };\n                if let Some(sealed) = &mut batch.sealed {\n                    sealed.doubtful = true;\n                }\n            }\n        }\n        let mut at",
+        broken: "                let _ = look_at;\n                batch.state = BatchState::Sealed;\n            }\n        }\n        let mut at",
+    },
+];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let root = root
+        .parent()
+        .context("this package lies in its workspace")?;
+    let wanted = std::env::args().nth(1).unwrap_or_default();
+    let tree = tempfile::tempdir()?;
+    copy(root, tree.path())?;
+    let unchanged = build(root, tree.path())?;
+    ensure!(
+        unchanged.status.success(),
+        "the copy does not build: {}",
+        text(&unchanged)
+    );
+    let mut survivors = Vec::new();
+    let chosen: Vec<&Mutant> = MUTANTS
+        .iter()
+        .filter(|mutant| mutant.name.contains(&wanted))
+        .collect();
+    for mutant in &chosen {
+        let started = Instant::now();
+        let found = try_mutant(root, tree.path(), mutant).with_context(|| mutant.name)?;
+        let took = started.elapsed().as_secs();
+        if let Some(how) = found {
+            say(&format!(
+                "caught in {took:>3} s: {}\n    {how}",
+                mutant.name
+            ));
+        } else {
+            say(&format!("NOT CAUGHT: {}", mutant.name));
+            survivors.push(mutant.name);
+        }
+    }
+    if !survivors.is_empty() {
+        bail!(
+            "{} of {} mutants survive {SEEDS} seeds",
+            survivors.len(),
+            chosen.len()
+        );
+    }
+    say(&format!(
+        "all {} mutants are caught within {SEEDS} seeds",
+        chosen.len()
+    ));
+    Ok(())
+}
+
+/// Puts a mutant in, lets the simulation look for it, and takes it out. Returns how it was found.
+fn try_mutant(root: &Path, tree: &Path, mutant: &Mutant) -> anyhow::Result<Option<String>> {
+    let path = tree.join(mutant.file);
+    let source = std::fs::read_to_string(&path)?;
+    ensure!(
+        source.matches(mutant.original).count() > 0,
+        "{} does not hold what is to be broken any more",
+        mutant.file
+    );
+    std::fs::write(&path, source.replacen(mutant.original, mutant.broken, 1))?;
+    let built = build(root, tree);
+    std::fs::write(&path, source)?;
+    let built = built?;
+    ensure!(
+        built.status.success(),
+        "it does not build: {}",
+        text(&built)
+    );
+    let simulate = target(root).join("debug/simulate");
+    let simulated = Command::new(simulate).args(["--seeds", SEEDS]).output()?;
+    if simulated.status.success() {
+        return Ok(None);
+    }
+    let output = text(&simulated);
+    let how = output.lines().find(|line| line.contains(" fails after "));
+    Ok(Some(how.unwrap_or("the simulation panicked").to_owned()))
+}
+
+fn build(root: &Path, tree: &Path) -> anyhow::Result<Output> {
+    Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "-p",
+            "tally-tests",
+            "--bin",
+            "simulate",
+        ])
+        // What a broken program no longer uses is no news.
+        .env("RUSTFLAGS", "--cap-lints allow")
+        .env("CARGO_TARGET_DIR", target(root))
+        .current_dir(tree)
+        .output()
+        .context("cannot run cargo")
+}
+
+fn target(root: &Path) -> PathBuf {
+    root.join("target/mutants")
+}
+
+/// Copies the sources of a workspace.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let target = to.join(&name);
+        if entry.file_type()?.is_dir() {
+            if name != "target" && name != ".git" {
+                std::fs::create_dir_all(&target)?;
+                copy(&entry.path(), &target)?;
+            }
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn text(output: &Output) -> String {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    stdout.into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[expect(clippy::print_stdout, reason = "what the program is for")]
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,6 @@
+//! The ledger on a disk that loses power, fails and fills up, at every moment of its life: migration,
+//! recording, sealing, settling, folding, checkpoints.
+
+mod bench;
+mod errors;
+mod power;
