@@ -92,16 +92,12 @@ impl Scene {
         let place = Place::take();
         let stub = stub(&[seed::license(1_000_000, json!({}))], keys)?;
         let flags = [
-            ("--sync-interval", "20ms"),
-            ("--settle-wait", "300ms"),
-            ("--refresh-interval", "200ms"),
-            ("--retention", "1ms"),
+            ["--sync-interval", "20ms"],
+            ["--settle-wait", "300ms"],
+            ["--refresh-interval", "200ms"],
+            ["--retention", "1ms"],
         ];
-        let flags: Vec<&str> = flags
-            .into_iter()
-            .flat_map(|(flag, value)| [flag, value])
-            .collect();
-        let mut agent = agent_with(stub.url(), &flags)?;
+        let mut agent = agent_with(stub.url(), flags.as_flattened())?;
         let app = agent.app("inspector")?;
         agent.add_license()?;
         stub.faults(&json!([
@@ -159,6 +155,8 @@ impl Scene {
     }
 
     fn check(&mut self) -> Result {
+        let fired: u64 = self.stub.fired()?.iter().sum();
+        assert!(fired > 0, "the network never failed");
         self.stub.faults(&json!([]))?;
         let granted = self.consumers.granted()?;
         let expected = Sums {
