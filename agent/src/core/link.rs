@@ -93,6 +93,11 @@ impl Link {
         self.reached_at
     }
 
+    /// Until when nothing is tried, on the monotonic clock.
+    pub const fn paused_until(&self) -> Duration {
+        self.pause.until
+    }
+
     /// Whether one more operation may start beside those under way.
     pub(super) fn may_start(&self, now: Duration, busy: usize) -> bool {
         self.next_start(busy).is_some_and(|from| now >= from)

@@ -2,6 +2,8 @@
 //!
 //! These shapes are a contract with scripts: fields are added, never changed.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tally_shared::{
     period::Period,
@@ -53,6 +55,8 @@ pub struct Connection {
     pub refused: Option<&'static str>,
     /// Milliseconds since the server's last valid answer.
     pub last_answer_ms: Option<u64>,
+    /// Milliseconds until the next try, while the server is left alone.
+    pub next_try_ms: Option<u64>,
 }
 
 /// A licence, or a feature of one.
@@ -312,12 +316,16 @@ fn connection(link: &Link, now: Moment) -> Connection {
         (NetworkMode::Online, None, true) => "online",
         (NetworkMode::Online, None, false) => "unreachable",
     };
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let since = link.reached_at().map(|at| now.mono.saturating_sub(at));
+    let pause = link.paused_until().checked_sub(now.mono);
+    let pause = pause.filter(|pause| !pause.is_zero() && link.mode() == NetworkMode::Online);
     Connection {
         state,
         network: link.mode(),
         refused: link.stopped().map(tally_shared::wire::ErrorCode::as_str),
-        last_answer_ms: since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+        last_answer_ms: since.map(millis),
+        next_try_ms: pause.map(millis),
     }
 }
 

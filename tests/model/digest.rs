@@ -1,0 +1,162 @@
+//! When two states of the world are the same: a digest of all that can matter from here on.
+//!
+//! Times are told relative to now, and where only "over or not" matters, no finer than that. Left out
+//! is what no decision depends on: ids, hashes, when a batch was sealed or sent and how often (that is
+//! for people and for keys older than a day), how many failures there were (with a constant source of
+//! random bits each pause is the shortest), and the licence's description apart from its counter.
+
+use std::{
+    fmt::{self, Debug, Write as _},
+    hash::{DefaultHasher, Hasher as _},
+    time::Duration,
+};
+
+use tally_agent::core::book::{Account, Batch, BatchState, License, Op};
+
+use crate::{
+    network::LICENSE,
+    world::{MINUTE, SETTLE_WAIT, SYNC_INTERVAL, World},
+};
+
+/// Hashes what is written to it.
+#[derive(Default)]
+struct Digest(DefaultHasher);
+
+impl fmt::Write for Digest {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Digest {
+    fn take(&mut self, fact: &dyn Debug) {
+        // Writing to a hasher does not fail.
+        let _ = write!(self, "{fact:?};");
+    }
+}
+
+/// The digest of the world.
+pub(crate) fn of(world: &World<'_>) -> u64 {
+    let mut digest = Digest::default();
+    let (outside, now) = (&world.outside, world.outside.now);
+    let ahead = |at: Duration| at.saturating_sub(now.mono);
+    let book = world.core.book();
+
+    if let Some(license) = book.license(LICENSE) {
+        take_license(&mut digest, license, &ahead);
+    }
+    if let Some(account) = book.account_of(LICENSE, None) {
+        take_account(&mut digest, world, account);
+        for batch in book.batches_of(account.no) {
+            take_batch(&mut digest, batch, world.setup.turns, &ahead);
+        }
+    }
+    let link = world.core.link();
+    digest.take(&(
+        book.idempotent(),
+        link.is_up(),
+        // The only word that tells a doubtful link from one that is down.
+        format!("{link:?}").contains("Doubtful"),
+        ahead(link.paused_until()),
+    ));
+    for row in &outside.disk.rows {
+        digest.take(&(row.lane, row.units));
+    }
+    for (no, key) in outside.disk.lanes() {
+        digest.take(&(no, key.event, key.period));
+    }
+    for batch in outside.disk.batches.values() {
+        digest.take(&(batch.no, batch.first, batch.last, batch.state));
+    }
+    digest.take(&outside.stale_facts());
+    digest.take(&outside.server.facts());
+    digest.take(&world.exchange);
+    for stray in &outside.strays {
+        digest.take(&(&stray.request, ahead(stray.since + SETTLE_WAIT)));
+    }
+    digest.take(
+        &world
+            .refresh
+            .map(|(at, total)| (now.mono.saturating_sub(at), total)),
+    );
+    digest.take(&(outside.budget, outside.overlapped, world.resolved));
+    digest.take(&(&world.kept, world.disk_is_full, &world.lost_numbers));
+    if world.setup.turns {
+        digest.take(&now.time);
+    }
+    digest.0.finish()
+}
+
+fn take_license(digest: &mut Digest, license: &License, ahead: &dyn Fn(Duration) -> Duration) {
+    digest.take(&(license.blocked, &license.devices));
+    digest.take(&(
+        // Compared with `heard_at` and `look_at`, which are told with the account and the batch.
+        matches!(license.op, Op::LookingUp(_)),
+        license.op != Op::Idle,
+        ahead(license.pause.until),
+        ahead(license.probe.until),
+        ahead(license.refresh_at),
+    ));
+}
+
+fn take_account(digest: &mut Digest, world: &World<'_>, account: &Account) {
+    let now = world.outside.now;
+    let license = world.core.book().license(LICENSE);
+    let asked_at = license.and_then(|license| match license.op {
+        Op::LookingUp(since) => Some(since),
+        Op::Idle | Op::Sending(_) => None,
+    });
+    let refresh = world.refresh.map(|(at, _)| at);
+    let is_old = |asked: Option<Duration>| asked.is_some_and(|at| at < account.heard_at);
+    let age = now.time.saturating_since(account.standing.as_of);
+    digest.take(&(
+        account.standing.total,
+        account.standing.limits,
+        age.min(MINUTE),
+        is_old(asked_at),
+        is_old(refresh),
+        // What was asked for in a commit that failed is as old as the process.
+        account.heard_at > Duration::ZERO,
+        asked_at.map(|at| now.mono.saturating_sub(at)),
+        account.stale,
+        account.shared,
+    ));
+    digest.take(&(account.recorded, account.settled, account.rows));
+    if world.setup.turns {
+        digest.take(&account.standing.as_of);
+    }
+}
+
+fn take_batch(
+    digest: &mut Digest,
+    batch: &Batch,
+    turns: bool,
+    ahead: &dyn Fn(Duration) -> Duration,
+) {
+    let state = match batch.state {
+        BatchState::Unknown { look_at } => BatchState::Unknown {
+            look_at: ahead(look_at),
+        },
+        other => other,
+    };
+    let waits_from = (batch.opened_at > Duration::ZERO).then_some(batch.opened_at);
+    digest.take(&(
+        (batch.no, batch.lane, batch.first, batch.last),
+        (batch.units, batch.rows, batch.closed),
+        state,
+        waits_from.map(|from| ahead(from + SYNC_INTERVAL)),
+    ));
+    let sealed = batch.sealed.as_ref().map(|sealed| {
+        let before = sealed.before;
+        // When that total was right is for the period alone.
+        let as_of = turns.then_some(before.as_of);
+        let is_of_this_process = sealed.since.is_some();
+        (
+            (before.total, before.limits, as_of),
+            sealed.doubtful,
+            is_of_this_process,
+        )
+    });
+    digest.take(&sealed);
+}
