@@ -3,6 +3,7 @@
 mod contract;
 mod exactly_once;
 mod faults;
+mod held;
 mod kills;
 mod lifecycle;
 mod main_job;
