@@ -79,6 +79,8 @@ pub(crate) struct Bench {
     /// Units that the server counted.
     pub(crate) counted: i64,
     requests: u64,
+    /// What the agent ordered.
+    commands: Vec<Command>,
 }
 
 impl Bench {
@@ -101,12 +103,14 @@ impl Bench {
             unknown: 0,
             counted: 0,
             requests: 0,
+            commands: Vec::new(),
         }
     }
 
     /// Opens the ledger as it is on the disk.
     pub(crate) fn start(&mut self) -> Result<(), LedgerError> {
         self.engine = None;
+        self.commands.clear();
         let connection = schema::open(&self.disk.path("ledger.db"))?;
         self.disk.sync_folder();
         let mut drawn = self.requests;
@@ -189,22 +193,27 @@ impl Bench {
 
     /// What the agent owes is sent, and counted by the server, until there is nothing left to do.
     pub(crate) fn sync(&mut self) {
-        let mut commands = self.turn(vec![Job::Event(Event::Tick)]);
         for _ in 0..20 {
-            let Some(command) = commands.pop() else {
-                commands = self.turn(vec![Job::Event(Event::Tick)]);
-                if commands.is_empty() {
+            let Some(command) = self.commands.pop() else {
+                self.turn(vec![Job::Event(Event::Tick)]);
+                if self.commands.is_empty() {
                     break;
                 }
                 continue;
             };
             let event = self.carry_out(command);
-            commands.extend(self.turn(event.into_iter().map(Job::Event).collect()));
+            self.turn(event.into_iter().map(Job::Event).collect());
         }
     }
 
     pub(crate) fn pass(&self, time: Duration) {
         *self.clocks.0.lock().unwrap() += u64::try_from(time.as_millis()).unwrap();
+    }
+
+    /// The agent wakes, and nothing that it orders leaves the device.
+    pub(crate) fn tick(&mut self) {
+        self.turn(vec![Job::Event(Event::Tick)]);
+        self.commands.clear();
     }
 
     /// Makes the licence known.
@@ -267,11 +276,10 @@ impl Bench {
         );
     }
 
-    fn turn(&mut self, jobs: Vec<Job>) -> Vec<Command> {
-        let engine = self.engine.as_mut();
-        engine
-            .map(|engine| engine.turn(jobs.into_iter()).commands)
-            .unwrap_or_default()
+    fn turn(&mut self, jobs: Vec<Job>) {
+        if let Some(engine) = &mut self.engine {
+            self.commands.extend(engine.turn(jobs.into_iter()).commands);
+        }
     }
 
     fn find_app(&mut self) -> Option<AppNo> {
@@ -309,7 +317,7 @@ impl Bench {
         }
     }
 
-    fn checkpoint(&self) {
+    pub(crate) fn checkpoint(&self) {
         if let Ok(connection) = rusqlite::Connection::open(self.disk.path("ledger.db")) {
             // Fails where the disk does.
             let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));

@@ -21,6 +21,9 @@ const SLICE_ROWS: usize = 512;
 pub struct Sweep {
     /// The last place that was looked at.
     reached: i64,
+    /// What ended before this time is folded. As it was when the sweep began, so that it comes to an end
+    /// while rows are added.
+    cutoff: Option<Timestamp>,
 }
 
 /// What a slice came to.
@@ -54,6 +57,7 @@ pub fn fold(
     sweep: &mut Sweep,
     cutoff: Timestamp,
 ) -> rusqlite::Result<Slice> {
+    let cutoff = *sweep.cutoff.get_or_insert(cutoff);
     let rows = read(connection, sweep.reached, cutoff)?;
     let Some(last) = rows.last().map(|row| row.seq) else {
         forget_batches(connection, cutoff)?;

@@ -12,6 +12,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_decisions_and_retention.sql"),
 ];
 
+/// A log that a reader let grow beyond this is cut off when it is next written from its start. In use it
+/// stays far below, and is written over.
+const LOG_BYTES_MAX: i64 = 64 * 1024 * 1024;
+
 /// "Tall", so that `file` and a person can tell what the file is.
 const APPLICATION_ID: i64 = 0x5461_6c6c;
 
@@ -99,6 +103,9 @@ fn configure(connection: &Connection) -> Result<(), LedgerError> {
             return Err(LedgerError::Setting { name, found });
         }
     }
+    connection
+        .pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)
+        .map_err(LedgerError::while_doing("configuring it"))?;
     connection
         .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
         .map_err(LedgerError::while_doing("configuring it"))
