@@ -162,9 +162,7 @@ impl Bench {
     pub(crate) fn record(&mut self, units: i64) -> Option<Recording> {
         self.requests += 1;
         let key = format!("request-{}", self.requests);
-        let Some(app) = self.app.or_else(|| self.find_app()) else {
-            return None;
-        };
+        let app = self.app.or_else(|| self.find_app())?;
         let (reply, mut answer) = oneshot::channel();
         let request = AddConsumption {
             subject: subject(),

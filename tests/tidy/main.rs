@@ -114,3 +114,31 @@ fn no_file_is_too_long_to_read() {
         }
     }
 }
+
+/// The guarantees name their tests, and each of these exists.
+#[test]
+fn every_test_that_a_guarantee_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let guarantees = fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+    let folders = ["agent", "shared", "tests"];
+    let tests: Vec<(String, String)> = folders.into_iter().flat_map(sources).collect();
+    let rows = guarantees.lines().filter(|line| line.starts_with("| "));
+    let promises = rows.filter(|row| {
+        let number = row.split('|').nth(1).unwrap().trim();
+        number.parse::<u32>().is_ok()
+    });
+    let mut count = 0;
+    for row in promises {
+        count += 1;
+        let shown_by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names = shown_by.split('`').skip(1).step_by(2);
+        for name in names.filter(|name| !name.starts_with("cargo ")) {
+            let function = format!("fn {name}()");
+            assert!(
+                tests.iter().any(|(_, text)| text.contains(&function)),
+                "no test is called {name}: {row}"
+            );
+        }
+    }
+    assert!(count >= 25, "only {count} promises");
+}

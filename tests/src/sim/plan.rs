@@ -136,7 +136,7 @@ pub(super) fn draw(seed: u64) -> (Setup, Vec<Step>) {
     let mut random = StdRng::seed_from_u64(seed);
     let setup = draw_setup(&mut random);
     let counts: Vec<usize> = setup.licenses.iter().map(Vec::len).collect();
-    let length = random.random_range(8..45);
+    let length = random.random_range(8..38);
     let steps = (0..length)
         .map(|_| draw_step(&mut random, &counts))
         .collect();

@@ -52,7 +52,6 @@ pub(super) struct World {
     pub(super) kill_in_turn: bool,
     power_cut: Option<u64>,
     disk_is_bad: bool,
-    power_was_lost: bool,
     /// What happened, for people.
     pub(super) trace: Vec<String>,
     /// Whether that is noted at all: it takes longer than what it tells of.
@@ -109,7 +108,6 @@ impl World {
             kill_in_turn: false,
             power_cut: None,
             disk_is_bad: false,
-            power_was_lost: false,
             trace: Vec::new(),
             is_traced: false,
             turns: 0,
@@ -291,10 +289,9 @@ impl World {
 
     fn start(&mut self) -> Result<(), Failure> {
         self.process += 1;
-        if self.disk_is_bad || self.device.is_short_of_space() || self.power_was_lost {
+        if self.disk_is_bad || self.device.is_short_of_space() {
             // What was heard last may never have come to the disk.
             self.heard.clear();
-            self.power_was_lost = false;
         }
         match self.device.start() {
             Ok(commands) => {
@@ -320,7 +317,7 @@ impl World {
         self.crashes += 1;
         self.power_cut = None;
         self.device.lose_power(seed);
-        self.power_was_lost = true;
+        self.heard.clear();
         self.start()?;
         if self.is_running() {
             self.check_ledger()?;
