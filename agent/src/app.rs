@@ -16,7 +16,7 @@ use crate::{
     ledger::{
         LedgerError,
         engine::{Engine, Opening},
-        schema,
+        recovery::{self, RecoveryError},
         storage::ReserveFile,
         writer::{self, Ledger},
     },
@@ -87,6 +87,9 @@ pub enum AppError {
     /// The ledger cannot be used.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The ledger is damaged.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// The applications' keys cannot be used.
     #[error(transparent)]
     Apps(#[from] AppsError),
@@ -127,6 +130,10 @@ impl App {
     pub async fn build(config: Config, clocks: Arc<dyn Clocks>) -> Result<Self, AppError> {
         let data_dir = DataDir::new(config.data_dir);
         let lock = take_data_dir(&data_dir)?;
+        // First of all: a salvage takes its time, and nobody shall find an agent meanwhile.
+        // The reserve is made once there is a ledger.
+        let had_one = data_dir.reserve().exists();
+        let connection = recovery::open(data_dir.path(), had_one, clocks.as_ref())?;
         let listener =
             TcpListener::bind(config.listen)
                 .await
@@ -140,12 +147,7 @@ impl App {
         apps::ensure_default(&data_dir)?;
         let apps = Apps::open(&data_dir)?;
 
-        let connection = schema::open(&data_dir.ledger())?;
         crate::fail_point!("start.opened");
-        private_file::sync_folder(&data_dir.ledger()).map_err(|source| AppError::DataDir {
-            path: data_dir.ledger(),
-            source,
-        })?;
         let engine = Engine::open(Opening {
             connection,
             policy: config.policy,
@@ -271,6 +273,32 @@ fn nodelay(listener: TcpListener) -> impl axum::serve::Listener<Addr = SocketAdd
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
     })
+}
+
+/// Accepts the recovery of a damaged ledger, where no agent runs.
+///
+/// # Errors
+///
+/// [`AppError::Running`], or that there is nothing to accept.
+pub fn accept_recovery(
+    data_dir: &DataDir,
+    clocks: &dyn Clocks,
+) -> Result<recovery::Report, AppError> {
+    let _lock = take_data_dir(data_dir)?;
+    Ok(recovery::accept(data_dir.path(), clocks)?)
+}
+
+/// Whether an agent runs on an existing data directory.
+///
+/// # Errors
+///
+/// [`AppError::DataDir`].
+pub fn is_running(data_dir: &DataDir) -> Result<bool, AppError> {
+    match take_data_dir(data_dir) {
+        Ok(_lock) => Ok(false),
+        Err(AppError::Running { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 fn take_data_dir(data_dir: &DataDir) -> Result<Lock, AppError> {

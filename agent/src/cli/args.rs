@@ -39,6 +39,8 @@ pub(super) enum Command {
     Log(LogArgs),
     /// Prove the ledger against itself: the chain over its rows, and its sums
     Verify(JsonArgs),
+    /// Check the data directory, and accept what was salvaged of a damaged ledger
+    Doctor(DoctorArgs),
     /// Decide what became of a held batch
     Resolve(ResolveArgs),
     /// Switch the agent's network off and on, for drills
@@ -275,6 +277,21 @@ pub(super) struct DecisionArgs {
 pub(super) struct NetworkArgs {
     /// `offline` acts as if there were no network
     pub(super) mode: NetworkMode,
+
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[command(after_help = "\
+It exits with 1 where there is a problem, and says how to mend it.
+
+Example:
+  tally doctor --accept-recovery           go on without what a damaged ledger lost")]
+pub(super) struct DoctorArgs {
+    /// Go on with what was salvaged of a damaged ledger; no agent may run
+    #[arg(long)]
+    pub(super) accept_recovery: bool,
 
     #[command(flatten)]
     pub(super) output: JsonArgs,

@@ -4,6 +4,7 @@
 mod app;
 mod args;
 mod client;
+mod doctor;
 mod drill;
 mod license;
 mod log;
@@ -58,6 +59,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Status(args) => status::run(&data_dir, args),
         Command::Log(args) => log::run(&data_dir, &args),
         Command::Verify(args) => verify::run(&data_dir, args),
+        Command::Doctor(args) => doctor::run(&data_dir, args),
         Command::Resolve(args) => resolve::run(&data_dir, args),
         Command::Network(args) => drill::run(&data_dir, &args),
     }

@@ -9,6 +9,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 use super::{
     Keeping, LedgerError,
     answers::{self, Answer, RequestKey},
+    recovery,
     retention::{self, Sweep},
     storage::{Reserve, Storage},
     store,
@@ -371,7 +373,10 @@ impl Engine {
                     };
                     orders.extend(self.core.handle(now, found));
                 }
-                Err(error) => tracing::error!(%error, "cannot read the rows of a held batch"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot read the rows of a held batch");
+                    self.meet(&error);
+                }
             }
         }
     }
@@ -532,6 +537,16 @@ impl Engine {
                 tracing::error!(%error, "{}", RecordError::Storage(found));
             }
             self.storage = found;
+            if let (Storage::Damaged, Some(path)) = (found, self.connection.path()) {
+                recovery::suspect(Path::new(path));
+            }
+        }
+    }
+
+    /// Damage that was met in reading stops the writing as well.
+    fn meet(&mut self, error: &rusqlite::Error) {
+        if Storage::of(error) == Storage::Damaged {
+            self.fail(error);
         }
     }
 
@@ -582,6 +597,7 @@ impl Engine {
             Ok(_) => SWEEP_INTERVAL,
             Err(error) => {
                 tracing::warn!(%error, "cannot fold old rows");
+                self.meet(&error);
                 SWEEP_INTERVAL
             }
         };

@@ -2,12 +2,17 @@
 //!
 //! [`schema`] opens and migrates it, [`store`] writes a book's changes and reads a book back,
 //! [`engine`] takes work in and commits it, [`writer`] is the only thread that does so, and [`reader`]
-//! answers questions on its own connection. [`retention`] folds what is done with.
+//! answers questions on its own connection. [`retention`] folds what is done with. [`health`] looks at
+//! it before a start, and [`recovery`] has a damaged one salvaged and puts what was salvaged in its place.
 
 pub mod answers;
 pub mod engine;
+pub mod health;
+pub mod known;
 pub mod reader;
+pub mod recovery;
 pub mod retention;
+mod salvage;
 pub mod schema;
 pub mod storage;
 pub mod store;
@@ -41,8 +46,8 @@ pub enum LedgerError {
     },
     /// The file is not a ledger, or not one any more.
     #[error(
-        "{path} is not a ledger, or is damaged; it was left as it is. Restore a copy of it, or move \
-         it away to start with an empty one: what it owes is then forgotten"
+        "{path} is not a ledger, or is damaged; it was left as it is. `tally run` keeps it, and salvages \
+         what can be read of it"
     )]
     Damaged {
         /// The file.
@@ -79,6 +84,17 @@ pub enum LedgerError {
         /// What it is.
         value: String,
     },
+    /// The damaged files cannot be read at all, or not be kept.
+    #[error(
+        "the ledger is damaged, and {path} cannot be read or written; nothing was changed. \
+         Make space, or mend the disk, and start tally again"
+    )]
+    Salvage {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A statement failed.
     #[error("the ledger failed while {doing}")]
     Sqlite {
@@ -87,6 +103,13 @@ pub enum LedgerError {
         /// Why.
         source: rusqlite::Error,
     },
+}
+
+/// The path of a file that belongs to another, such as its write-ahead log.
+pub(crate) fn beside(path: &std::path::Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 impl LedgerError {

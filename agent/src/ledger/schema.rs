@@ -17,7 +17,7 @@ const MIGRATIONS: &[&str] = &[
 const LOG_BYTES_MAX: i64 = 64 * 1024 * 1024;
 
 /// "Tall", so that `file` and a person can tell what the file is.
-const APPLICATION_ID: i64 = 0x5461_6c6c;
+pub(super) const APPLICATION_ID: i64 = 0x5461_6c6c;
 
 /// More statements than the writer has, so that none is prepared twice.
 const STATEMENTS_MAX: usize = 64;
@@ -70,7 +70,7 @@ fn unusable(path: &Path, source: rusqlite::Error) -> LedgerError {
     }
 }
 
-fn check_version(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     let known = version_of(MIGRATIONS.len());
     let found: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
@@ -127,6 +127,11 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.commit()
+}
+
+/// Whether this is the version that the migrations lead to.
+pub(super) fn is_current(version: i64) -> bool {
+    version == version_of(MIGRATIONS.len())
 }
 
 fn version_of(migrations: usize) -> i64 {

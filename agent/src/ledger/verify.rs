@@ -9,7 +9,11 @@ use tally_shared::{
     units::{Total, Units},
 };
 
-use super::{LedgerError, store};
+use super::{
+    LedgerError,
+    known::{self, Known, Range},
+    store,
+};
 use crate::core::{
     book::{AccountNo, AppNo, Book, LaneNo, NoteKind, Seq},
     chain::{self, Hash},
@@ -29,6 +33,12 @@ pub struct Findings {
     pub folded: u64,
     /// What is wrong, first things first; empty where all is well.
     pub faults: Vec<Fault>,
+    /// All places that nothing is known of, those that a recovery's note names among them.
+    #[serde(skip)]
+    pub missing: Vec<Range>,
+    /// All rows whose hash does not fit, those that a recovery's note names among them.
+    #[serde(skip)]
+    pub changed: Vec<Range>,
 }
 
 /// Something that is wrong.
@@ -82,26 +92,29 @@ pub fn verify(connection: &Connection) -> Result<Findings, LedgerError> {
     findings
 }
 
-fn verify_snapshot(connection: &Connection) -> Result<Findings, LedgerError> {
+/// As [`verify`], within a transaction.
+pub(super) fn verify_snapshot(connection: &Connection) -> Result<Findings, LedgerError> {
     let contents = store::load(connection)?;
     let newest = contents.head;
     let book = Book::new(contents);
     let mut findings = Findings::default();
+    let failed = LedgerError::while_doing("reading the recoveries");
+    let known = Known::read(connection).map_err(failed)?;
     let failed = LedgerError::while_doing("verifying the chain");
-    let mut sums = walk(connection, &book, newest, &mut findings).map_err(failed)?;
+    let of_book = (&book, newest, &known);
+    let mut sums = walk(connection, of_book, &mut findings).map_err(failed)?;
     let failed = LedgerError::while_doing("verifying the sums");
-    add_daily(connection, &mut sums, &mut findings).map_err(failed)?;
-    check_accounts(&book, &sums, &mut findings);
+    add_daily(connection, &known, &mut sums, &mut findings).map_err(failed)?;
+    check_accounts(&book, &sums, &known, &mut findings);
     let failed = LedgerError::while_doing("verifying the batches");
-    check_batches(connection, &book, &mut findings).map_err(failed)?;
+    check_batches(connection, &book, &known, &mut findings).map_err(failed)?;
     Ok(findings)
 }
 
 /// Walks the chain. Returns what the rows of each lane come to.
 fn walk(
     connection: &Connection,
-    book: &Book,
-    newest: (Seq, Hash),
+    (book, newest, known): (&Book, (Seq, Hash), &Known),
     findings: &mut Findings,
 ) -> rusqlite::Result<BTreeMap<LaneNo, Sum>> {
     let mut statement = connection.prepare(
@@ -115,9 +128,14 @@ fn walk(
     let mut previous = (Seq(0), Hash::ORIGIN);
     while let Some(row) = entries.next()? {
         let (first, last) = (Seq(row.get(0)?), Seq(row.get(2)?));
-        if first.0 != previous.0.0 + 1 {
-            let what = format!("places {} to {} are missing", previous.0.0 + 1, first.0 - 1);
-            findings.add(Some(Seq(previous.0.0 + 1)), what);
+        let missing = (previous.0.0 + 1, first.0 - 1);
+        let is_next = missing.0 == first.0;
+        if !is_next {
+            if !known.is_missing(missing) {
+                let what = format!("places {} to {} are missing", missing.0, missing.1);
+                findings.add(Some(Seq(missing.0)), what);
+            }
+            findings.missing.push(missing);
         }
         let found = Hash(row.get(3)?);
         let expected = match row.get::<_, i64>(1)? {
@@ -133,11 +151,13 @@ fn walk(
             }
             _ => Some(found),
         };
-        if expected != Some(found) {
-            findings.add(
-                Some(first),
-                "this row was changed, or one before it".to_owned(),
-            );
+        // Behind missing places, there is nothing to prove a row by.
+        if is_next && expected != Some(found) {
+            if !known.is_changed(first.0) {
+                let what = "this row was changed, or one before it".to_owned();
+                findings.add(Some(first), what);
+            }
+            known::add_place(&mut findings.changed, first.0);
         }
         previous = (last, found);
     }
@@ -183,6 +203,7 @@ fn expected_of_note(row: &Row<'_>, previous: &Hash) -> rusqlite::Result<Option<H
 
 fn add_daily(
     connection: &Connection,
+    known: &Known,
     sums: &mut BTreeMap<LaneNo, Sum>,
     findings: &mut Findings,
 ) -> rusqlite::Result<()> {
@@ -202,7 +223,7 @@ fn add_daily(
         [],
         |row| row.get(0),
     )?;
-    if places != folded {
+    if places != folded + known.folded_places {
         let what = format!("{places} rows were folded, and the daily sums hold {folded}");
         findings.add(None, what);
     }
@@ -211,7 +232,12 @@ fn add_daily(
 }
 
 /// Each account's running sums against its rows, and against where its units are.
-fn check_accounts(book: &Book, sums: &BTreeMap<LaneNo, Sum>, findings: &mut Findings) {
+fn check_accounts(
+    book: &Book,
+    sums: &BTreeMap<LaneNo, Sum>,
+    known: &Known,
+    findings: &mut Findings,
+) {
     let mut of_accounts: BTreeMap<AccountNo, Sum> = BTreeMap::new();
     for (lane, sum) in sums {
         match book.lane(*lane) {
@@ -227,7 +253,10 @@ fn check_accounts(book: &Book, sums: &BTreeMap<LaneNo, Sum>, findings: &mut Find
         .licenses()
         .flat_map(|license| book.accounts_of(license.no));
     for account in accounts {
-        let found = of_accounts.remove(&account.no).unwrap_or_default();
+        let mut found = of_accounts.remove(&account.no).unwrap_or_default();
+        if let Some(shortfall) = known.missing_in_accounts.get(&account.no.0) {
+            found.add(shortfall.rows, shortfall.units);
+        }
         let expected = Sum {
             rows: i64::try_from(account.rows).unwrap_or(i64::MAX),
             units: i128::from(account.recorded.get()),
@@ -262,6 +291,7 @@ fn check_accounts(book: &Book, sums: &BTreeMap<LaneNo, Sum>, findings: &mut Find
 fn check_batches(
     connection: &Connection,
     book: &Book,
+    known: &Known,
     findings: &mut Findings,
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(
@@ -269,6 +299,9 @@ fn check_batches(
          WHERE seq BETWEEN ?1 AND ?2 AND lane = ?3",
     )?;
     for batch in book.batches() {
+        if known.touches((batch.first.0, batch.last.0)) {
+            continue;
+        }
         let parameters = params![batch.first.0, batch.last.0, batch.lane.0];
         let found: (i64, i64) =
             statement.query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?;

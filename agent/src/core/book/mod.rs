@@ -341,7 +341,7 @@ impl Book {
     }
 
     /// Appends a note.
-    pub(in crate::core) fn add_note(&mut self, now: Moment, kind: NoteKind, body: String) -> Seq {
+    pub(crate) fn add_note(&mut self, now: Moment, kind: NoteKind, body: String) -> Seq {
         self.changes.head.get_or_insert(self.head);
         let seq = Seq(self.head.0.0 + 1);
         let hash = chain::next_note(&self.head.1, seq, kind, &body, (now.time, now.proven));
