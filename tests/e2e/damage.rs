@@ -309,10 +309,21 @@ fn the_ledger_is_gone_and_its_log_is_there() -> Result {
         || world.agent.json(&["status"]),
         |status| status["synced"] == json!(true),
     )?;
-    let sums = [world.agent.sums(0)?, world.agent.sums(1)?];
+    let status = world.agent.json(&["status"])?;
+    let licenses = status["licenses"].as_array().into_iter().flatten();
+    let held: i64 = licenses
+        .filter_map(|found| found["conservation"]["held"].as_i64())
+        .sum();
     let counted = world.stub.total(1)? + world.stub.total(2)?;
-    let held: i64 = sums.iter().map(|sums| sums.held).sum();
-    assert_eq!(counted + held, world.granted.iter().sum::<i64>());
+    let mut report = String::new();
+    for folder in kept(&world.agent.data_dir())? {
+        report += &fs::read_to_string(folder.join("report.json"))?;
+    }
+    assert_eq!(
+        counted + held,
+        world.granted.iter().sum::<i64>(),
+        "{status:#} {report}"
+    );
     Ok(())
 }
 

@@ -15,12 +15,14 @@ use std::{
 };
 
 use rusqlite::{Connection, TransactionBehavior};
-use tally_shared::wire::AddConsumption;
-use tokio::sync::oneshot;
 
+pub use super::job::{
+    Job, Pulse, Question, RecordError, RecordJob, Recording, Reply, ResolveError, ResolveJob,
+    Resolving, Turn,
+};
 use super::{
     Keeping, LedgerError,
-    answers::{self, Answer, RequestKey},
+    answers::{self, Answer},
     recovery,
     retention::{self, Sweep},
     storage::{Reserve, Storage},
@@ -28,13 +30,12 @@ use super::{
 };
 use crate::{
     core::{
-        Core, Decision, Policy, Random, Rejected, Unresolvable,
-        book::{AppNo, BatchNo, Book, LicenseNo, Seq},
+        Core, Policy, Random, Rejected,
+        book::{AppNo, Book, LicenseNo},
         chain::Hash,
         clock::{Clock, Moment},
         command::Command,
-        event::{Event, KeyEcho},
-        outcome::LicenseFound,
+        event::Event,
     },
     deps::Clocks,
 };
@@ -48,117 +49,6 @@ const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// How often the ledger is looked through for rows to fold.
 const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
-
-/// Why a request has no answer of the contract's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// The licence, the device or the feature is not known here; the server may know it.
-    #[error("not known to this agent")]
-    Unknown,
-    /// The key came with another request before.
-    #[error("this Idempotency-Key was used for another request")]
-    KeyReused,
-    /// Nothing could be written, so nothing was recorded.
-    #[error("nothing is recorded: {}", .0.advice())]
-    Storage(Storage),
-    /// The agent is stopping, or too much waits already.
-    #[error("{0}")]
-    Unavailable(&'static str),
-}
-
-/// Why a held batch was not decided about.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ResolveError {
-    /// It cannot be.
-    #[error(transparent)]
-    Unresolvable(#[from] Unresolvable),
-    /// The decision could not be written.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-}
-
-/// What observers may wait for; re-readable at any time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pulse {
-    /// When the core wants its next tick, on the monotonic clock.
-    pub wakeup: Option<Duration>,
-    /// Whether something is under way or due.
-    pub working: bool,
-    /// How many facts of the server were taken in.
-    pub facts: u64,
-    /// Whether the ledger can be written.
-    pub storage: Storage,
-}
-
-/// What a request came to.
-pub type Recording = Result<Answer, RecordError>;
-
-/// The place of a decision's note, or why there is none.
-pub type Resolving = Result<Seq, ResolveError>;
-
-/// A question to the core.
-pub type Question = Box<dyn FnOnce(&Core, Moment) + Send>;
-
-/// Where an answer goes. The asker may have gone away; what is done stays done.
-pub type Reply<T> = oneshot::Sender<T>;
-
-/// A piece of work.
-pub enum Job {
-    /// Decide and record a consumption.
-    Record(RecordJob),
-    /// Take in a fact.
-    Event(Event),
-    /// Take in what the server said of a licence when it was asked at that time on the monotonic clock.
-    Learn(
-        Box<LicenseFound>,
-        Duration,
-        KeyEcho,
-        Reply<Result<LicenseNo, RecordError>>,
-    ),
-    /// Decide what became of a held batch.
-    Resolve(ResolveJob),
-    /// Find the number of an application.
-    App(String, Reply<Result<AppNo, RecordError>>),
-    /// Answer a question, when what came before is on disk.
-    Ask(Question),
-    /// Commit and end.
-    Stop,
-}
-
-/// A consumption to decide and record.
-pub struct RecordJob {
-    /// The application.
-    pub app: AppNo,
-    /// What it asks for.
-    pub request: Box<AddConsumption>,
-    /// The key under which its answer is remembered.
-    pub key: Option<RequestKey>,
-    /// Where the answer goes.
-    pub reply: Reply<Recording>,
-}
-
-/// A decision about a held batch.
-pub struct ResolveJob {
-    /// Which batch.
-    pub batch: BatchNo,
-    /// What is decided.
-    pub decision: Decision,
-    /// Why.
-    pub reason: Option<String>,
-    /// Where the place of the decision's note goes.
-    pub reply: Reply<Resolving>,
-}
-
-/// What a turn gave.
-#[derive(Debug)]
-pub struct Turn {
-    /// The orders to carry out: what they rest on is on disk.
-    pub commands: Vec<Command>,
-    /// Whether it was the last.
-    pub stop: bool,
-    /// What there is to wait for.
-    pub pulse: Pulse,
-}
 
 /// The corrected clock, shared by those who read and correct it.
 pub type SharedClock = Arc<Mutex<Clock>>;

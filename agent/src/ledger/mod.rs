@@ -8,6 +8,7 @@
 pub mod answers;
 pub mod engine;
 pub mod health;
+pub mod job;
 pub mod known;
 pub mod reader;
 pub mod recovery;

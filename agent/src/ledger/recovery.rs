@@ -165,6 +165,10 @@ pub fn accept(folder: &Path, clocks: &dyn Clocks) -> Result<Report, RecoveryErro
 
 /// Leaves word that damage was met, so that the next start looks at all of the ledger.
 pub fn suspect(path: &Path) {
+    if path.file_name().is_none() {
+        // A ledger in memory.
+        return;
+    }
     let written = private_file::replace(&suspect_path(path), b"damage was met here\n");
     if let Err(error) = written {
         tracing::warn!(%error, "cannot leave word that the ledger is damaged");

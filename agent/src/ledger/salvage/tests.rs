@@ -348,3 +348,24 @@ fn another_ledger_in_its_place_ends_a_recovery() {
     assert!(verify::verify(&opened).unwrap().is_sound());
     assert!(kept.exists() && !folder.path().join("recovery.json").exists());
 }
+
+#[test]
+fn the_log_alone_tells_what_is_owed() {
+    for round in [0, 4, 7] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut world = World::new(&folder.path().join("ledger.db"));
+        world.fill_and_restart_log(round);
+        let apart = tempfile::tempdir().unwrap();
+        for name in ["ledger.db-wal", "ledger.db-shm"] {
+            fs::copy(folder.path().join(name), apart.path().join(name)).unwrap();
+        }
+        let opened = recovery::open(apart.path(), true, &FixedClocks);
+        assert!(matches!(opened, Err(RecoveryError::Pending { .. })));
+        recovery::accept(apart.path(), &FixedClocks).unwrap();
+        let connection = recovery::open(apart.path(), true, &FixedClocks).unwrap();
+        assert!(verify::verify(&connection).unwrap().is_sound());
+        let owed: i64 = owed(&connection).values().map(|owed| owed.0).sum();
+        let due = world.granted.values().sum::<i64>() - world.counted.values().sum::<i64>();
+        assert_eq!(owed, due, "the log was begun anew in round {round}");
+    }
+}

@@ -143,6 +143,25 @@ impl World {
         }
     }
 
+    /// Settled rows, held ones and open ones; the log is begun anew before a round.
+    pub(super) fn fill_and_restart_log(&mut self, restart: i64) {
+        for round in 0..8 {
+            if round == restart {
+                let sql = "PRAGMA wal_checkpoint(RESTART)";
+                self.connection.query_row(sql, [], |_| Ok(())).unwrap();
+            }
+            for index in 0..12 {
+                for license in 1..=LICENSES {
+                    self.record(license, 1 + (index + license) % 4);
+                }
+            }
+            self.sync(|key| round < 4 || key != "K3");
+        }
+        for license in 1..=LICENSES {
+            self.record(license, 5);
+        }
+    }
+
     /// Batches in all states, decisions, folded rows; the newest part only in the log.
     pub(super) fn fill(&mut self) {
         for round in 0..8 {
