@@ -155,12 +155,14 @@ fn overage_settings_reach_the_server_in_the_order_in_which_they_were_granted() -
 
     agent.network("online")?;
     agent.wait_settled(0)?;
+    // The last two add nothing: that nothing is owed does not say that they were sent.
+    let activity = wait::until(
+        "all settings to be sent",
+        || stub.activity(1),
+        |activity| activity.len() == 4,
+    )?;
     assert_eq!(stub.total(1)?, 15);
-    let units: Vec<i64> = stub
-        .activity(1)?
-        .into_iter()
-        .map(|(_, units)| units)
-        .collect();
+    let units: Vec<i64> = activity.into_iter().map(|(_, units)| units).collect();
     assert_eq!(units, [8, 7, 0, 0]);
     Ok(())
 }
