@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{constant_time, hmac};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
 /// How far a `Date` header may be from the server's clock (contract, "Authorization").
 pub const DATE_WINDOW: Duration = Duration::from_mins(15);
 
+/// The length of an HMAC-SHA256, in bytes.
+const TAG_BYTES: usize = 32;
+
 /// The parameters of an `Authorization` header, as they were sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Authorization<'a> {
@@ -23,12 +26,13 @@ pub struct Authorization<'a> {
     signature: &'a str,
 }
 
+/// A shared key that is ready to sign and to verify: what can be computed once for all requests is.
+#[derive(Clone)]
+pub struct PreparedKey(hmac::Key);
+
 /// Signs a `Date` header: Base64 of HMAC-SHA256 under the shared key.
 pub fn sign(shared_key: &str, date: &str) -> String {
-    BASE64.encode(hmac::sign(
-        &key(shared_key),
-        signing_string(date).as_bytes(),
-    ))
+    BASE64.encode(PreparedKey::new(shared_key).tag(date))
 }
 
 /// The value of the `Authorization` header for a `Date` header.
@@ -92,19 +96,55 @@ impl<'a> Authorization<'a> {
     ///
     /// `signature_mismatch`.
     pub fn verify(&self, shared_key: &str, date: &str) -> Result<(), ApiError> {
-        let mismatch = || {
-            ApiError::new(
-                ErrorCode::SignatureMismatch,
-                "the signature is not this API key's for this `Date`",
-            )
+        self.verify_with(&PreparedKey::new(shared_key), date)
+    }
+
+    /// As [`Self::verify`], with a key that was prepared for many requests.
+    ///
+    /// # Errors
+    ///
+    /// `signature_mismatch`.
+    pub fn verify_with(&self, key: &PreparedKey, date: &str) -> Result<(), ApiError> {
+        if key.made(self.signature, date) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ErrorCode::SignatureMismatch,
+            "the signature is not this API key's for this `Date`",
+        ))
+    }
+}
+
+impl PreparedKey {
+    /// Prepares a shared key.
+    pub fn new(shared_key: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, shared_key.as_bytes()))
+    }
+
+    fn tag(&self, date: &str) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(b"licenseSpring\ndate: ");
+        context.update(date.as_bytes());
+        context.sign()
+    }
+
+    /// In constant time: how much of a wrong signature is right must not show.
+    fn made(&self, signature: &str, date: &str) -> bool {
+        // What decodes to more than fits is no signature either.
+        let mut decoded = [0; TAG_BYTES + 1];
+        let Ok(length) = BASE64.decode_slice(signature, &mut decoded) else {
+            return false;
         };
-        let signature = BASE64.decode(self.signature).map_err(|_| mismatch())?;
-        hmac::verify(
-            &key(shared_key),
-            signing_string(date).as_bytes(),
-            &signature,
-        )
-        .map_err(|_| mismatch())
+        let tag = self.tag(date);
+        decoded.get(..length).is_some_and(|decoded| {
+            constant_time::verify_slices_are_equal(decoded, tag.as_ref()).is_ok()
+        })
+    }
+}
+
+impl std::fmt::Debug for PreparedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
     }
 }
 
@@ -123,11 +163,13 @@ impl<'a> Parameters<'a> {
         loop {
             let (name, after) = rest.trim_start().split_once('=')?;
             let (value, after) = after.strip_prefix('"')?.split_once('"')?;
-            let slot = match name.trim_end().to_ascii_lowercase().as_str() {
-                "algorithm" => &mut found.algorithm,
-                "headers" => &mut found.headers,
-                "signature" => &mut found.signature,
-                "apikey" => &mut found.api_key,
+            let name = name.trim_end();
+            let is = |known: &str| name.eq_ignore_ascii_case(known);
+            let slot = match name.len() {
+                9 if is("algorithm") => &mut found.algorithm,
+                9 if is("signature") => &mut found.signature,
+                7 if is("headers") => &mut found.headers,
+                6 if is("apikey") => &mut found.api_key,
                 _ => return None,
             };
             if slot.replace(value).is_some() {
@@ -181,14 +223,6 @@ impl<'a> Parameters<'a> {
             }
         }
     }
-}
-
-fn signing_string(date: &str) -> String {
-    format!("licenseSpring\ndate: {date}")
-}
-
-fn key(shared_key: &str) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, shared_key.as_bytes())
 }
 
 #[cfg(test)]

@@ -240,6 +240,7 @@ fn kind(code: ErrorCode) -> Kind {
         | E::InvalidJson
         | E::NotFound
         | E::MethodNotAllowed
+        | E::UnsupportedMediaType
         | E::IdempotencyKeyReused => Kind::Request,
         E::MissingHeaders
         | E::DateHeaderDiff
@@ -258,6 +259,8 @@ fn kind(code: ErrorCode) -> Kind {
         | E::LimitsUnknown
         | E::StorageUnavailable
         | E::Unavailable
+        | E::RequestTimeout
+        | E::Unauthorized
         | E::Forbidden => Kind::Unclear,
     }
 }

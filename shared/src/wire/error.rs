@@ -102,6 +102,10 @@ error_codes! {
     IdempotencyKeyInUse = 409 "idempotency_key_in_use";
     /// The method does not fit the path.
     MethodNotAllowed = 405 "method_not_allowed";
+    /// There is a body, and its `Content-Type` is not JSON.
+    UnsupportedMediaType = 415 "unsupported_media_type";
+    /// The body did not arrive in time.
+    RequestTimeout = 408 "request_timeout";
 
     /// The agent has never seen this licence (or device) and cannot ask the server.
     LimitsUnknown = 503 "limits_unknown";
@@ -111,6 +115,8 @@ error_codes! {
     Unavailable = 503 "unavailable";
     /// The request comes from a page or a host name that the agent does not serve.
     Forbidden = 403 "forbidden";
+    /// The control API wants the admin token.
+    Unauthorized = 401 "unauthorized";
 }
 
 impl ErrorCode {
