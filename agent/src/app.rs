@@ -2,17 +2,20 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
 use rand::Rng as _;
 use tally_shared::signature::{KeyError, Signer};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admin_token::{self, TokenError},
     apps::{self, Apps, AppsError},
     config::{Config, paths::DataDir},
     deps::Clocks,
-    http::{self, Api},
+    http::{
+        self, Api,
+        serve::{Listener, Server},
+    },
     ledger::{
         LedgerError,
         engine::{Engine, Opening},
@@ -93,6 +96,9 @@ pub enum AppError {
     /// The applications' keys cannot be used.
     #[error(transparent)]
     Apps(#[from] AppsError),
+    /// The admin token cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The HTTP client cannot be used.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -109,7 +115,7 @@ pub struct App {
     listener: TcpListener,
     #[cfg(unix)]
     socket: tokio::net::UnixListener,
-    router: Router,
+    server: Server,
     ledger: Ledger,
     writer: writer::Writer,
     client: Arc<Client>,
@@ -143,7 +149,12 @@ impl App {
                 })?;
         #[cfg(unix)]
         let socket = bind_socket(&data_dir)?;
+        let address = listener.local_addr().map_err(|source| AppError::Listen {
+            listen: config.listen,
+            source,
+        })?;
         let signer = Arc::new(open_signer(&data_dir)?);
+        let admin_token = admin_token::read_or_make(&data_dir.admin_token())?;
         apps::ensure_default(&data_dir)?;
         let apps = Apps::open(&data_dir)?;
 
@@ -160,22 +171,24 @@ impl App {
         let (ledger, writer) = writer::start(engine).map_err(AppError::Thread)?;
         let client = Client::new(config.server, Arc::clone(&clock), Arc::clone(&clocks))?;
         let client = Arc::new(client);
-        let router = http::router(Api::new(http::Inner {
+        let server = Server::new(&Api::new(http::Parts {
             ledger: ledger.clone(),
             ledger_path: data_dir.ledger(),
             apps,
+            admin_token,
             signer,
             client: Arc::clone(&client),
             clock,
             clocks: Arc::clone(&clocks),
-            look_up: tokio::sync::Mutex::new(()),
+            limits: config.limits,
+            origin: format!("http://{address}"),
         }));
         crate::fail_point!("start.before-ready");
         Ok(Self {
             listener,
             #[cfg(unix)]
             socket,
-            router,
+            server,
             ledger,
             writer,
             client,
@@ -203,10 +216,13 @@ impl App {
         let stop_serving = CancellationToken::new();
         let stop_syncing = CancellationToken::new();
         let (servers, exchanges) = (TaskTracker::new(), TaskTracker::new());
-        let tcp = nodelay(self.listener);
-        servers.spawn(serve(tcp, self.router.clone(), stop_serving.clone()));
+        let serve = |listener| {
+            let (server, tasks) = (self.server.clone(), servers.clone());
+            servers.spawn(server.serve(listener, tasks, stop_serving.clone()));
+        };
+        serve(Listener::Tcp(self.listener));
         #[cfg(unix)]
-        servers.spawn(serve(self.socket, self.router, stop_serving.clone()));
+        serve(Listener::Unix(self.socket));
         servers.close();
         let driving = tokio::spawn(driver::run(
             self.ledger.clone(),
@@ -253,26 +269,6 @@ impl App {
             },
         }
     }
-}
-
-async fn serve<L>(listener: L, router: Router, stop: CancellationToken)
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let serving = axum::serve(listener, router);
-    // Never fails: errors of accepting are retried inside.
-    let _ = serving.with_graceful_shutdown(stop.cancelled_owned()).await;
-}
-
-/// Answers are small and complete: waiting to fill a packet would only delay them.
-fn nodelay(listener: TcpListener) -> impl axum::serve::Listener<Addr = SocketAddr> {
-    use axum::serve::ListenerExt as _;
-    listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    })
 }
 
 /// Accepts the recovery of a damaged ledger, where no agent runs.

@@ -15,6 +15,16 @@ use crate::core::clock::Reading;
 pub trait Clocks: Send + Sync {
     /// All of them, read together.
     fn reading(&self) -> Reading;
+
+    /// The wall clock alone, for those who ask often.
+    fn wall(&self) -> Timestamp {
+        self.reading().wall
+    }
+
+    /// The time since the device started alone, for those who ask often.
+    fn mono(&self) -> Duration {
+        self.reading().mono
+    }
 }
 
 /// The real clocks.
@@ -42,6 +52,14 @@ impl Clocks for SystemClocks {
             mono: since_boot(),
             boot: self.boot.clone(),
         }
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_system_time(SystemTime::now())
+    }
+
+    fn mono(&self) -> Duration {
+        since_boot()
     }
 }
 

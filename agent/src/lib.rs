@@ -4,6 +4,7 @@
 //! * [`http`] is what applications and people talk to; [`cli`] is the command line.
 //! * [`app`] puts them together from [`config`]; [`deps`] is the outside world.
 
+pub mod admin_token;
 pub mod app;
 pub mod apps;
 pub mod cli;

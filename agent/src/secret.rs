@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use aws_lc_rs::rand;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize as _;
 
@@ -10,7 +12,25 @@ use zeroize::Zeroize as _;
 #[serde(transparent)]
 pub struct Secret(String);
 
+/// The system's random generator failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the system has no random bits to make a key of")]
+pub struct NoRandom;
+
 impl Secret {
+    /// A new one of so many random bytes, as URL-safe Base64.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRandom`].
+    pub fn random<const BYTES: usize>() -> Result<Self, NoRandom> {
+        let mut bytes = [0; BYTES];
+        rand::fill(&mut bytes).map_err(|_| NoRandom)?;
+        let secret = Self(URL_SAFE_NO_PAD.encode(bytes));
+        bytes.zeroize();
+        Ok(secret)
+    }
+
     /// Takes a secret.
     pub const fn new(text: String) -> Self {
         Self(text)

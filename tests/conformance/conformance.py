@@ -228,7 +228,10 @@ class AgentConformance(Conformance):
 
     def call(self, method, path, body):
         request = urllib.request.Request(
-            f"http://{self.args.domain}{path}", json.dumps(body).encode(), method=method
+            f"http://{self.args.domain}{path}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", "Authorization": f"Bearer {self.args.admin_token}"},
+            method=method,
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
@@ -244,7 +247,11 @@ def main():
     parser.add_argument("--domain", required=True, help="HOST:PORT of the server under test")
     parser.add_argument("--keys", required=True, help="a JSON file with the key pair")
     parser.add_argument("--control", help="the stub behind an agent under test")
+    parser.add_argument("--admin-token", help="the file with the token of an agent under test")
     args = parser.parse_args()
+    if args.admin_token:
+        with open(args.admin_token, encoding="utf-8") as file:
+            args.admin_token = file.read().strip()
     with open(args.keys, encoding="utf-8") as file:
         keys = json.load(file)
     with open(keys["public_key"], encoding="utf-8") as file:

@@ -159,7 +159,8 @@ fn headers_that_prove_nothing() -> Result {
     let now = Timestamp::from_system_time(std::time::SystemTime::now()).to_http_date();
     let old = "Tue, 07 Jun 2011 20:51:35 GMT";
     let unknown = auth::authorization("nobody", "s", &now);
-    let raw = |headers: Vec<(&'static str, String)>| {
+    let raw = |mut headers: Vec<(&'static str, String)>| {
+        headers.push(("content-type", "application/json".to_owned()));
         move |client: &Client| {
             let headers: Vec<(&str, &str)> = headers
                 .iter()
@@ -282,8 +283,10 @@ fn pages_of_other_sites_and_foreign_host_names_are_refused() -> Result {
     let stub = stub(&licenses(), Keys::Kept)?;
     let agent = agent(&stub)?;
     let client = agent.app("inspector")?;
+    let token = format!("Bearer {}", agent.admin_token()?);
     let status = |headers: &[(&str, &str)]| -> Result<u16> {
-        Ok(client.raw(Method::GET, "/v1/status", headers, "")?.status)
+        let headers = [&[("authorization", token.as_str())], headers].concat();
+        Ok(client.raw(Method::GET, "/v1/status", &headers, "")?.status)
     };
     assert_eq!(status(&[])?, 200);
     assert_eq!(status(&[("host", "evil.example")])?, 403);

@@ -186,13 +186,41 @@ impl Agent {
             .url())
     }
 
+    /// What opens its control API.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read.
+    pub fn admin_token(&self) -> crate::Result<String> {
+        let text = std::fs::read_to_string(self.data_dir().join("admin_token"))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run.
+    pub fn process(&mut self) -> crate::Result<&mut Process> {
+        self.process.as_mut().context("the agent does not run")
+    }
+
     /// An application with a key pair of its own.
     ///
     /// # Errors
     ///
     /// Where it cannot be made.
     pub fn app(&self, name: &str) -> crate::Result<Client> {
-        let keys = self.json(&["app", "add", name])?;
+        self.app_with(name, &[])
+    }
+
+    /// An application that may do only what these flags of `tally app add` say.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made.
+    pub fn app_with(&self, name: &str, flags: &[&str]) -> crate::Result<Client> {
+        let keys = self.json(&[["app", "add", name].as_slice(), flags].concat())?;
         let text = |key: &str| keys.get(key).and_then(Value::as_str).context("a key pair");
         Client::new(self.url()?, text("api_key")?, text("shared_key")?)
     }

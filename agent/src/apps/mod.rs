@@ -3,24 +3,32 @@
 //! Files, not ledger rows, so that `tally app add` works whether or not the agent runs, and so that a
 //! backup of the ledger carries no secrets.
 
+mod bindings;
+mod pace;
+pub mod rights;
+
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
-use aws_lc_rs::rand;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
+use tally_shared::{
+    auth::PreparedKey,
+    wire::{ApiError, ErrorCode},
+};
 use tokio::sync::OnceCell;
 
+use self::{bindings::Bindings, pace::Pace, rights::Rights};
 use crate::{
     config::paths::DataDir,
     core::book::AppNo,
-    ledger::{engine::RecordError, writer::Ledger},
+    ledger::{answers::RequestKey, engine::RecordError, writer::Ledger},
     private_file,
-    secret::Secret,
+    secret::{NoRandom, Secret},
 };
 
 /// The application that is made on first run, and that `tally record` uses.
@@ -38,20 +46,31 @@ pub struct KeyPair {
     pub api_key: String,
     /// What signs it.
     pub shared_key: Secret,
+    /// What it may do.
+    #[serde(default)]
+    pub rights: Rights,
 }
 
 /// An application that may use the agent.
 #[derive(Debug)]
 pub struct App {
-    /// Its key pair.
-    pub keys: KeyPair,
+    keys: KeyPair,
+    key: PreparedKey,
     no: OnceCell<AppNo>,
+    pace: Option<Pace>,
+    bindings: Bindings,
 }
 
 /// All of them, by API key.
 pub struct Apps {
     folder: PathBuf,
-    by_key: RwLock<HashMap<String, Arc<App>>>,
+    known: RwLock<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    by_key: HashMap<String, Arc<App>>,
+    revoked: HashSet<String>,
 }
 
 /// Why applications cannot be read or made.
@@ -70,8 +89,8 @@ pub enum AppsError {
     #[error("there is no application {0:?}; `tally app list` shows all")]
     NotFound(String),
     /// The system's random generator failed.
-    #[error("the system has no random bits to make a key of")]
-    Random,
+    #[error(transparent)]
+    Random(#[from] NoRandom),
     /// A file cannot be used.
     #[error("cannot use {path}")]
     File {
@@ -91,44 +110,124 @@ impl Apps {
     pub fn open(data_dir: &DataDir) -> Result<Self, AppsError> {
         let apps = Self {
             folder: data_dir.apps(),
-            by_key: RwLock::default(),
+            known: RwLock::default(),
         };
         apps.reload()?;
         Ok(apps)
     }
 
-    /// Reads all key pairs again: one may have been added or revoked.
+    /// Reads all key pairs again: one may have been added or revoked. One whose file cannot be read may
+    /// not call, and keeps no other from being revoked.
     ///
     /// # Errors
     ///
-    /// [`AppsError::File`]; then those that were known stay.
+    /// [`AppsError::File`] where the folder cannot be read; then those that were known stay.
     pub fn reload(&self) -> Result<(), AppsError> {
-        let found = list_in(&self.folder)?;
-        let mut by_key = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
-        *by_key = found
+        let mut found = Vec::new();
+        for path in files_in(&self.folder)? {
+            match read_file(&path) {
+                Ok(keys) => found.push(keys),
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    tracing::warn!("an application cannot call: {error:#}");
+                }
+            }
+        }
+        let revoked = files_in(&revoked_in(&self.folder))?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.by_key = found
             .into_iter()
             .map(|keys| {
-                let known = by_key.get(&keys.api_key).cloned();
-                let app = known.unwrap_or_else(|| {
-                    Arc::new(App {
-                        keys: keys.clone(),
-                        no: OnceCell::new(),
-                    })
-                });
-                (keys.api_key, app)
+                let api_key = keys.api_key.clone();
+                let app = known.by_key.get(&api_key).filter(|app| app.is_same(&keys));
+                (
+                    api_key,
+                    app.cloned().unwrap_or_else(|| Arc::new(App::new(keys))),
+                )
             })
+            .collect();
+        known.revoked = revoked
+            .iter()
+            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
             .collect();
         Ok(())
     }
 
     /// The application with that API key.
-    pub fn find(&self, api_key: &str) -> Option<Arc<App>> {
-        let by_key = self.by_key.read().unwrap_or_else(PoisonError::into_inner);
-        by_key.get(api_key).cloned()
+    ///
+    /// # Errors
+    ///
+    /// `revoked_api_key` or `invalid_api_key`.
+    pub fn find(&self, api_key: &str) -> Result<Arc<App>, ApiError> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(app) = known.by_key.get(api_key) {
+            return Ok(Arc::clone(app));
+        }
+        Err(if known.revoked.contains(api_key) {
+            ApiError::new(ErrorCode::RevokedApiKey, "this API key was revoked")
+        } else {
+            ApiError::new(
+                ErrorCode::InvalidApiKey,
+                "no application has this API key; `tally app add NAME` makes one",
+            )
+        })
     }
 }
 
 impl App {
+    fn new(keys: KeyPair) -> Self {
+        Self {
+            key: PreparedKey::new(keys.shared_key.expose()),
+            no: OnceCell::new(),
+            pace: keys.rights.max_per_minute.map(Pace::new),
+            bindings: Bindings::default(),
+            keys,
+        }
+    }
+
+    fn is_same(&self, keys: &KeyPair) -> bool {
+        let own = &self.keys;
+        own.name == keys.name
+            && own.rights == keys.rights
+            && own.shared_key.expose() == keys.shared_key.expose()
+    }
+
+    /// What its requests are signed with.
+    pub const fn key(&self) -> &PreparedKey {
+        &self.key
+    }
+
+    /// What it may do.
+    pub const fn rights(&self) -> &Rights {
+        &self.keys.rights
+    }
+
+    /// Counts a request to consume at this time on the monotonic clock.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait, where there were too many within a minute.
+    pub fn keep_pace(&self, now: Duration) -> Result<(), Duration> {
+        self.pace.as_ref().map_or(Ok(()), |pace| pace.take(now))
+    }
+
+    /// Binds an `Idempotency-Key` to its request.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::KeyReused`] where it came with another one.
+    pub fn bind(&self, key: &RequestKey, now: Duration) -> Result<(), RecordError> {
+        if self.bindings.bind(key, now) {
+            return Ok(());
+        }
+        Err(RecordError::KeyReused)
+    }
+
+    /// Takes note that the ledger remembers the key.
+    pub fn release(&self, key: &RequestKey) {
+        self.bindings.release(key);
+    }
+
     /// Its number in the ledger.
     ///
     /// # Errors
@@ -147,12 +246,13 @@ impl App {
 /// # Errors
 ///
 /// [`AppsError`].
-pub fn add(data_dir: &DataDir, name: &str) -> Result<KeyPair, AppsError> {
+pub fn add(data_dir: &DataDir, name: &str, rights: Rights) -> Result<KeyPair, AppsError> {
     let path = file_of(data_dir, name)?;
     let keys = KeyPair {
         name: name.to_owned(),
-        api_key: random_text::<18>()?,
-        shared_key: Secret::new(random_text::<32>()?),
+        api_key: Secret::random::<18>()?.expose().to_owned(),
+        shared_key: Secret::random::<32>()?,
+        rights,
     };
     let failed = |source| AppsError::File {
         path: path.clone(),
@@ -173,7 +273,7 @@ pub fn add(data_dir: &DataDir, name: &str) -> Result<KeyPair, AppsError> {
 ///
 /// [`AppsError`].
 pub fn ensure_default(data_dir: &DataDir) -> Result<(), AppsError> {
-    match add(data_dir, DEFAULT_APP) {
+    match add(data_dir, DEFAULT_APP, Rights::default()) {
         Ok(_) | Err(AppsError::Exists(_)) => Ok(()),
         Err(error) => Err(error),
     }
@@ -194,17 +294,34 @@ pub fn read(data_dir: &DataDir, name: &str) -> Result<KeyPair, AppsError> {
     }
 }
 
-/// Removes a key pair.
+/// Takes a key pair away. Its API key is remembered as revoked, so that its application is told so.
 ///
 /// # Errors
 ///
 /// [`AppsError`].
 pub fn revoke(data_dir: &DataDir, name: &str) -> Result<(), AppsError> {
     let path = file_of(data_dir, name)?;
+    // A file that cannot be read is taken away all the same.
+    let api_key = read_file(&path).ok().map(|keys| keys.api_key);
     std::fs::remove_file(&path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => AppsError::NotFound(name.to_owned()),
-        _ => AppsError::File { path, source },
-    })
+        _ => AppsError::File {
+            path: path.clone(),
+            source,
+        },
+    })?;
+    let Some(api_key) = api_key.filter(|key| is_file_name(key)) else {
+        return Ok(());
+    };
+    let folder = revoked_in(&data_dir.apps());
+    let note = folder.join(format!("{api_key}.json"));
+    let failed = |source| AppsError::File {
+        path: note.clone(),
+        source,
+    };
+    private_file::create_folder(&folder).map_err(failed)?;
+    let content = serde_json::json!({ "name": name }).to_string();
+    private_file::replace(&note, content.as_bytes()).map_err(failed)
 }
 
 /// All key pairs, by name.
@@ -216,9 +333,16 @@ pub fn list(data_dir: &DataDir) -> Result<Vec<KeyPair>, AppsError> {
     list_in(&data_dir.apps())
 }
 
-fn list_in(folder: &PathBuf) -> Result<Vec<KeyPair>, AppsError> {
+fn list_in(folder: &Path) -> Result<Vec<KeyPair>, AppsError> {
+    let files = files_in(folder)?;
+    let mut found = files.iter().map(read_file).collect::<Result<Vec<_>, _>>()?;
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(found)
+}
+
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>, AppsError> {
     let failed = |source| AppsError::File {
-        path: folder.clone(),
+        path: folder.to_owned(),
         source,
     };
     let entries = match std::fs::read_dir(folder) {
@@ -226,18 +350,22 @@ fn list_in(folder: &PathBuf) -> Result<Vec<KeyPair>, AppsError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
     };
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
         if path
             .extension()
             .is_some_and(|extension| extension == "json")
         {
-            found.push(read_file(&path)?);
+            files.push(path);
         }
     }
-    found.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(found)
+    Ok(files)
+}
+
+/// Those that were taken away: a file each, named by its API key.
+fn revoked_in(folder: &Path) -> PathBuf {
+    folder.join("revoked")
 }
 
 fn read_file(path: &PathBuf) -> Result<KeyPair, AppsError> {
@@ -250,19 +378,63 @@ fn read_file(path: &PathBuf) -> Result<KeyPair, AppsError> {
 }
 
 fn file_of(data_dir: &DataDir, name: &str) -> Result<PathBuf, AppsError> {
-    let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let usable = !name.is_empty()
-        && name.len() <= NAME_BYTES_MAX
-        && !name.starts_with('.')
-        && name.bytes().all(letters);
-    if !usable {
+    if !is_file_name(name) {
         return Err(AppsError::Name(name.to_owned()));
     }
     Ok(data_dir.apps().join(format!("{name}.json")))
 }
 
-fn random_text<const BYTES: usize>() -> Result<String, AppsError> {
-    let mut bytes = [0; BYTES];
-    rand::fill(&mut bytes).map_err(|_| AppsError::Random)?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+fn is_file_name(name: &str) -> bool {
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && !name.starts_with('.')
+        && name.bytes().all(letters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(apps: &Apps, api_key: &str) -> Option<ErrorCode> {
+        apps.find(api_key).err().map(|error| error.code)
+    }
+
+    #[test]
+    fn what_is_revoked_is_told_so_and_a_broken_file_keeps_nobody_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::new(folder.path().to_owned());
+        let one = add(&data_dir, "one", Rights::default()).unwrap();
+        let two = add(&data_dir, "two", Rights::default()).unwrap();
+        let apps = Apps::open(&data_dir).unwrap();
+        assert!(apps.find(&one.api_key).is_ok());
+
+        revoke(&data_dir, "one").unwrap();
+        std::fs::write(data_dir.apps().join("broken.json"), "{").unwrap();
+        apps.reload().unwrap();
+        assert_eq!(code(&apps, &one.api_key), Some(ErrorCode::RevokedApiKey));
+        assert_eq!(code(&apps, "nobody"), Some(ErrorCode::InvalidApiKey));
+        assert!(apps.find(&two.api_key).is_ok());
+        assert!(add(&data_dir, "one", Rights::default()).is_ok());
+        assert!(matches!(
+            add(&data_dir, "two", Rights::default()),
+            Err(AppsError::Exists(_))
+        ));
+    }
+
+    #[test]
+    fn rights_that_change_in_the_file_are_in_force_after_a_reload() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::new(folder.path().to_owned());
+        let mut keys = add(&data_dir, "one", Rights::default()).unwrap();
+        let apps = Apps::open(&data_dir).unwrap();
+        let before = apps.find(&keys.api_key).unwrap();
+        apps.reload().unwrap();
+        assert!(Arc::ptr_eq(&before, &apps.find(&keys.api_key).unwrap()));
+        keys.rights.read_only = true;
+        let text = serde_json::to_vec(&keys).unwrap();
+        std::fs::write(data_dir.apps().join("one.json"), text).unwrap();
+        apps.reload().unwrap();
+        assert!(apps.find(&keys.api_key).unwrap().rights().read_only);
+    }
 }

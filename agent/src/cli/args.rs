@@ -1,6 +1,6 @@
 //! What can be typed. No logic.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use reqwest::Url;
@@ -45,6 +45,8 @@ pub(super) enum Command {
     Resolve(ResolveArgs),
     /// Switch the agent's network off and on, for drills
     Network(NetworkArgs),
+    /// Open the agent's page in the browser
+    Dashboard(DashboardArgs),
 }
 
 #[derive(Debug, Args)]
@@ -157,11 +159,46 @@ pub(super) struct LicenseAddArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum AppCommand {
     /// Make a key pair for an application
-    Add(AppNameArgs),
+    #[command(after_help = "\
+Examples:
+  tally app add inspector
+  tally app add kiosk --product inspect --max-per-minute 60 --expires 90d
+  tally app add report --read-only")]
+    Add(AppAddArgs),
     /// Show the applications
     List(JsonArgs),
     /// Take an application's key pair away, at once
     Revoke(AppNameArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AppAddArgs {
+    #[command(flatten)]
+    pub(super) app: AppNameArgs,
+
+    /// Let it use this product only
+    #[arg(long, value_name = "CODE")]
+    pub(super) product: Option<String>,
+
+    /// Let it use the licence with this key only
+    #[arg(long, value_name = "KEY", conflicts_with = "username")]
+    pub(super) license_key: Option<String>,
+
+    /// Let it use the licences of this user only
+    #[arg(long, value_name = "NAME")]
+    pub(super) username: Option<String>,
+
+    /// Let it consume so many times within any minute at most
+    #[arg(long, value_name = "N")]
+    pub(super) max_per_minute: Option<NonZeroU32>,
+
+    /// Let it read licences, and consume nothing
+    #[arg(long, conflicts_with = "max_per_minute")]
+    pub(super) read_only: bool,
+
+    /// Let it call for so long only, such as 90d
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) expires: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -292,6 +329,18 @@ pub(super) struct DoctorArgs {
     /// Go on with what was salvaged of a damaged ledger; no agent may run
     #[arg(long)]
     pub(super) accept_recovery: bool,
+
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[command(after_help = "\
+The link works once and for one minute. Whoever opens it may do what the admin token allows.")]
+pub(super) struct DashboardArgs {
+    /// Print the link, and open nothing
+    #[arg(long)]
+    pub(super) print: bool,
 
     #[command(flatten)]
     pub(super) output: JsonArgs,

@@ -9,12 +9,13 @@ use tally_shared::{
     wire::{AddConsumption, IDEMPOTENCY_KEY, error::ErrorBody},
 };
 
-use crate::{apps::KeyPair, config::paths::DataDir};
+use crate::{admin_token, apps::KeyPair, config::paths::DataDir, secret::Secret};
 
 /// The agent of a data directory.
 pub(super) struct Agent {
     http: reqwest::Client,
     runtime: tokio::runtime::Runtime,
+    token: Secret,
 }
 
 /// What the agent answered.
@@ -33,6 +34,7 @@ impl Agent {
                 data_dir.path().display()
             );
         }
+        let token = admin_token::read(&data_dir.admin_token())?;
         let http = reqwest::Client::builder()
             .unix_socket(socket)
             .no_proxy()
@@ -40,12 +42,16 @@ impl Agent {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        Ok(Self { http, runtime })
+        Ok(Self {
+            http,
+            runtime,
+            token,
+        })
     }
 
     /// Reads.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        accepted(&self.send(self.request(Method::GET, path))?)
+        accepted(&self.send(self.control(Method::GET, path))?)
     }
 
     /// Asks for something to be done.
@@ -55,7 +61,7 @@ impl Agent {
         path: &str,
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
-        let request = self.request(method, path).body(serde_json::to_vec(body)?);
+        let request = self.control(method, path).body(serde_json::to_vec(body)?);
         accepted(&self.send(request.header("content-type", "application/json"))?)
     }
 
@@ -78,6 +84,10 @@ impl Agent {
             post = post.header(IDEMPOTENCY_KEY, key);
         }
         self.send(post)
+    }
+
+    fn control(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.request(method, path).bearer_auth(self.token.expose())
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {

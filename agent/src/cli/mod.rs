@@ -4,6 +4,7 @@
 mod app;
 mod args;
 mod client;
+mod dashboard;
 mod doctor;
 mod drill;
 mod license;
@@ -62,5 +63,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Doctor(args) => doctor::run(&data_dir, args),
         Command::Resolve(args) => resolve::run(&data_dir, args),
         Command::Network(args) => drill::run(&data_dir, &args),
+        Command::Dashboard(args) => dashboard::run(&data_dir, args),
     }
 }

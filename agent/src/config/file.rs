@@ -10,7 +10,7 @@ use std::{
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::ConfigError;
+use super::{ConfigError, limits::LimitsFile};
 use crate::{
     core::{LateUsage, UndecidablePolicy},
     secret::Secret,
@@ -45,6 +45,8 @@ pub struct ConfigFile {
     pub idempotency_retention: Option<Duration>,
     /// The licence server.
     pub server: Option<ServerFile>,
+    /// How much anybody may use of the agent.
+    pub limits: LimitsFile,
 }
 
 /// The `[server]` table.
@@ -113,7 +115,9 @@ fn on_one_line(text: &str, error: &toml::de::Error) -> String {
     )
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer).map_err(|error| {
         D::Error::custom(format!(
             "a duration is text, such as \"200ms\" or \"5m\": {error}"

@@ -2,6 +2,7 @@
 //! defaults. Flags and variables arrive merged, by clap; the rest is a pure fold.
 
 pub mod file;
+pub mod limits;
 pub mod paths;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -9,7 +10,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use reqwest::Url;
 use tally_shared::signature::Verifier;
 
-use self::file::ConfigFile;
+use self::{file::ConfigFile, limits::Limits};
 use crate::{
     core::{LateUsage, Policy, UndecidablePolicy},
     ledger::Keeping,
@@ -43,6 +44,8 @@ pub struct Config {
     pub policy: Policy,
     /// How long the ledger keeps what is done with.
     pub keeping: Keeping,
+    /// How much anybody may use of the agent.
+    pub limits: Limits,
 }
 
 /// What was given as flags or environment variables.
@@ -145,6 +148,12 @@ pub enum ConfigError {
         /// The shortest that is accepted.
         least: Duration,
     },
+    /// A limit lets nothing through.
+    #[error("the limit `{name}` under [limits] must be more than nothing")]
+    Limit {
+        /// Which.
+        name: &'static str,
+    },
     /// The server's public key cannot be read.
     #[error("cannot use the server's public key {path}: {message}")]
     PublicKey {
@@ -194,6 +203,7 @@ pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
     }
     Ok(Config {
         listen,
+        limits: file.limits.resolve()?,
         data_dir: given.data_dir,
         server: ServerConfig {
             url,

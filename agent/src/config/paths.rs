@@ -77,6 +77,11 @@ impl DataDir {
         self.0.join("apps")
     }
 
+    /// What opens the control API.
+    pub fn admin_token(&self) -> PathBuf {
+        self.0.join("admin_token")
+    }
+
     /// The id of this device, where it had to be made up.
     pub fn hardware_id(&self) -> PathBuf {
         self.0.join("hardware_id")

@@ -1,42 +1,60 @@
 //! Answers in the contract's form: compact JSON, a signature on what succeeded, and the agent's date.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
-    extract::rejection::BytesRejection,
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER},
+        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use tally_shared::{
     signature::Signer,
-    wire::{ApiError, BODY_BYTES_MAX, ErrorCode, IDEMPOTENCY_REPLAYED, LICENSE_SIGNATURE},
+    wire::{ApiError, ErrorCode, IDEMPOTENCY_REPLAYED, LICENSE_SIGNATURE},
 };
 
-use crate::core::Unresolvable;
-use crate::ledger::{
-    LedgerError,
-    answers::Answer,
-    engine::{RecordError, ResolveError},
+use crate::{
+    core::Unresolvable,
+    ledger::{
+        LedgerError,
+        answers::Answer,
+        engine::{RecordError, ResolveError},
+    },
+    secret::NoRandom,
 };
 
 /// An error of the contract, as an answer.
 #[derive(Debug)]
-pub(super) struct Refused(pub(super) ApiError);
+pub(super) struct Refused {
+    error: ApiError,
+    /// When another try makes sense, in seconds.
+    retry_after: Option<u64>,
+}
 
 pub(super) type Result<T> = std::result::Result<T, Refused>;
 
 impl Refused {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self(ApiError::new(code, message))
+        ApiError::new(code, message).into()
+    }
+
+    /// With the time after which another try makes sense, rounded up to whole seconds.
+    pub(super) fn until(error: ApiError, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self {
+            error,
+            retry_after: Some(seconds.max(1)),
+        }
     }
 }
 
 impl From<ApiError> for Refused {
     fn from(error: ApiError) -> Self {
-        Self(error)
+        let retry_after = (error.code == ErrorCode::Unavailable).then_some(1);
+        Self { error, retry_after }
     }
 }
 
@@ -73,24 +91,21 @@ impl From<LedgerError> for Refused {
     }
 }
 
-impl From<BytesRejection> for Refused {
-    fn from(rejection: BytesRejection) -> Self {
-        let message = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            format!("the body is longer than {BODY_BYTES_MAX} bytes")
-        } else {
-            "the body could not be read to its end".to_owned()
-        };
-        Self::new(ErrorCode::ValidationError, message)
+impl From<NoRandom> for Refused {
+    fn from(error: NoRandom) -> Self {
+        Self::new(ErrorCode::InternalError, error.to_string())
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let mut response = json(&Answer::refused(&self.0));
-        if self.0.code == ErrorCode::Unavailable {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        let mut response = json(&Answer::refused(&self.error));
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.error.code == ErrorCode::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::Bytes,
-    extract::{Path, Query, State, rejection::BytesRejection},
+    extract::{Path, Query, State},
     response::Response,
 };
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use tally_shared::wire::{ErrorCode, Holder, Subject};
 use super::{
     Api,
     answer::{Refused, Result, plain},
+    body::Posted,
     look_up::look_up,
 };
 use crate::{
@@ -84,6 +84,8 @@ pub struct FullStatus {
     pub storage: Storage,
     /// What to do where it cannot.
     pub storage_advice: Option<&'static str>,
+    /// How many requests came with a wrong key since the start.
+    pub wrong_keys: u64,
 }
 
 /// What `POST /v1/sync` answers.
@@ -95,8 +97,6 @@ pub struct SyncResult {
     pub status: FullStatus,
 }
 
-type Body = std::result::Result<Bytes, BytesRejection>;
-
 pub(super) async fn status(State(api): State<Api>) -> Result<Response> {
     plain(&current_status(&api).await?)
 }
@@ -105,8 +105,8 @@ pub(super) async fn licenses(State(api): State<Api>) -> Result<Response> {
     plain(&current_status(&api).await?.status.licenses)
 }
 
-pub(super) async fn add_license(State(api): State<Api>, body: Body) -> Result<Response> {
-    let request: AddLicense = read(&body?)?;
+pub(super) async fn add_license(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
+    let request: AddLicense = read(&body)?;
     let holder = match (request.license_key, request.username) {
         (Some(key), None) => Holder::LicenseKey(key),
         (None, Some(username)) => Holder::Username(username),
@@ -145,9 +145,9 @@ pub(super) async fn batches(State(api): State<Api>, Query(page): Query<Page>) ->
 pub(super) async fn resolve(
     State(api): State<Api>,
     Path(batch): Path<i64>,
-    body: Body,
+    Posted(body): Posted,
 ) -> Result<Response> {
-    let Resolve { decision, reason } = read(&body?)?;
+    let Resolve { decision, reason } = read(&body)?;
     let reason = reason.filter(|reason| !reason.trim().is_empty());
     if decision == Decision::Waive && reason.is_none() {
         return Err(Refused::new(
@@ -181,8 +181,8 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Response> {
     })
 }
 
-pub(super) async fn set_network(State(api): State<Api>, body: Body) -> Result<Response> {
-    let SetNetwork { mode } = read(&body?)?;
+pub(super) async fn set_network(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
+    let SetNetwork { mode } = read(&body)?;
     api.ledger.tell(Event::SetNetwork(mode)).await;
     plain(&current_status(&api).await?.status.connection)
 }
@@ -200,6 +200,7 @@ pub(super) async fn reload_apps(State(api): State<Api>) -> Result<Response> {
 }
 
 pub(super) async fn health(State(api): State<Api>) -> Result<Response> {
+    let _slot = api.slots.take()?;
     // Answers only while the writer does.
     api.ledger.ask(|_, _| ()).await?;
     plain(&serde_json::json!({"status": "ok"}))
@@ -212,6 +213,7 @@ async fn current_status(api: &Api) -> Result<FullStatus> {
         status,
         storage,
         storage_advice: (storage != Storage::Ok).then(|| storage.advice()),
+        wrong_keys: api.strangers.met(),
     })
 }
 

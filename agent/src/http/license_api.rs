@@ -2,8 +2,7 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::{
-    body::Bytes,
-    extract::{RawQuery, State, rejection::BytesRejection},
+    extract::{RawQuery, State},
     http::HeaderMap,
     response::Response,
 };
@@ -16,6 +15,7 @@ use super::{
     Api,
     answer::{Refused, Result, signed},
     auth::Caller,
+    body::Posted,
     look_up::look_up,
 };
 use crate::{
@@ -27,15 +27,12 @@ use crate::{
     },
 };
 
-type Body = std::result::Result<Bytes, BytesRejection>;
-
 pub(super) async fn add_consumption(
     State(api): State<Api>,
     Caller(app): Caller,
     headers: HeaderMap,
-    body: Body,
+    Posted(body): Posted,
 ) -> Result<Response> {
-    let body = body?;
     let request = AddConsumption::from_json(&body)?;
     consume(&api, &app, &headers, &body, request).await
 }
@@ -44,22 +41,23 @@ pub(super) async fn add_feature_consumption(
     State(api): State<Api>,
     Caller(app): Caller,
     headers: HeaderMap,
-    body: Body,
+    Posted(body): Posted,
 ) -> Result<Response> {
-    let body = body?;
     let request = AddConsumption::feature_from_json(&body)?;
     consume(&api, &app, &headers, &body, request).await
 }
 
 pub(super) async fn check_license(
     State(api): State<Api>,
-    Caller(_): Caller,
+    Caller(app): Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
     let pairs: Vec<(String, String)> =
         serde_urlencoded::from_str(query.as_deref().unwrap_or(""))
             .map_err(|error| Refused::new(ErrorCode::ValidationError, error.to_string()))?;
     let CheckLicense { subject } = CheckLicense::from_query(pairs)?;
+    app.rights().may_use(&subject)?;
+    let _slot = api.slots.take()?;
     let view = if let Some(view) = view(&api, &subject).await? {
         view
     } else {
@@ -86,17 +84,28 @@ async fn consume(
     body: &[u8],
     request: AddConsumption,
 ) -> Result<Response> {
+    app.rights().may_use(&request.subject)?;
     let key = request_key(headers, &request, body)?;
+    let _slot = api.slots.take()?;
+    if let Some(key) = &key {
+        app.bind(key, api.clocks.mono())?;
+    }
+    crate::fail_point!("http.before-record");
     let no = app.no(&api.ledger).await?;
     let answer = match api.ledger.record(no, request.clone(), key.clone()).await {
         Err(RecordError::Unknown) => {
             look_up(api, &request.subject).await?;
             let unknown_feature = request.feature.clone();
-            let answer = api.ledger.record(no, request, key).await;
-            answer.map_err(|error| still_unknown(error, unknown_feature.as_deref()))?
+            let answer = api.ledger.record(no, request, key.clone()).await;
+            answer.map_err(|error| (error, unknown_feature))
         }
-        answer => answer?,
+        answer => answer.map_err(|error| (error, None)),
     };
+    // From here on the ledger knows what the key was used for. Where it does not, the key stays bound.
+    if let (Some(key), Ok(_) | Err((RecordError::KeyReused, _))) = (&key, &answer) {
+        app.release(key);
+    }
+    let answer = answer.map_err(|(error, feature)| still_unknown(error, feature.as_deref()))?;
     signed(&answer, &api.signer)
 }
 

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use tokio::sync::Mutex;
+
 use tally_shared::wire::{ErrorCode, Subject};
 
 use super::{
     Api,
     answer::{Refused, Result},
+    slots::Slots,
 };
 use crate::{
     core::{event::KeyEcho, link::NetworkMode, outcome::LookUpOutcome},
@@ -15,6 +18,24 @@ use crate::{
 
 /// How long an application waits for it at most; what the agent knows it answers at once.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many may wait for their turn. More are refused at once.
+const WAITING_MAX: usize = 64;
+
+/// One unknown licence is asked for at a time, so that a flood of them stays a trickle.
+pub(super) struct LookUps {
+    turn: Mutex<()>,
+    waiting: Slots,
+}
+
+impl Default for LookUps {
+    fn default() -> Self {
+        Self {
+            turn: Mutex::new(()),
+            waiting: Slots::new(WAITING_MAX),
+        }
+    }
+}
 
 /// Asks the server for a licence and makes it known.
 ///
@@ -29,7 +50,8 @@ pub(super) async fn look_up(api: &Api, subject: &Subject) -> Result<()> {
         );
         Refused::new(ErrorCode::LimitsUnknown, message)
     };
-    let _one_at_a_time = api.look_up.lock().await;
+    let _waiting = api.look_ups.waiting.take()?;
+    let _one_at_a_time = api.look_ups.turn.lock().await;
     let mode = api.ledger.ask(|core, _| core.link().mode()).await?;
     if mode == NetworkMode::Offline {
         return Err(unknown("the network is switched off".to_owned()));

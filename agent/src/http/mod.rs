@@ -1,48 +1,62 @@
 //! What applications and people talk to: the License API, as the licence server speaks it, and the
 //! agent's own control API, over TCP on loopback and over a Unix socket.
 
+//!
+//! A request comes in through `serve` (sockets, limits), `front` and `guard` (checks before any work),
+//! and `auth` or `admin` (who calls).
+
+mod admin;
 mod answer;
 mod auth;
+mod body;
+mod connection;
 mod control_api;
+mod front;
 mod guard;
 mod license_api;
 mod look_up;
+pub mod serve;
+mod slots;
+mod strangers;
 
 use std::{path::PathBuf, sync::Arc};
 
 use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware,
+    Router, middleware,
     routing::{get, post, put},
 };
 use tally_shared::{
     signature::Signer,
-    wire::{ADD_CONSUMPTION, ADD_FEATURE_CONSUMPTION, BODY_BYTES_MAX, CHECK_LICENSE},
+    wire::{ADD_CONSUMPTION, ADD_FEATURE_CONSUMPTION, CHECK_LICENSE},
 };
-use tokio::sync::Mutex;
 
+use self::{look_up::LookUps, slots::Slots, strangers::Strangers};
 use crate::{
     apps::Apps,
+    config::limits::Limits,
     deps::Clocks,
     ledger::{engine::SharedClock, writer::Ledger},
+    secret::Secret,
     sync::client::Client,
 };
 
+pub use self::admin::DashboardLink;
 pub use self::control_api::{AddLicense, FullStatus, Resolve, Resolved, SetNetwork, SyncResult};
 
 /// What handlers need.
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
 
-/// The parts of [`Api`].
-pub struct Inner {
+/// What an [`Api`] is made of.
+pub struct Parts {
     /// Where consumptions are recorded.
     pub ledger: Ledger,
     /// The ledger's file, for questions that do not concern the writer.
     pub ledger_path: PathBuf,
     /// Who may consume.
     pub apps: Apps,
+    /// What opens the control API.
+    pub admin_token: Secret,
     /// Signs answers.
     pub signer: Arc<Signer>,
     /// The licence server, for licences that are not known yet.
@@ -51,14 +65,49 @@ pub struct Inner {
     pub clock: SharedClock,
     /// The device's clocks.
     pub clocks: Arc<dyn Clocks>,
-    /// One unknown licence is asked for at a time, so that a flood of them stays a trickle.
-    pub look_up: Mutex<()>,
+    /// How much anybody may use.
+    pub limits: Limits,
+    /// Where browsers find the agent, such as `http://127.0.0.1:7411`.
+    pub origin: String,
+}
+
+/// What handlers share.
+pub struct Inner {
+    ledger: Ledger,
+    ledger_path: PathBuf,
+    apps: Apps,
+    admin: admin::Admin,
+    signer: Arc<Signer>,
+    client: Arc<Client>,
+    clock: SharedClock,
+    clocks: Arc<dyn Clocks>,
+    limits: Limits,
+    origin: String,
+    look_ups: LookUps,
+    slots: Slots,
+    control_slots: Slots,
+    strangers: Strangers,
 }
 
 impl Api {
     /// Puts the parts together.
-    pub fn new(inner: Inner) -> Self {
-        Self(Arc::new(inner))
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Inner {
+            ledger: parts.ledger,
+            ledger_path: parts.ledger_path,
+            apps: parts.apps,
+            admin: admin::Admin::new(parts.admin_token),
+            signer: parts.signer,
+            client: parts.client,
+            clock: parts.clock,
+            clocks: parts.clocks,
+            limits: parts.limits,
+            origin: parts.origin,
+            look_ups: LookUps::default(),
+            slots: Slots::new(parts.limits.requests),
+            control_slots: Slots::new(parts.limits.control_requests),
+            strangers: Strangers::default(),
+        }))
     }
 }
 
@@ -71,14 +120,8 @@ impl std::ops::Deref for Api {
 }
 
 /// All routes.
-pub fn router(api: Api) -> Router {
-    Router::new()
-        .route(ADD_CONSUMPTION, post(license_api::add_consumption))
-        .route(
-            ADD_FEATURE_CONSUMPTION,
-            post(license_api::add_feature_consumption),
-        )
-        .route(CHECK_LICENSE, get(license_api::check_license))
+fn router(api: Api) -> Router {
+    let control = Router::new()
         .route("/v1/status", get(control_api::status))
         .route(
             "/v1/licenses",
@@ -90,10 +133,22 @@ pub fn router(api: Api) -> Router {
         .route("/v1/sync", post(control_api::sync))
         .route("/v1/network", put(control_api::set_network))
         .route("/v1/apps/reload", post(control_api::reload_apps))
+        .route("/v1/dashboard", post(admin::make_link))
+        .route("/v1/{*rest}", axum::routing::any(answer::not_found))
+        .method_not_allowed_fallback(answer::method_not_allowed)
+        .route_layer(middleware::from_fn_with_state(api.clone(), admin::require));
+    Router::new()
+        .route(ADD_CONSUMPTION, post(license_api::add_consumption))
+        .route(
+            ADD_FEATURE_CONSUMPTION,
+            post(license_api::add_feature_consumption),
+        )
+        .route(CHECK_LICENSE, get(license_api::check_license))
         .route("/healthz", get(control_api::health))
+        .route("/", get(admin::home))
+        .route("/open", get(admin::open))
+        .merge(control)
         .fallback(answer::not_found)
         .method_not_allowed_fallback(answer::method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
         .with_state(api)
 }

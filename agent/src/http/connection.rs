@@ -1,0 +1,391 @@
+//! The connections: how many there are, what each does and since when, and which of them goes when
+//! there is no room.
+//!
+//! A loopback port is open to every program of the device, so connections are a resource that anybody
+//! can use up. A new one is therefore always let in where another one waits: first those that never
+//! proved a key, and of these the one that waited longest. So a flood of idle connections pushes out
+//! itself, and neither an application's connection nor a new application.
+
+use std::{
+    io,
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+};
+
+use crate::config::limits::Limits;
+
+/// After a request was refused unread, so much of it is read and thrown away, so that a client which is
+/// still sending finds the answer, not a broken connection.
+const DISCARD_BYTES_MAX: usize = 256 * 1024;
+
+/// And for no longer than this.
+const DISCARD_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// Who is at the other end, as far as the system tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// An address.
+    Address(IpAddr),
+    /// A user of this device, over the Unix socket.
+    User(u32),
+}
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+enum Phase {
+    /// Waits for the first byte of a request.
+    Idle = 0,
+    /// Sends the head of one.
+    Head = 1,
+    /// A request is being answered.
+    Working = 2,
+    /// It is over, and what the client still sends is thrown away.
+    Closing = 3,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    source: Source,
+    is_public: bool,
+    epoch: Instant,
+    /// The phase in the low two bits, and above them since when, in milliseconds after `epoch`.
+    state: AtomicU64,
+    has_proven: AtomicBool,
+    has_refused: AtomicBool,
+    pushed_out: Notify,
+}
+
+impl Connection {
+    fn new(source: Source, is_public: bool, epoch: Instant) -> Self {
+        let connection = Self {
+            source,
+            is_public,
+            epoch,
+            state: AtomicU64::new(0),
+            has_proven: AtomicBool::new(false),
+            has_refused: AtomicBool::new(false),
+            pushed_out: Notify::new(),
+        };
+        connection.enter(Phase::Head);
+        connection
+    }
+
+    /// Who is at the other end.
+    pub(super) const fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Whether it came in where other devices may.
+    pub(super) const fn is_public(&self) -> bool {
+        self.is_public
+    }
+
+    /// A request on it carried a right key: others go first when there is no room.
+    pub(super) fn prove(&self) {
+        self.has_proven.store(true, Ordering::Relaxed);
+    }
+
+    /// A request has begun to be answered.
+    pub(super) fn begin_work(&self) {
+        self.enter(Phase::Working);
+    }
+
+    /// Its answer is made; what is written from here on keeps the connection alive.
+    pub(super) fn end_work(&self, has_refused: bool) {
+        if has_refused {
+            self.has_refused.store(true, Ordering::Relaxed);
+        }
+        self.enter(Phase::Idle);
+    }
+
+    /// A request waits for a penalty: it may be pushed out as if it did nothing.
+    pub(super) fn idle_meanwhile(&self) {
+        self.enter(Phase::Idle);
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_working(&self) -> bool {
+        self.state().0 == Phase::Working as u64
+    }
+
+    /// Completes when the connection has to make room.
+    pub(super) async fn pushed_out(&self) {
+        self.pushed_out.notified().await;
+    }
+
+    /// Completes when the client has taken too long, for whatever it does.
+    pub(super) async fn overdue(&self, limits: &Limits) {
+        loop {
+            let (phase, since) = self.state();
+            let allowed = match phase {
+                0 => limits.idle_time,
+                1 => limits.head_time,
+                // A request's body and its work have limits of their own: look again later.
+                2 => {
+                    tokio::time::sleep(limits.idle_time).await;
+                    continue;
+                }
+                _ => DISCARD_TIME_MAX,
+            };
+            let passed = self.epoch.elapsed().saturating_sub(since);
+            let Some(left) = allowed.checked_sub(passed).filter(|left| !left.is_zero()) else {
+                return;
+            };
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    fn state(&self) -> (u64, Duration) {
+        let state = self.state.load(Ordering::Relaxed);
+        (state & 3, Duration::from_millis(state >> 2))
+    }
+
+    fn enter(&self, phase: Phase) {
+        let since = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
+        self.state
+            .store(since << 2 | phase as u64, Ordering::Relaxed);
+    }
+
+    fn is_in(&self, phase: Phase) -> bool {
+        self.state.load(Ordering::Relaxed) & 3 == phase as u64
+    }
+}
+
+/// All open connections.
+#[derive(Debug)]
+pub(super) struct Connections {
+    max: usize,
+    epoch: Instant,
+    open: Mutex<Vec<Arc<Connection>>>,
+}
+
+/// A place among the open connections; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    connection: Arc<Connection>,
+    all: Arc<Connections>,
+}
+
+impl Connections {
+    /// None yet, and room for so many.
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            max: max.max(1),
+            epoch: Instant::now(),
+            open: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Lets a connection in; `None` where all others are at work.
+    pub(super) fn enter(self: &Arc<Self>, source: Source, is_public: bool) -> Option<Place> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= self.max {
+            let waiting = open
+                .iter()
+                .enumerate()
+                .filter(|(_, other)| !other.is_working());
+            let (place, _) = waiting.min_by_key(|(_, other)| {
+                (other.has_proven.load(Ordering::Relaxed), other.state().1)
+            })?;
+            open.swap_remove(place).pushed_out.notify_one();
+        }
+        let connection = Arc::new(Connection::new(source, is_public, self.epoch));
+        open.push(Arc::clone(&connection));
+        drop(open);
+        Some(Place {
+            connection,
+            all: Arc::clone(self),
+        })
+    }
+}
+
+impl Place {
+    /// The connection.
+    pub(super) const fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let open = &self.all.open;
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = open
+            .iter()
+            .position(|other| Arc::ptr_eq(other, &self.connection));
+        if let Some(place) = place {
+            open.swap_remove(place);
+        }
+    }
+}
+
+/// A stream that keeps note of what its connection does. It costs a request no timer.
+pub(super) struct Watched<S> {
+    stream: S,
+    connection: Arc<Connection>,
+    is_shut: bool,
+    discarded: usize,
+}
+
+impl<S> Watched<S> {
+    /// Watches a stream.
+    pub(super) const fn new(stream: S, connection: Arc<Connection>) -> Self {
+        Self {
+            stream,
+            connection,
+            is_shut: false,
+            discarded: 0,
+        }
+    }
+
+    fn wrote(&self) {
+        if self.connection.is_in(Phase::Idle) {
+            self.connection.enter(Phase::Idle);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before && self.connection.is_in(Phase::Idle) {
+            self.connection.enter(Phase::Head);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.wrote();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, parts))?;
+        self.wrote();
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// A socket that is closed with bytes unread is reset, and the answer may be lost with it. So what
+    /// follows a refusal is read first, within bounds.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.is_shut {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.is_shut = true;
+            this.connection.enter(Phase::Closing);
+        }
+        if !this.connection.has_refused.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let mut scrap = [0; 4096];
+        while this.discarded < DISCARD_BYTES_MAX {
+            let mut buffer = ReadBuf::new(&mut scrap);
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
+            let length = buffer.filled().len();
+            if read.is_err() || length == 0 {
+                break;
+            }
+            this.discarded += length;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Source = Source::User(1000);
+
+    fn open(all: &Arc<Connections>) -> Option<Place> {
+        all.enter(HERE, false)
+    }
+
+    #[test]
+    fn the_one_that_proved_nothing_and_waited_longest_makes_room() {
+        let all = Arc::new(Connections::new(3));
+        let app = open(&all).unwrap();
+        app.connection().prove();
+        app.connection().end_work(false);
+        let oldest = open(&all).unwrap();
+        let newer = open(&all).unwrap();
+        let _newest = open(&all).unwrap();
+        let is_out = |place: &Place| {
+            !all.open
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|other| Arc::ptr_eq(other, place.connection()))
+        };
+        assert!(is_out(&oldest));
+        assert!(!is_out(&app) && !is_out(&newer));
+    }
+
+    #[test]
+    fn where_all_are_at_work_nobody_makes_room_until_one_is_done() {
+        let all = Arc::new(Connections::new(2));
+        let first = open(&all).unwrap();
+        let second = open(&all).unwrap();
+        first.connection().begin_work();
+        second.connection().begin_work();
+        assert!(open(&all).is_none());
+        drop(first);
+        assert!(open(&all).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_less_time_than_an_idle_connection_and_work_has_its_own() {
+        let limits = Limits {
+            head_time: Duration::ZERO,
+            idle_time: Duration::from_hours(1),
+            ..Limits::default()
+        };
+        let all = Arc::new(Connections::new(1));
+        let place = open(&all).unwrap();
+        let connection = place.connection();
+        connection.overdue(&limits).await;
+        let mut waiting = Box::pin(connection.overdue(&limits));
+        connection.begin_work();
+        let soon = Duration::from_mins(1);
+        assert!(tokio::time::timeout(soon, &mut waiting).await.is_err());
+        connection.end_work(false);
+        assert!(tokio::time::timeout(soon, &mut waiting).await.is_err());
+    }
+}

@@ -1,0 +1,116 @@
+//! What every request goes through: the checks before any work, the routes, and what every answer
+//! carries. A panic in one request ends with a 500 for that request, and nothing else.
+
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{
+        HeaderValue, Request,
+        header::{DATE, HeaderName},
+    },
+    response::{IntoResponse as _, Response},
+};
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
+use tally_shared::{
+    time::Timestamp,
+    wire::{ErrorCode, IDEMPOTENCY_KEY},
+};
+use tower::ServiceExt as _;
+
+use super::{
+    Api,
+    answer::Refused,
+    connection::Connection,
+    guard::{self, Loopback},
+};
+use crate::ledger::engine::lock;
+
+const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+const IDEMPOTENCY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// All that stands between a connection and the routes.
+pub(super) struct Front {
+    api: Api,
+    router: Router,
+    date: Mutex<(i64, HeaderValue)>,
+}
+
+impl Front {
+    /// In front of these routes.
+    pub(super) fn new(api: Api, router: Router) -> Self {
+        Self {
+            api,
+            router,
+            date: Mutex::new((i64::MIN, HeaderValue::from_static(""))),
+        }
+    }
+
+    /// Answers a request.
+    pub(super) async fn answer(
+        &self,
+        connection: &Arc<Connection>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response, Infallible> {
+        connection.begin_work();
+        let key = request.headers().get(IDEMPOTENCY_KEY).cloned();
+        let has_body = guard::has_body(request.headers());
+        let checked = guard::check(request.headers(), request.uri(), &Loopback);
+        let mut response = match checked {
+            Ok(()) => {
+                request.extensions_mut().insert(Arc::clone(connection));
+                self.route(request.map(Body::new)).await
+            }
+            Err(error) => Refused::from(error).into_response(),
+        };
+        let headers = response.headers_mut();
+        headers.insert(DATE, self.date());
+        headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
+        headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+        if let Some(key) = key {
+            headers.insert(IDEMPOTENCY_HEADER, key);
+        }
+        connection.end_work(has_body && response.status().as_u16() >= 400);
+        Ok(response)
+    }
+
+    async fn route(&self, request: Request<Body>) -> Response {
+        // Nothing that is left half-changed by a panic is used again: what requests share is the
+        // ledger's handle, whose thread no request runs on, and locks that hold no half-changed state.
+        let work = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
+        match work.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_panic) => {
+                tracing::error!("a request ended by a defect of the agent; others go on");
+                let message = "a defect of the agent ended this request";
+                Refused::new(ErrorCode::InternalError, message).into_response()
+            }
+        }
+    }
+
+    /// By the corrected clock, which an agent that uses this one as its server corrects itself by.
+    /// Written once a second.
+    fn date(&self) -> HeaderValue {
+        let api = &self.api;
+        let now = lock(&api.clock).corrected(api.clocks.mono());
+        let second = now.as_millis() / 1000;
+        let mut last = self.date.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 != second {
+            *last = (second, header(now));
+        }
+        last.1.clone()
+    }
+}
+
+fn header(time: Timestamp) -> HeaderValue {
+    // An HTTP date is always a valid header value.
+    HeaderValue::from_str(&time.to_http_date()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
