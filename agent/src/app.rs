@@ -14,7 +14,8 @@ use crate::{
     deps::Clocks,
     http::{
         self, Api,
-        serve::{Listener, Server},
+        serve::{self, Listener, Server},
+        tls::{Tls, TlsError},
     },
     ledger::{
         LedgerError,
@@ -99,6 +100,9 @@ pub enum AppError {
     /// The admin token cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The HTTP client cannot be used.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -113,6 +117,8 @@ pub enum AppError {
 /// An agent that is ready to run.
 pub struct App {
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    origin: String,
     #[cfg(unix)]
     socket: tokio::net::UnixListener,
     server: Server,
@@ -128,31 +134,34 @@ pub struct App {
 struct Lock(#[expect(unused, reason = "held, not read")] fd_lock::RwLock<std::fs::File>);
 
 impl App {
-    /// Opens everything. Nothing is served before [`Self::run_until`].
+    /// Opens everything, inside a Tokio runtime. Nothing is served before [`Self::run_until`].
     ///
     /// # Errors
     ///
     /// [`AppError`].
-    pub async fn build(config: Config, clocks: Arc<dyn Clocks>) -> Result<Self, AppError> {
+    pub fn build(config: Config, clocks: Arc<dyn Clocks>) -> Result<Self, AppError> {
+        let public_name = config
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.names.first().cloned());
+        let tls = config.tls.map(Tls::open).transpose()?.map(Arc::new);
         let data_dir = DataDir::new(config.data_dir);
         let lock = take_data_dir(&data_dir)?;
         // First of all: a salvage takes its time, and nobody shall find an agent meanwhile.
         // The reserve is made once there is a ledger.
         let had_one = data_dir.reserve().exists();
         let connection = recovery::open(data_dir.path(), had_one, clocks.as_ref())?;
-        let listener =
-            TcpListener::bind(config.listen)
-                .await
-                .map_err(|source| AppError::Listen {
-                    listen: config.listen,
-                    source,
-                })?;
+        let listen = config.listen;
+        let unusable = |source| AppError::Listen { listen, source };
+        let listener = serve::listen(listen).map_err(unusable)?;
         #[cfg(unix)]
         let socket = bind_socket(&data_dir)?;
-        let address = listener.local_addr().map_err(|source| AppError::Listen {
-            listen: config.listen,
-            source,
-        })?;
+        let address = listener.local_addr().map_err(unusable)?;
+        let origin = match (&tls, public_name) {
+            (None, _) => format!("http://{address}"),
+            (Some(_), None) => format!("https://{address}"),
+            (Some(_), Some(name)) => format!("https://{name}:{}", address.port()),
+        };
         let signer = Arc::new(open_signer(&data_dir)?);
         let admin_token = admin_token::read_or_make(&data_dir.admin_token())?;
         apps::ensure_default(&data_dir)?;
@@ -181,11 +190,14 @@ impl App {
             clock,
             clocks: Arc::clone(&clocks),
             limits: config.limits,
-            origin: format!("http://{address}"),
+            tls: tls.clone(),
+            origin: origin.clone(),
         }));
         crate::fail_point!("start.before-ready");
         Ok(Self {
             listener,
+            tls,
+            origin,
             #[cfg(unix)]
             socket,
             server,
@@ -198,13 +210,9 @@ impl App {
         })
     }
 
-    /// Where the agent listens.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Where the agent is found, such as `http://127.0.0.1:7411`.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// Serves until `shutdown` completes; then stops accepting, finishes what is running, and commits.
@@ -220,7 +228,10 @@ impl App {
             let (server, tasks) = (self.server.clone(), servers.clone());
             servers.spawn(server.serve(listener, tasks, stop_serving.clone()));
         };
-        serve(Listener::Tcp(self.listener));
+        serve(match self.tls {
+            Some(tls) => Listener::Tls(self.listener, tls),
+            None => Listener::Tcp(self.listener),
+        });
         #[cfg(unix)]
         serve(Listener::Unix(self.socket));
         servers.close();

@@ -1,4 +1,4 @@
-//! Named points of the code at which a test may kill the agent. Only the feature `failpoints` compiles
+//! Named points of the code at which a test may kill the agent, or let it panic. Only the feature `failpoints` compiles
 //! them in.
 
 /// Marks a point.

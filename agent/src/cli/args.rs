@@ -61,6 +61,27 @@ pub(super) struct RunArgs {
     #[arg(long, env = "TALLY_LISTEN", value_name = "ADDR:PORT")]
     pub(super) listen: Option<SocketAddr>,
 
+    /// Serve other devices too, by TLS
+    #[arg(long, env = "TALLY_LISTEN_PUBLIC")]
+    pub(super) listen_public: bool,
+
+    /// The certificate for --listen-public, with those between it and its root (PEM); read again on change
+    #[arg(long, env = "TALLY_TLS_CERT", value_name = "FILE")]
+    pub(super) tls_cert: Option<PathBuf>,
+
+    /// Its private key (PEM)
+    #[arg(long, env = "TALLY_TLS_KEY", value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
+
+    /// A host name to be served under, besides those of the certificate; may be given more than once
+    #[arg(
+        long = "public-name",
+        env = "TALLY_PUBLIC_NAMES",
+        value_delimiter = ',',
+        value_name = "NAME"
+    )]
+    pub(super) public_names: Vec<String>,
+
     /// The licence server
     #[arg(long, env = "TALLY_SERVER_URL", value_name = "URL")]
     pub(super) server_url: Option<Url>,

@@ -23,6 +23,10 @@ pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Ou
     };
     let given = Given {
         listen: args.listen,
+        listen_public: args.listen_public,
+        tls_cert: args.tls_cert,
+        tls_key: args.tls_key,
+        public_names: args.public_names,
         data_dir: paths::data_dir(data_dir.or_else(|| file.data_dir.clone()))?,
         server_url: args.server_url,
         sync_interval: args.sync_interval,
@@ -37,7 +41,8 @@ pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Ou
         server_api_key: variable("TALLY_SERVER_API_KEY")?,
         server_shared_key: variable("TALLY_SERVER_SHARED_KEY")?.map(Secret::new),
     };
-    let config = config::resolve(given, file)?;
+    let mut config = config::resolve(given, file)?;
+    config.limits.connections = config.limits.connections.min(files_to_spare());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("tally-worker")
         .enable_all()
@@ -46,14 +51,38 @@ pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Ou
     let result = runtime.block_on(async {
         // Before the first request can come in, so that none is lost to a signal.
         let shutdown = shutdown_signal()?;
-        let app = App::build(config, Arc::new(SystemClocks::new())).await?;
-        output::line(&format!("ready http://{}", app.local_addr()?))?;
+        let app = App::build(config, Arc::new(SystemClocks::new()))?;
+        output::line(&format!("ready {}", app.origin()))?;
         app.run_until(shutdown).await?;
         Ok(Outcome::Done)
     });
     // What still runs answers nobody any more.
     runtime.shutdown_background();
     result
+}
+
+/// How many connections the system has files for, after all that it gives are taken. A few are kept for
+/// the ledger, the server and commands.
+#[cfg(unix)]
+fn files_to_spare() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const KEPT: u64 = 64;
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let files = match setrlimit(Resource::Nofile, all) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let spare = files.map_or(u64::MAX, |files| files.saturating_sub(KEPT).max(1));
+    usize::try_from(spare).unwrap_or(usize::MAX)
+}
+
+#[cfg(not(unix))]
+const fn files_to_spare() -> usize {
+    usize::MAX
 }
 
 fn variable(name: &str) -> anyhow::Result<Option<String>> {

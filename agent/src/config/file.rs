@@ -22,6 +22,14 @@ use crate::{
 pub struct ConfigFile {
     /// Where the local API listens.
     pub listen: Option<SocketAddr>,
+    /// Whether other devices are served, by TLS.
+    pub listen_public: bool,
+    /// The certificate for it (PEM).
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub tls_key: Option<PathBuf>,
+    /// Host names to be served under, besides those of the certificate.
+    pub public_names: Vec<String>,
     /// The folder with the ledger, the keys and the socket.
     pub data_dir: Option<PathBuf>,
     /// How long rows may wait for company.

@@ -13,6 +13,7 @@ use tally_shared::signature::Verifier;
 use self::{file::ConfigFile, limits::Limits};
 use crate::{
     core::{LateUsage, Policy, UndecidablePolicy},
+    http::tls::TlsFiles,
     ledger::Keeping,
     secret::Secret,
     sync::client::ServerConfig,
@@ -34,8 +35,10 @@ const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// All settings, resolved.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the local API listens; always loopback.
+    /// Where the API listens; loopback, unless there is TLS.
     pub listen: SocketAddr,
+    /// How it proves who it is, where other devices are served.
+    pub tls: Option<TlsFiles>,
     /// The folder with the ledger, the keys and the socket.
     pub data_dir: PathBuf,
     /// The licence server.
@@ -53,6 +56,14 @@ pub struct Config {
 pub struct Given {
     /// `--listen`
     pub listen: Option<SocketAddr>,
+    /// `--listen-public`
+    pub listen_public: bool,
+    /// `--tls-cert`
+    pub tls_cert: Option<PathBuf>,
+    /// `--tls-key`
+    pub tls_key: Option<PathBuf>,
+    /// `--public-name`
+    pub public_names: Vec<String>,
     /// `--data-dir`, already resolved: the config file may lie elsewhere.
     pub data_dir: PathBuf,
     /// `--server-url`
@@ -127,13 +138,19 @@ pub enum ConfigError {
     },
     /// The address is not this device's own.
     #[error(
-        "{listen} is not a loopback address; the agent serves this device only, \
-         so use 127.0.0.1:PORT or [::1]:PORT"
+        "{listen} is not a loopback address; use 127.0.0.1:PORT or [::1]:PORT, or serve other devices \
+         with --listen-public --tls-cert FILE --tls-key FILE"
     )]
     NotLoopback {
         /// The address.
         listen: SocketAddr,
     },
+    /// Other devices would be served in the clear.
+    #[error(
+        "other devices are served by TLS only: give --listen-public, --tls-cert FILE and --tls-key FILE \
+         together, or none of them"
+    )]
+    NoTls,
     /// The server's URL is not one of HTTP.
     #[error("the server's URL {url} must begin with https:// (or http:// on this device)")]
     ServerUrl {
@@ -175,9 +192,25 @@ pub enum ConfigError {
 pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
     let default_listen = || SocketAddr::from(([127, 0, 0, 1], 7411));
     let listen = given.listen.or(file.listen).unwrap_or_else(default_listen);
-    if !listen.ip().is_loopback() {
-        return Err(ConfigError::NotLoopback { listen });
+    let mut names = given.public_names;
+    if names.is_empty() {
+        names = file.public_names;
     }
+    let is_public = given.listen_public || file.listen_public;
+    let files = (
+        given.tls_cert.or(file.tls_cert),
+        given.tls_key.or(file.tls_key),
+    );
+    let tls = match (is_public, files) {
+        (true, (Some(certificate), Some(key))) => Some(TlsFiles {
+            certificate,
+            key,
+            names,
+        }),
+        (false, (None, None)) if listen.ip().is_loopback() => None,
+        (false, (None, None)) => return Err(ConfigError::NotLoopback { listen }),
+        _ => return Err(ConfigError::NoTls),
+    };
     let server = file.server.unwrap_or_default();
     let url = given
         .server_url
@@ -203,6 +236,7 @@ pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
     }
     Ok(Config {
         listen,
+        tls,
         limits: file.limits.resolve()?,
         data_dir: given.data_dir,
         server: ServerConfig {
@@ -309,6 +343,30 @@ mod tests {
         };
         let refused = resolve(given, ConfigFile::default());
         assert!(matches!(refused, Err(ConfigError::NotLoopback { .. })));
+    }
+
+    #[test]
+    fn other_devices_are_served_by_tls_or_not_at_all() {
+        let files = || (Some("cert.pem".into()), Some("key.pem".into()));
+        let resolve = |listen_public, (tls_cert, tls_key)| {
+            let given = Given {
+                listen: Some("0.0.0.0:7411".parse().unwrap()),
+                listen_public,
+                tls_cert,
+                tls_key,
+                ..given()
+            };
+            super::resolve(given, ConfigFile::default())
+        };
+        assert!(resolve(true, files()).unwrap().tls.is_some());
+        let refused = [
+            resolve(true, (None, None)),
+            resolve(true, (files().0, None)),
+            resolve(false, files()),
+        ];
+        for refused in refused {
+            assert!(matches!(refused, Err(ConfigError::NoTls)));
+        }
     }
 
     #[test]

@@ -62,7 +62,11 @@ impl Front {
         connection.begin_work();
         let key = request.headers().get(IDEMPOTENCY_KEY).cloned();
         let has_body = guard::has_body(request.headers());
-        let checked = guard::check(request.headers(), request.uri(), &Loopback);
+        let (headers, uri) = (request.headers(), request.uri());
+        let checked = match &self.api.tls {
+            Some(tls) if connection.is_public() => guard::check(headers, uri, tls.as_ref()),
+            _ => guard::check(headers, uri, &Loopback),
+        };
         let mut response = match checked {
             Ok(()) => {
                 request.extensions_mut().insert(Arc::clone(connection));

@@ -18,6 +18,7 @@ mod look_up;
 pub mod serve;
 mod slots;
 mod strangers;
+pub mod tls;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -67,6 +68,8 @@ pub struct Parts {
     pub clocks: Arc<dyn Clocks>,
     /// How much anybody may use.
     pub limits: Limits,
+    /// How the listener proves who it is, where other devices can reach it.
+    pub tls: Option<Arc<tls::Tls>>,
     /// Where browsers find the agent, such as `http://127.0.0.1:7411`.
     pub origin: String,
 }
@@ -82,6 +85,7 @@ pub struct Inner {
     clock: SharedClock,
     clocks: Arc<dyn Clocks>,
     limits: Limits,
+    tls: Option<Arc<tls::Tls>>,
     origin: String,
     look_ups: LookUps,
     slots: Slots,
@@ -102,6 +106,7 @@ impl Api {
             clock: parts.clock,
             clocks: parts.clocks,
             limits: parts.limits,
+            tls: parts.tls,
             origin: parts.origin,
             look_ups: LookUps::default(),
             slots: Slots::new(parts.limits.requests),

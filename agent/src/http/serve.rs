@@ -1,13 +1,13 @@
 //! The sockets: accepting connections and serving HTTP/1.1 on each, within limits of size, number and
 //! time. Nobody's slowness is another's: a connection is a task of its own, and none waits for another.
 
-use std::{future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -15,6 +15,7 @@ use super::{
     Api,
     connection::{Connections, Place, Source, Watched},
     front::Front,
+    tls::Tls,
 };
 use crate::config::limits::Limits;
 
@@ -27,9 +28,31 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long to wait where the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How many connections the system keeps until they are accepted. With few, those of a burst are lost,
+/// and come again only after a second.
+const BACKLOG: u32 = 1024;
+
 /// What connections get that cannot even be let in.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
     Connection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// Listens on a TCP port.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // As everywhere: an agent that was stopped a moment ago does not keep the next one from its port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// What serves connections. Cheap to clone.
 #[derive(Clone)]
@@ -47,6 +70,8 @@ struct Inner {
 pub enum Listener {
     /// A TCP port that only this device can reach.
     Tcp(TcpListener),
+    /// A TCP port that other devices can reach.
+    Tls(TcpListener, Arc<Tls>),
     /// A Unix socket.
     #[cfg(unix)]
     Unix(tokio::net::UnixListener),
@@ -81,6 +106,9 @@ impl Server {
             match accepted {
                 Ok(Accepted::Tcp(stream, source)) => {
                     self.let_in(stream, source, &tasks, &stop);
+                }
+                Ok(Accepted::Tls(stream, source, tls)) => {
+                    self.let_in_by_tls(stream, source, tls, &tasks, &stop);
                 }
                 #[cfg(unix)]
                 Ok(Accepted::Unix(stream, user)) => {
@@ -126,6 +154,34 @@ impl Server {
         }
     }
 
+    fn let_in_by_tls(
+        &self,
+        stream: TcpStream,
+        source: Source,
+        tls: Arc<Tls>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        // Without a handshake there is nothing to say to those who find no room.
+        let Some(place) = self.0.connections.enter(source, true) else {
+            return;
+        };
+        let (server, stop) = (self.clone(), stop.clone());
+        tasks.spawn(async move {
+            let shaken = tokio::time::timeout(server.0.limits.head_time, tls.accept(stream));
+            let shaken = tokio::select! {
+                shaken = shaken => shaken,
+                () = place.connection().pushed_out() => return,
+                () = stop.cancelled() => return,
+            };
+            match shaken {
+                Ok(Ok(stream)) => server.run(stream, place, stop).await,
+                Ok(Err(error)) => tracing::debug!(%error, ?source, "no handshake"),
+                Err(_) => tracing::debug!(?source, "the handshake took too long"),
+            }
+        });
+    }
+
     async fn run<S>(self, stream: S, place: Place, stop: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -164,6 +220,7 @@ impl Server {
 /// What was accepted.
 enum Accepted {
     Tcp(TcpStream, Source),
+    Tls(TcpStream, Source, Arc<Tls>),
     #[cfg(unix)]
     Unix(tokio::net::UnixStream, u32),
 }
@@ -172,12 +229,12 @@ impl Listener {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                // Answers are small and complete: waiting to fill a packet would only delay them.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "cannot set TCP_NODELAY");
-                }
-                Ok(Accepted::Tcp(stream, Source::Address(address.ip())))
+                let (stream, source) = accept_tcp(listener).await?;
+                Ok(Accepted::Tcp(stream, source))
+            }
+            Self::Tls(listener, tls) => {
+                let (stream, source) = accept_tcp(listener).await?;
+                Ok(Accepted::Tls(stream, source, Arc::clone(tls)))
             }
             #[cfg(unix)]
             Self::Unix(listener) => {
@@ -187,6 +244,15 @@ impl Listener {
             }
         }
     }
+}
+
+async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, Source)> {
+    let (stream, address) = listener.accept().await?;
+    // Answers are small and complete: waiting to fill a packet would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    Ok((stream, Source::Address(address.ip())))
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
