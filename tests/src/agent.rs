@@ -19,6 +19,9 @@ use crate::{
 /// which time of coming there it is.
 pub const KILL_AT: &str = "TALLY_KILL_AT";
 
+/// The variable that tells the agent under test to panic once, at a named point of its code.
+pub const PANIC_AT: &str = "TALLY_PANIC_AT";
+
 /// An agent on a data directory of its own. It can be stopped and started again.
 pub struct Agent {
     program: Program,
@@ -90,6 +93,17 @@ impl Agent {
         Ok(())
     }
 
+    /// Starts it again with further variables.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot start.
+    pub fn restart_with(&mut self, variables: &[(&str, &str)]) -> crate::Result {
+        let ended = self.spawn(variables)?.ready()?;
+        anyhow::ensure!(ended.is_none(), "the agent ended: {}", self.said()?);
+        Ok(())
+    }
+
     /// Starts it again with further variables, and waits for nothing: for a test that kills it.
     ///
     /// # Errors
@@ -139,6 +153,7 @@ impl Agent {
             .env("HOME", self.folder.path())
             .env_remove("XDG_CONFIG_HOME")
             .env_remove(KILL_AT)
+            .env_remove(PANIC_AT)
             .env_remove("TALLY_LOG");
         command
     }

@@ -89,6 +89,7 @@ fn every_file_says_what_it_is_for() {
         "agent/src",
         "server-stub/src",
         "tests/src",
+        "tests/attack",
         "tests/e2e",
         "tests/simdisk",
     ] {

@@ -1,4 +1,4 @@
-//! The agent, as the tests run it: it can be told to kill itself at a named point of its code.
+//! The agent, as the tests run it: it can be told to kill itself, or to panic, at a named point of its code.
 
 use std::{
     process::ExitCode,
@@ -7,12 +7,15 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Signal, getpid, kill_process};
-use tally_tests::agent::KILL_AT;
+use tally_tests::agent::{KILL_AT, PANIC_AT};
 
 fn main() -> Result<ExitCode> {
     if let Ok(kill_at) = std::env::var(KILL_AT) {
         let (point, times) = kill_at.split_once(':').context("point:n")?;
         arm(point, times.parse()?)?;
+    }
+    if let Ok(point) = std::env::var(PANIC_AT) {
+        fail::cfg(point, "1*panic(as told)").map_err(anyhow::Error::msg)?;
     }
     Ok(tally_agent::cli::main())
 }
