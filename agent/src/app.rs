@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
 use rand::Rng as _;
 use tally_shared::signature::{KeyError, Signer};
 use tokio::net::TcpListener;
@@ -12,7 +11,7 @@ use crate::{
     apps::{self, Apps, AppsError},
     config::{Config, paths::DataDir},
     deps::Clocks,
-    http::{self, Api},
+    http::{self, Api, Service, serve::Server},
     ledger::{
         LedgerError,
         engine::{Engine, Opening},
@@ -25,6 +24,7 @@ use crate::{
         client::{Client, ClientError},
         driver,
     },
+    workers::Workers,
 };
 
 /// How long a stop waits for requests of applications to be answered.
@@ -109,7 +109,7 @@ pub struct App {
     listener: TcpListener,
     #[cfg(unix)]
     socket: tokio::net::UnixListener,
-    router: Router,
+    service: Service,
     ledger: Ledger,
     writer: writer::Writer,
     client: Arc<Client>,
@@ -160,7 +160,7 @@ impl App {
         let (ledger, writer) = writer::start(engine).map_err(AppError::Thread)?;
         let client = Client::new(config.server, Arc::clone(&clock), Arc::clone(&clocks))?;
         let client = Arc::new(client);
-        let router = http::router(Api::new(http::Inner {
+        let service = Service::new(Api::new(http::Inner {
             ledger: ledger.clone(),
             ledger_path: data_dir.ledger(),
             apps,
@@ -175,7 +175,7 @@ impl App {
             listener,
             #[cfg(unix)]
             socket,
-            router,
+            service,
             ledger,
             writer,
             client,
@@ -202,11 +202,14 @@ impl App {
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
         let stop_serving = CancellationToken::new();
         let stop_syncing = CancellationToken::new();
+        let stop_workers = CancellationToken::new();
+        let _stop_workers = stop_workers.clone().drop_guard();
         let (servers, exchanges) = (TaskTracker::new(), TaskTracker::new());
-        let tcp = nodelay(self.listener);
-        servers.spawn(serve(tcp, self.router.clone(), stop_serving.clone()));
+        let workers = Workers::start(&stop_workers).map_err(AppError::Thread)?;
+        let server = Server::new(self.service, workers, servers.clone(), stop_serving.clone());
+        servers.spawn(Arc::clone(&server).serve(self.listener));
         #[cfg(unix)]
-        servers.spawn(serve(self.socket, self.router, stop_serving.clone()));
+        servers.spawn(server.serve(self.socket));
         servers.close();
         let driving = tokio::spawn(driver::run(
             self.ledger.clone(),
@@ -253,26 +256,6 @@ impl App {
             },
         }
     }
-}
-
-async fn serve<L>(listener: L, router: Router, stop: CancellationToken)
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let serving = axum::serve(listener, router);
-    // Never fails: errors of accepting are retried inside.
-    let _ = serving.with_graceful_shutdown(stop.cancelled_owned()).await;
-}
-
-/// Answers are small and complete: waiting to fill a packet would only delay them.
-fn nodelay(listener: TcpListener) -> impl axum::serve::Listener<Addr = SocketAddr> {
-    use axum::serve::ListenerExt as _;
-    listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    })
 }
 
 /// Accepts the recovery of a damaged ledger, where no agent runs.

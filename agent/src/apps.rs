@@ -13,6 +13,7 @@ use std::{
 use aws_lc_rs::rand;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
+use tally_shared::auth::SharedKey;
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -38,6 +39,14 @@ pub struct KeyPair {
     pub api_key: String,
     /// What signs it.
     pub shared_key: Secret,
+    /// Whether answers to it are signed, as published SDKs want. A signature takes the processor longer
+    /// than all else of a request.
+    #[serde(default = "signed")]
+    pub sign_answers: bool,
+}
+
+const fn signed() -> bool {
+    true
 }
 
 /// An application that may use the agent.
@@ -45,6 +54,8 @@ pub struct KeyPair {
 pub struct App {
     /// Its key pair.
     pub keys: KeyPair,
+    /// What its requests are verified with.
+    pub shared_key: SharedKey,
     no: OnceCell<AppNo>,
 }
 
@@ -112,6 +123,7 @@ impl Apps {
                 let app = known.unwrap_or_else(|| {
                     Arc::new(App {
                         keys: keys.clone(),
+                        shared_key: SharedKey::new(keys.shared_key.expose()),
                         no: OnceCell::new(),
                     })
                 });
@@ -147,12 +159,13 @@ impl App {
 /// # Errors
 ///
 /// [`AppsError`].
-pub fn add(data_dir: &DataDir, name: &str) -> Result<KeyPair, AppsError> {
+pub fn add(data_dir: &DataDir, name: &str, sign_answers: bool) -> Result<KeyPair, AppsError> {
     let path = file_of(data_dir, name)?;
     let keys = KeyPair {
         name: name.to_owned(),
         api_key: random_text::<18>()?,
         shared_key: Secret::new(random_text::<32>()?),
+        sign_answers,
     };
     let failed = |source| AppsError::File {
         path: path.clone(),
@@ -173,7 +186,7 @@ pub fn add(data_dir: &DataDir, name: &str) -> Result<KeyPair, AppsError> {
 ///
 /// [`AppsError`].
 pub fn ensure_default(data_dir: &DataDir) -> Result<(), AppsError> {
-    match add(data_dir, DEFAULT_APP) {
+    match add(data_dir, DEFAULT_APP, true) {
         Ok(_) | Err(AppsError::Exists(_)) => Ok(()),
         Err(error) => Err(error),
     }

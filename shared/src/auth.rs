@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{constant_time, hmac};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
 use crate::{
@@ -16,6 +16,11 @@ use crate::{
 /// How far a `Date` header may be from the server's clock (contract, "Authorization").
 pub const DATE_WINDOW: Duration = Duration::from_mins(15);
 
+/// What is signed is this, and the text of the `Date` header.
+const SIGNED_BEFORE_DATE: &[u8] = b"licenseSpring\ndate: ";
+
+const SIGNATURE_BYTES: usize = 32;
+
 /// The parameters of an `Authorization` header, as they were sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Authorization<'a> {
@@ -23,17 +28,42 @@ pub struct Authorization<'a> {
     signature: &'a str,
 }
 
-/// Signs a `Date` header: Base64 of HMAC-SHA256 under the shared key.
+/// A shared key, ready to sign and to verify with.
+#[derive(Clone, Debug)]
+pub struct SharedKey(hmac::Key);
+
+impl SharedKey {
+    /// Prepares a shared key.
+    pub fn new(shared_key: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, shared_key.as_bytes()))
+    }
+
+    /// Signs a `Date` header: Base64 of HMAC-SHA256 under the shared key.
+    pub fn sign(&self, date: &str) -> String {
+        BASE64.encode(self.tag(date))
+    }
+
+    fn tag(&self, date: &str) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(SIGNED_BEFORE_DATE);
+        context.update(date.as_bytes());
+        context.sign()
+    }
+}
+
+/// Signs a `Date` header: as [`SharedKey::sign`], with a key that is used once.
 pub fn sign(shared_key: &str, date: &str) -> String {
-    BASE64.encode(hmac::sign(
-        &key(shared_key),
-        signing_string(date).as_bytes(),
-    ))
+    SharedKey::new(shared_key).sign(date)
 }
 
 /// The value of the `Authorization` header for a `Date` header.
 pub fn authorization(api_key: &str, shared_key: &str, date: &str) -> String {
-    let signature = sign(shared_key, date);
+    authorization_with(api_key, &SharedKey::new(shared_key), date)
+}
+
+/// As [`authorization`], with a key that is used again.
+pub fn authorization_with(api_key: &str, shared_key: &SharedKey, date: &str) -> String {
+    let signature = shared_key.sign(date);
     format!(r#"algorithm="hmac-sha256",headers="date",signature="{signature}",apikey="{api_key}""#)
 }
 
@@ -91,20 +121,20 @@ impl<'a> Authorization<'a> {
     /// # Errors
     ///
     /// `signature_mismatch`.
-    pub fn verify(&self, shared_key: &str, date: &str) -> Result<(), ApiError> {
-        let mismatch = || {
-            ApiError::new(
-                ErrorCode::SignatureMismatch,
-                "the signature is not this API key's for this `Date`",
-            )
-        };
-        let signature = BASE64.decode(self.signature).map_err(|_| mismatch())?;
-        hmac::verify(
-            &key(shared_key),
-            signing_string(date).as_bytes(),
-            &signature,
-        )
-        .map_err(|_| mismatch())
+    pub fn verify(&self, shared_key: &SharedKey, date: &str) -> Result<(), ApiError> {
+        // As long as the signature is, and as long again as a longer one would be noticed.
+        let mut decoded = [0; 2 * SIGNATURE_BYTES];
+        let length = BASE64.decode_slice(self.signature, &mut decoded);
+        let signature = length.ok().and_then(|length| decoded.get(..length));
+        let tag = shared_key.tag(date);
+        signature
+            .and_then(|found| constant_time::verify_slices_are_equal(tag.as_ref(), found).ok())
+            .ok_or_else(|| {
+                ApiError::new(
+                    ErrorCode::SignatureMismatch,
+                    "the signature is not this API key's for this `Date`",
+                )
+            })
     }
 }
 
@@ -123,13 +153,8 @@ impl<'a> Parameters<'a> {
         loop {
             let (name, after) = rest.trim_start().split_once('=')?;
             let (value, after) = after.strip_prefix('"')?.split_once('"')?;
-            let slot = match name.trim_end().to_ascii_lowercase().as_str() {
-                "algorithm" => &mut found.algorithm,
-                "headers" => &mut found.headers,
-                "signature" => &mut found.signature,
-                "apikey" => &mut found.api_key,
-                _ => return None,
-            };
+            let name = name.trim_end();
+            let slot = found.slot(name)?;
             if slot.replace(value).is_some() {
                 return None;
             }
@@ -139,6 +164,19 @@ impl<'a> Parameters<'a> {
             }
             rest = after.strip_prefix(',')?;
         }
+    }
+
+    /// Where the parameter of that name goes.
+    fn slot(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+        let slots = [
+            ("algorithm", &mut self.algorithm),
+            ("headers", &mut self.headers),
+            ("signature", &mut self.signature),
+            ("apikey", &mut self.api_key),
+        ];
+        let mut slots = slots.into_iter();
+        let found = slots.find(|(known, _)| name.eq_ignore_ascii_case(known));
+        found.map(|(_, slot)| slot)
     }
 
     fn check(self) -> Result<Authorization<'a>, ApiError> {
@@ -183,14 +221,6 @@ impl<'a> Parameters<'a> {
     }
 }
 
-fn signing_string(date: &str) -> String {
-    format!("licenseSpring\ndate: {date}")
-}
-
-fn key(shared_key: &str) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, shared_key.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,7 +248,7 @@ mod tests {
         for header in [ours, sdk] {
             let parsed = Authorization::parse(&header).unwrap();
             assert_eq!(parsed.api_key(), "key-1");
-            assert_eq!(parsed.verify(SHARED_KEY, DATE), Ok(()));
+            assert_eq!(parsed.verify(&SharedKey::new(SHARED_KEY), DATE), Ok(()));
         }
     }
 
@@ -228,17 +258,17 @@ mod tests {
         let parsed = Authorization::parse(&header).unwrap();
         let code = |result: Result<(), ApiError>| result.unwrap_err().code;
         assert_eq!(
-            code(parsed.verify("other", DATE)),
+            code(parsed.verify(&SharedKey::new("other"), DATE)),
             ErrorCode::SignatureMismatch
         );
         assert_eq!(
-            code(parsed.verify(SHARED_KEY, "Tue, 07 Jun 2011 20:51:36 GMT")),
+            code(parsed.verify(&SharedKey::new(SHARED_KEY), "Tue, 07 Jun 2011 20:51:36 GMT")),
             ErrorCode::SignatureMismatch
         );
         let rubbish = r#"algorithm="hmac-sha256",headers="date",signature="?",apikey="k""#;
         let parsed = Authorization::parse(rubbish).unwrap();
         assert_eq!(
-            code(parsed.verify(SHARED_KEY, DATE)),
+            code(parsed.verify(&SharedKey::new(SHARED_KEY), DATE)),
             ErrorCode::SignatureMismatch
         );
     }

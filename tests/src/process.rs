@@ -118,6 +118,11 @@ impl Process {
         &self.url
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it said on stderr so far.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
-    args::{AppCommand, AppNameArgs, JsonArgs},
+    args::{AppAddArgs, AppCommand, AppNameArgs, JsonArgs},
     client::Agent,
     output::{self, Outcome},
 };
@@ -18,8 +18,8 @@ pub(super) fn run(data_dir: &DataDir, command: AppCommand) -> anyhow::Result<Out
     }
 }
 
-fn add(data_dir: &DataDir, args: &AppNameArgs) -> anyhow::Result<Outcome> {
-    let keys = apps::add(data_dir, &args.name)?;
+fn add(data_dir: &DataDir, args: &AppAddArgs) -> anyhow::Result<Outcome> {
+    let keys = apps::add(data_dir, &args.name, !args.unsigned_answers)?;
     tell_agent(data_dir)?;
     let public_key = data_dir.public_key();
     if args.output.json {

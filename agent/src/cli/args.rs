@@ -157,11 +157,25 @@ pub(super) struct LicenseAddArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum AppCommand {
     /// Make a key pair for an application
-    Add(AppNameArgs),
+    Add(AppAddArgs),
     /// Show the applications
     List(JsonArgs),
     /// Take an application's key pair away, at once
     Revoke(AppNameArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AppAddArgs {
+    /// The application
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+
+    /// Do not sign answers to it. Published SDKs want them signed; signing takes longer than all else
+    #[arg(long)]
+    pub(super) unsigned_answers: bool,
+
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
 }
 
 #[derive(Debug, Args)]

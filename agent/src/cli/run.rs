@@ -38,8 +38,8 @@ pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Ou
         server_shared_key: variable("TALLY_SERVER_SHARED_KEY")?.map(Secret::new),
     };
     let config = config::resolve(given, file)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("tally-worker")
+    // This thread is the first of those that serve; the application starts the others.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -2,50 +2,36 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, header::AUTHORIZATION, header::DATE, request::Parts},
+use axum::http::{
+    HeaderMap,
+    header::{AUTHORIZATION, DATE},
 };
 use tally_shared::{
     auth::{Authorization, check_date},
     wire::{ApiError, ErrorCode},
 };
 
-use super::{Api, answer::Refused};
+use super::Api;
 use crate::{apps::App, ledger::engine::lock};
 
-/// The application that signed the request.
-pub(super) struct Caller(pub(super) Arc<App>);
-
-impl FromRequestParts<Api> for Caller {
-    type Rejection = Refused;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refused> {
-        authenticate(&parts.headers, api).map(Self).map_err(Refused)
-    }
-}
-
-fn authenticate(headers: &HeaderMap, api: &Api) -> Result<Arc<App>, ApiError> {
-    let text = |name: &axum::http::HeaderName| match headers.get(name) {
-        Some(value) => Ok(value.to_str().ok()),
-        None => Err(()),
-    };
-    let (Ok(date), Ok(header)) = (text(&DATE), text(&AUTHORIZATION)) else {
+/// The application that signed a request.
+pub(super) fn authenticate(headers: &HeaderMap, api: &Api) -> Result<Arc<App>, ApiError> {
+    let (Some(date), Some(header)) = (headers.get(DATE), headers.get(AUTHORIZATION)) else {
         return Err(ApiError::new(
             ErrorCode::MissingHeaders,
             "the headers `Date` and `Authorization` are required",
         ));
     };
-    let date = date.unwrap_or_default();
+    let date = date.to_str().unwrap_or_default();
     check_either_clock(date, api)?;
-    let authorization = Authorization::parse(header.unwrap_or_default())?;
+    let authorization = Authorization::parse(header.to_str().unwrap_or_default())?;
     let app = api.apps.find(authorization.api_key()).ok_or_else(|| {
         ApiError::new(
             ErrorCode::InvalidApiKey,
             "no application has this API key; `tally app add NAME` makes one",
         )
     })?;
-    authorization.verify(app.keys.shared_key.expose(), date)?;
+    authorization.verify(&app.shared_key, date)?;
     Ok(app)
 }
 

@@ -5,44 +5,35 @@
 //! which an agent that uses this one as its server corrects itself by.
 
 use axum::{
-    extract::{Request, State},
     http::{
         HeaderMap, HeaderValue, Uri,
-        header::{DATE, HOST, ORIGIN},
+        header::{DATE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS},
     },
-    middleware::Next,
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use tally_shared::wire::{ErrorCode, IDEMPOTENCY_KEY};
 
 use super::{Api, answer::Refused};
 use crate::ledger::engine::lock;
 
-pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let idempotency_key = request.headers().get(IDEMPOTENCY_KEY).cloned();
-    let mut response = match check(request.headers(), request.uri()) {
-        Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
-    };
+/// Dates an answer, and echoes the key under which it is remembered.
+pub(super) fn dress(response: &mut Response, key: Option<HeaderValue>, api: &Api) {
     let headers = response.headers_mut();
     let date = lock(&api.clock)
         .corrected(api.clocks.reading().mono)
         .to_http_date();
     // An HTTP date is always a valid header value.
-    if let Ok(date) = HeaderValue::from_str(&date) {
+    if let Ok(date) = HeaderValue::try_from(date) {
         headers.insert(DATE, date);
     }
-    if let Some(key) = idempotency_key {
+    if let Some(key) = key {
         headers.insert(IDEMPOTENCY_KEY, key);
     }
-    headers.insert(
-        "x-content-type-options",
-        HeaderValue::from_static("nosniff"),
-    );
-    response
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-fn check(headers: &HeaderMap, uri: &Uri) -> Result<(), Refused> {
+/// Refuses what a foreign page may have sent.
+pub(super) fn check(headers: &HeaderMap, uri: &Uri) -> Result<(), Refused> {
     let text = |name| {
         headers
             .get(name)

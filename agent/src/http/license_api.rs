@@ -1,21 +1,25 @@
 //! The License API, as the licence server speaks it.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::{
     body::Bytes,
-    extract::{RawQuery, State, rejection::BytesRejection},
-    http::HeaderMap,
+    http::{HeaderMap, Method, Request},
     response::Response,
 };
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
 use tally_shared::wire::{
-    AddConsumption, ApiError, CheckLicense, ErrorCode, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_BYTES_MAX,
+    ADD_CONSUMPTION, ADD_FEATURE_CONSUMPTION, AddConsumption, ApiError, BODY_BYTES_MAX,
+    CHECK_LICENSE, CheckLicense, ErrorCode, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_BYTES_MAX,
     LicenseBody, Subject,
 };
 
 use super::{
     Api,
-    answer::{Refused, Result, signed},
-    auth::Caller,
+    answer::{Refused, Result, apart, cannot_sign, licensed, method_not_allowed},
+    auth::authenticate,
     look_up::look_up,
 };
 use crate::{
@@ -27,56 +31,96 @@ use crate::{
     },
 };
 
-type Body = std::result::Result<Bytes, BytesRejection>;
-
-pub(super) async fn add_consumption(
-    State(api): State<Api>,
-    Caller(app): Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response> {
-    let body = body?;
-    let request = AddConsumption::from_json(&body)?;
-    consume(&api, &app, &headers, &body, request).await
+/// What may be asked.
+#[derive(Clone, Copy)]
+pub(super) enum Call {
+    AddConsumption,
+    AddFeatureConsumption,
+    CheckLicense,
 }
 
-pub(super) async fn add_feature_consumption(
-    State(api): State<Api>,
-    Caller(app): Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response> {
-    let body = body?;
-    let request = AddConsumption::feature_from_json(&body)?;
-    consume(&api, &app, &headers, &body, request).await
+impl Call {
+    /// What a path asks for, if it is one of the License API.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        match path {
+            ADD_CONSUMPTION => Some(Self::AddConsumption),
+            ADD_FEATURE_CONSUMPTION => Some(Self::AddFeatureConsumption),
+            CHECK_LICENSE => Some(Self::CheckLicense),
+            _ => None,
+        }
+    }
+
+    const fn method(self) -> Method {
+        match self {
+            Self::AddConsumption | Self::AddFeatureConsumption => Method::POST,
+            Self::CheckLicense => Method::GET,
+        }
+    }
+
+    /// Answers it.
+    pub(super) async fn answer(self, api: &Api, request: Request<Incoming>) -> Result<Response> {
+        let (head, body) = request.into_parts();
+        if head.method != self.method() {
+            return Err(method_not_allowed().await);
+        }
+        let app = authenticate(&head.headers, api)?;
+        if matches!(self, Self::CheckLicense) {
+            return check_license(api, &app, head.uri.query().unwrap_or_default()).await;
+        }
+        let body = read(body).await?;
+        let request = match self {
+            Self::AddFeatureConsumption => AddConsumption::feature_from_json(&body)?,
+            _ => AddConsumption::from_json(&body)?,
+        };
+        consume(api, &app, &head.headers, &body, request).await
+    }
 }
 
-pub(super) async fn check_license(
-    State(api): State<Api>,
-    Caller(_): Caller,
-    RawQuery(query): RawQuery,
-) -> Result<Response> {
-    let pairs: Vec<(String, String)> =
-        serde_urlencoded::from_str(query.as_deref().unwrap_or(""))
-            .map_err(|error| Refused::new(ErrorCode::ValidationError, error.to_string()))?;
+/// The body, which nearly always arrives in one piece.
+async fn read(mut body: Incoming) -> Result<Bytes> {
+    let refuse = |why: String| Refused::new(ErrorCode::ValidationError, why);
+    let too_long = || refuse(format!("the body is longer than {BODY_BYTES_MAX} bytes"));
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_long());
+    }
+    let mut read = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|_| refuse("the body could not be read to its end".to_owned()))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if read.len() + data.len() > BODY_BYTES_MAX {
+            return Err(too_long());
+        }
+        read = if read.is_empty() {
+            data
+        } else {
+            [read, data].concat().into()
+        };
+    }
+    Ok(read)
+}
+
+async fn check_license(api: &Api, app: &App, query: &str) -> Result<Response> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
+        .map_err(|error| Refused::new(ErrorCode::ValidationError, error.to_string()))?;
     let CheckLicense { subject } = CheckLicense::from_query(pairs)?;
-    let view = if let Some(view) = view(&api, &subject).await? {
+    let view = if let Some(view) = view(api, &subject).await? {
         view
     } else {
-        look_up(&api, &subject).await?;
-        view(&api, &subject).await?.ok_or(RecordError::Unknown)?
+        look_up(api, &subject).await?;
+        view(api, &subject).await?.ok_or(RecordError::Unknown)?
     };
-    let body = license_body(&api, &view, &subject)?;
+    let body = license_body(api, view, subject).await?;
     let body = serde_json::to_string(&body)
         .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))?;
-    signed(
-        &Answer {
-            status: 200,
-            body,
-            replayed: false,
-        },
-        &api.signer,
-    )
+    let answer = Answer {
+        status: 200,
+        body,
+        replayed: false,
+    };
+    licensed(answer, app, &api.signer).await
 }
 
 async fn consume(
@@ -88,16 +132,20 @@ async fn consume(
 ) -> Result<Response> {
     let key = request_key(headers, &request, body)?;
     let no = app.no(&api.ledger).await?;
-    let answer = match api.ledger.record(no, request.clone(), key.clone()).await {
+    let request = Arc::new(request);
+    let answer = match api
+        .ledger
+        .record(no, Arc::clone(&request), key.clone())
+        .await
+    {
         Err(RecordError::Unknown) => {
             look_up(api, &request.subject).await?;
-            let unknown_feature = request.feature.clone();
-            let answer = api.ledger.record(no, request, key).await;
-            answer.map_err(|error| still_unknown(error, unknown_feature.as_deref()))?
+            let answer = api.ledger.record(no, Arc::clone(&request), key).await;
+            answer.map_err(|error| still_unknown(error, request.feature.as_deref()))?
         }
         answer => answer?,
     };
-    signed(&answer, &api.signer)
+    licensed(answer, app, &api.signer).await
 }
 
 /// The server described the licence, so what is still unknown is the feature.
@@ -164,22 +212,23 @@ async fn view(api: &Api, subject: &Subject) -> Result<Option<LicenseView>> {
 }
 
 /// The server's description, with everything pending counted, and signed by this agent.
-fn license_body(api: &Api, view: &LicenseView, subject: &Subject) -> Result<LicenseBody> {
-    let mut body = view.license.body.clone();
-    for standing in &view.standings {
+async fn license_body(api: &Api, view: LicenseView, subject: Subject) -> Result<LicenseBody> {
+    let mut body = view.license.body;
+    for standing in view.standings {
         match standing {
-            Standings::License(counter) => body.counter = *counter,
+            Standings::License(counter) => body.counter = counter,
             Standings::Feature(feature) => {
                 let known = body.product_features.iter_mut();
                 for slot in known.filter(|known| known.code == feature.code) {
-                    slot.clone_from(feature);
+                    slot.clone_from(&feature);
                 }
             }
         }
     }
-    body.license_signature = api
-        .signer
-        .sign_license(subject, body.validity_period)
-        .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))?;
+    let validity = body.validity_period;
+    let signature = apart(&api.signer, move |signer| {
+        signer.sign_license(&subject, validity)
+    });
+    body.license_signature = signature.await?.map_err(|error| cannot_sign(&error))?;
     Ok(body)
 }

@@ -7,20 +7,25 @@ mod control_api;
 mod guard;
 mod license_api;
 mod look_up;
+pub(crate) mod serve;
 
 use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Router,
+    body::Body,
     extract::DefaultBodyLimit,
-    middleware,
+    http::Request,
+    response::{IntoResponse as _, Response},
     routing::{get, post, put},
 };
+use hyper::body::Incoming;
 use tally_shared::{
     signature::Signer,
-    wire::{ADD_CONSUMPTION, ADD_FEATURE_CONSUMPTION, BODY_BYTES_MAX, CHECK_LICENSE},
+    wire::{BODY_BYTES_MAX, IDEMPOTENCY_KEY},
 };
 use tokio::sync::Mutex;
+use tower::ServiceExt as _;
 
 use crate::{
     apps::Apps,
@@ -70,15 +75,41 @@ impl std::ops::Deref for Api {
     }
 }
 
-/// All routes.
-pub fn router(api: Api) -> Router {
+/// Answers requests: those of the License API by a short way of their own, since nearly all are, and all
+/// others by the router.
+#[derive(Clone)]
+pub struct Service {
+    api: Api,
+    control: Router,
+}
+
+impl Service {
+    /// Serves everything.
+    pub fn new(api: Api) -> Self {
+        let control = control_routes(api.clone());
+        Self { api, control }
+    }
+
+    /// Answers one request.
+    pub async fn answer(self, request: Request<Incoming>) -> Response {
+        let key = request.headers().get(IDEMPOTENCY_KEY).cloned();
+        let mut response = match guard::check(request.headers(), request.uri()) {
+            Err(refused) => refused.into_response(),
+            Ok(()) => match license_api::Call::of(request.uri().path()) {
+                Some(call) => call.answer(&self.api, request).await.into_response(),
+                None => match self.control.oneshot(request.map(Body::new)).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                },
+            },
+        };
+        guard::dress(&mut response, key, &self.api);
+        response
+    }
+}
+
+fn control_routes(api: Api) -> Router {
     Router::new()
-        .route(ADD_CONSUMPTION, post(license_api::add_consumption))
-        .route(
-            ADD_FEATURE_CONSUMPTION,
-            post(license_api::add_feature_consumption),
-        )
-        .route(CHECK_LICENSE, get(license_api::check_license))
         .route("/v1/status", get(control_api::status))
         .route(
             "/v1/licenses",
@@ -94,6 +125,5 @@ pub fn router(api: Api) -> Router {
         .fallback(answer::not_found)
         .method_not_allowed_fallback(answer::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
         .with_state(api)
 }
