@@ -15,8 +15,11 @@ use super::{beside, schema};
 /// A frame of the log: a page, and what the log says of it.
 const FRAME_BYTES: u64 = 24 + 4096;
 
-/// A commit may come on top of a log that is about to be written from its start.
-const LENGTH: u64 = 32 + 2 * schema::CHECKPOINT_PAGES * FRAME_BYTES;
+/// Commits that come while the log is being copied back.
+const SPARE_PAGES: u64 = 250;
+
+/// As long as the log gets in use.
+const LENGTH: u64 = 32 + (schema::CHECKPOINT_PAGES + SPARE_PAGES) * FRAME_BYTES;
 
 /// Makes the log of an existing ledger long enough. What it holds stays, and to SQLite it ends there.
 ///

@@ -24,11 +24,11 @@ const STATEMENTS_MAX: usize = 64;
 
 /// After so many pages, the write-ahead log is copied back, and then written from its start again. Small
 /// enough that the pause cannot be felt.
-pub(super) const CHECKPOINT_PAGES: u64 = 250;
+pub(super) const CHECKPOINT_PAGES: u64 = 1000;
 
 /// Where nobody copies the log back in a quiet moment, SQLite does within the commit that finds it this
 /// long.
-const LOG_PAGES_MAX: i64 = 1000;
+const LOG_PAGES_MAX: i64 = 1500;
 
 /// Opens the ledger for writing, creating or migrating it.
 ///
