@@ -78,7 +78,9 @@ pub(crate) fn set_faults(
 ) -> Result<Vec<plan::Report>, ApiError> {
     let plan = Plan::new(ordered).map_err(|error| invalid(error.to_string()))?;
     let report = plan.report();
-    *shared.faults() = plan;
+    // Told under the lock, so that nobody hears of an older list later.
+    let mut current = shared.faults();
+    *current = plan;
     shared.live.tell("faults", &report);
     Ok(report)
 }
@@ -90,8 +92,29 @@ pub(crate) fn set_network(
 ) -> Result<network::Report, ApiError> {
     let set = shared.network.set(state);
     let report = set.map_err(|error| invalid(error.to_string()))?;
-    shared.live.tell("network", &report);
+    tell_network(shared);
     Ok(report)
+}
+
+/// Tells who listens of the network as it is at this moment.
+pub(crate) fn tell_network(shared: &Shared) {
+    shared
+        .network
+        .tell(|report| shared.live.tell("network", report));
+}
+
+/// Tells who listens of every licence. Under the lock of the database, so that nobody hears of older totals later.
+pub(crate) async fn tell_licenses(shared: &Arc<Shared>) -> Result<(), ApiError> {
+    if !shared.live.is_heard() {
+        return Ok(());
+    }
+    let told = shared.blocking(|shared| {
+        let mut store = shared.store();
+        let licenses = store.begin()?.licenses(shared.clock.now())?;
+        shared.live.tell("licenses", &licenses);
+        Ok(())
+    });
+    told.await
 }
 
 /// Moves the clock; a restart does not turn it back.
@@ -113,7 +136,7 @@ pub(crate) async fn move_clock(
         .await?;
     shared.live.tell("clock", &reading);
     // A period may have turned, and totals with it.
-    shared.live.tell("licenses", &licenses(shared).await?);
+    tell_licenses(shared).await?;
     Ok(reading)
 }
 
@@ -200,7 +223,7 @@ async fn edit_license(
         Ok::<_, Failure>(license)
     });
     let stored = stored.await?;
-    shared.live.tell("licenses", &licenses(shared).await?);
+    tell_licenses(shared).await?;
     Ok(stored)
 }
 

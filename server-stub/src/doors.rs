@@ -58,6 +58,22 @@ pub(crate) fn address(listener: &TcpListener, asked: SocketAddr) -> Result<Socke
     })
 }
 
+/// Listens, and keeps the port for as long as the second socket lives, also while nobody listens: otherwise the
+/// system could give it to another program, or to the other end of some connection. The second socket is bound and
+/// does not listen, so connections are refused. Where a system knows no such pair, there is none.
+pub(crate) async fn bind_and_keep(
+    addr: SocketAddr,
+) -> Result<(TcpListener, Option<TcpSocket>), StartError> {
+    let listening = |source| StartError::Listen { addr, source };
+    let keeper = keep_port(addr).map_err(listening)?;
+    let kept = keeper.local_addr().map_err(listening)?;
+    if let Ok(listener) = TcpListener::bind(kept).await {
+        return Ok((listener, Some(keeper)));
+    }
+    drop(keeper);
+    Ok((bind(kept).await?, None))
+}
+
 /// Accepts connections until the stub stops.
 pub(crate) async fn accept(listener: TcpListener, router: Router, shared: Arc<Shared>, door: Door) {
     let Ok(addr) = listener.local_addr() else {
@@ -72,6 +88,16 @@ pub(crate) async fn accept(listener: TcpListener, router: Router, shared: Arc<Sh
         };
         listener = again;
     }
+}
+
+/// Accepts clients' connections while the network leads to the stub, until it stops.
+pub(crate) async fn accept_clients(
+    (listener, keeper): (TcpListener, Option<TcpSocket>),
+    router: Router,
+    shared: Arc<Shared>,
+) {
+    accept(listener, router, shared, Door::Clients).await;
+    drop(keeper);
 }
 
 /// Accepts connections; returns when the stub stops, or the door is to be closed.
@@ -110,18 +136,16 @@ async fn accept_while_open(
 
 /// Waits until the network is back, and listens again; `None` where the stub stops.
 async fn reopened(addr: SocketAddr, shared: &Shared) -> Option<TcpListener> {
-    // Without this, another program could be given the port while nobody listens on it.
-    let keeps_port = keep_port(addr);
     let mut network = shared.network.watch();
     tokio::select! {
         _ = network.wait_for(|reachable| *reachable) => {}
         () = shared.stopping.cancelled() => return None,
     }
-    drop(keeps_port);
     loop {
         match TcpListener::bind(addr).await {
             Ok(listener) => return Some(listener),
-            Err(error) => tracing::warn!(%error, %addr, "cannot listen again yet"),
+            // A child that is just being started may still have the old socket for an instant.
+            Err(error) => tracing::debug!(%error, %addr, "cannot listen again yet"),
         }
         tokio::select! {
             () = tokio::time::sleep(ACCEPT_PAUSE) => {}
@@ -130,7 +154,7 @@ async fn reopened(addr: SocketAddr, shared: &Shared) -> Option<TcpListener> {
     }
 }
 
-/// A socket that is bound and does not listen: the system refuses connections to it.
+/// A socket that is bound and does not listen.
 fn keep_port(addr: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if addr.is_ipv4() {
         TcpSocket::new_v4()?

@@ -9,6 +9,7 @@ use crate::{
         self,
         state::{Parts, Shared},
     },
+    control,
     doors::{self, Door},
     engine::clock::Clock,
     keys::{self, KeyFileError},
@@ -78,44 +79,46 @@ pub enum StartError {
 impl Stub {
     /// Starts a stub inside the current Tokio runtime; when this returns, it accepts requests.
     pub async fn start(config: StubConfig) -> Result<RunningStub, StartError> {
-        let control = config.control;
-        let listener = doors::bind(config.listen).await?;
-        let addr = doors::address(&listener, config.listen)?;
-        let second = match control {
-            Some(at) => Some(doors::bind(at).await?),
-            None => None,
+        let Some(control) = config.control else {
+            let listener = doors::bind(config.listen).await?;
+            let addr = doors::address(&listener, config.listen)?;
+            let shared = Arc::new(open(config, addr)?);
+            let router = api::router(Arc::clone(&shared));
+            let all = doors::accept(listener, router, Arc::clone(&shared), Door::Only);
+            shared.tasks.spawn(all);
+            return Ok(RunningStub::new(addr, None, shared));
         };
-        let shared = Arc::new(open(config)?);
-        let door = match second {
-            None => Door::Only,
-            Some(_) => Door::Clients,
-        };
-        let mut control = None;
-        if let Some(second) = second {
-            control = Some(doors::address(&second, addr)?);
-            let router = api::control_router(Arc::clone(&shared));
-            let testers = doors::accept(second, router, Arc::clone(&shared), Door::Testers);
-            shared.tasks.spawn(testers);
-        }
+        let clients = doors::bind_and_keep(config.listen).await?;
+        let addr = doors::address(&clients.0, config.listen)?;
+        let testers = doors::bind(control).await?;
+        let control = doors::address(&testers, control)?;
+        let shared = Arc::new(open(config, addr)?);
+        let router = api::control_router(Arc::clone(&shared));
+        let testers = doors::accept(testers, router, Arc::clone(&shared), Door::Testers);
+        shared.tasks.spawn(testers);
         let router = api::router(Arc::clone(&shared));
-        let clients = doors::accept(listener, router, Arc::clone(&shared), door);
+        let clients = doors::accept_clients(clients, router, Arc::clone(&shared));
         shared.tasks.spawn(clients);
-        shared.tasks.spawn(live(Arc::clone(&shared)));
-        Ok(RunningStub {
-            addr,
-            control,
-            shared,
-        })
+        Ok(RunningStub::new(addr, Some(control), shared))
     }
 }
 
 /// A flapping network comes and goes by itself.
 async fn live(shared: Arc<Shared>) {
-    let changed = |report| shared.live.tell("network", &report);
+    let changed = || control::tell_network(&shared);
     shared.network.live(shared.stopping.clone(), changed).await;
 }
 
 impl RunningStub {
+    fn new(addr: SocketAddr, control: Option<SocketAddr>, shared: Arc<Shared>) -> Self {
+        shared.tasks.spawn(live(Arc::clone(&shared)));
+        Self {
+            addr,
+            control,
+            shared,
+        }
+    }
+
     /// Where it listens.
     pub const fn addr(&self) -> SocketAddr {
         self.addr
@@ -161,7 +164,7 @@ impl Drop for RunningStub {
     }
 }
 
-fn open(config: StubConfig) -> Result<Shared, StartError> {
+fn open(config: StubConfig, addr: SocketAddr) -> Result<Shared, StartError> {
     let seed = config.seed.complete()?;
     let data_dir = config.data_dir.as_deref();
     if let Some(data_dir) = data_dir {
@@ -182,5 +185,6 @@ fn open(config: StubConfig) -> Result<Shared, StartError> {
         signer,
         idempotency: config.idempotency,
         allowed_hosts: config.allowed_hosts,
+        addr,
     }))
 }

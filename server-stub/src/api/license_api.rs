@@ -128,16 +128,13 @@ fn strike(
 async fn tell(shared: &Arc<Shared>, entry: Entry, activity: Option<Activity>) {
     let entry = shared.requests().add(entry, shared.clock.now());
     if entry.network.is_some() {
-        shared.live.tell("network", &shared.network.report());
+        control::tell_network(shared);
     }
     shared.live.tell("request", &entry);
     let Some(activity) = activity else { return };
     shared.live.tell("activity", &activity);
-    if shared.live.is_heard()
-        && let Ok(licenses) = control::licenses(shared).await
-    {
-        shared.live.tell("licenses", &licenses);
-    }
+    // A failure was logged, and is the listeners' loss only.
+    let _ = control::tell_licenses(shared).await;
 }
 
 async fn pause(shared: &Shared, time: Duration) {

@@ -1,8 +1,11 @@
 //! What every request shares.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tally_shared::{signature::Signer, wire::ApiError};
@@ -29,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) network: Network,
     /// Tells who listens what happens.
     pub(crate) live: Live,
+    /// Where clients find the License API.
+    pub(crate) addr: SocketAddr,
     /// Further names under which the control surface is served.
     pub(crate) allowed_hosts: Vec<String>,
     /// The stub's own time.
@@ -55,6 +60,7 @@ pub(crate) struct Parts {
     pub(crate) public_key: String,
     pub(crate) idempotency: bool,
     pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) addr: SocketAddr,
 }
 
 impl Shared {
@@ -68,6 +74,7 @@ impl Shared {
             under_way: AtomicUsize::new(0),
             network: Network::new(),
             live: Live::new(),
+            addr: parts.addr,
             allowed_hosts: parts.allowed_hosts,
             clock: parts.clock,
             signer: parts.signer,

@@ -71,6 +71,12 @@ impl Network {
         self.report_of(&self.weather())
     }
 
+    /// Tells of the state in force; one after the other, so that the last one told is the last one there was.
+    pub(crate) fn tell(&self, listener: impl FnOnce(&Report)) {
+        let weather = self.weather();
+        listener(&self.report_of(&weather));
+    }
+
     /// What a request that arrives meets.
     pub(crate) fn meet(&self, now: Instant) -> Meeting {
         let reachable = self.is_reachable();
@@ -88,7 +94,7 @@ impl Network {
     }
 
     /// Makes a flapping network go and come, until the stub stops; `changed` hears of each time.
-    pub(crate) async fn live(&self, stopping: CancellationToken, changed: impl Fn(Report)) {
+    pub(crate) async fn live(&self, stopping: CancellationToken, changed: impl Fn()) {
         let mut ordered = self.ordered.subscribe();
         while !stopping.is_cancelled() {
             ordered.borrow_and_update();
@@ -100,7 +106,7 @@ impl Network {
                 }
             };
             if self.reachable.send_replace(reachable) != reachable {
-                changed(self.report());
+                changed();
             }
             tokio::select! {
                 () = tokio::time::sleep(lasts) => {}

@@ -40,6 +40,7 @@ struct Refused(ApiError);
 /// The routes.
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
+        .route("/stub/v1/about", get(about))
         .route("/stub/v1/public_key", get(public_key))
         .route("/stub/v1/faults", get(faults).put(set_faults))
         .route("/stub/v1/network", get(network).put(set_network))
@@ -68,6 +69,15 @@ pub(super) fn router() -> Router<Arc<Shared>> {
 /// Whether it runs; for everybody.
 pub(super) async fn healthz() -> Response {
     reply::json(&serde_json::json!({ "status": "ok" }))
+}
+
+/// What the stub is, and where clients find it.
+async fn about(State(stub): Stub) -> Response {
+    reply::json(&serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "server_url": format!("http://{}", stub.addr),
+        "idempotency": stub.idempotency,
+    }))
 }
 
 async fn public_key(State(stub): Stub) -> Response {
