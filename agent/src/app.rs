@@ -14,7 +14,7 @@ use crate::{
     deps::Clocks,
     http::{
         self, Api,
-        serve::{self, Listener, Server},
+        serve::{self, Server, TlsListener},
         tls::{Tls, TlsError},
     },
     ledger::{
@@ -29,6 +29,7 @@ use crate::{
         client::{Client, ClientError},
         driver,
     },
+    workers::Workers,
 };
 
 /// How long a stop waits for requests of applications to be answered.
@@ -121,7 +122,7 @@ pub struct App {
     origin: String,
     #[cfg(unix)]
     socket: tokio::net::UnixListener,
-    server: Server,
+    api: Api,
     ledger: Ledger,
     writer: writer::Writer,
     client: Arc<Client>,
@@ -180,7 +181,7 @@ impl App {
         let (ledger, writer) = writer::start(engine).map_err(AppError::Thread)?;
         let client = Client::new(config.server, Arc::clone(&clock), Arc::clone(&clocks))?;
         let client = Arc::new(client);
-        let server = Server::new(&Api::new(http::Parts {
+        let api = Api::new(http::Parts {
             ledger: ledger.clone(),
             ledger_path: data_dir.ledger(),
             apps,
@@ -192,7 +193,7 @@ impl App {
             limits: config.limits,
             tls: tls.clone(),
             origin: origin.clone(),
-        }));
+        });
         crate::fail_point!("start.before-ready");
         Ok(Self {
             listener,
@@ -200,7 +201,7 @@ impl App {
             origin,
             #[cfg(unix)]
             socket,
-            server,
+            api,
             ledger,
             writer,
             client,
@@ -223,17 +224,20 @@ impl App {
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
         let stop_serving = CancellationToken::new();
         let stop_syncing = CancellationToken::new();
+        let stop_workers = CancellationToken::new();
+        let _stop_workers = stop_workers.clone().drop_guard();
         let (servers, exchanges) = (TaskTracker::new(), TaskTracker::new());
-        let serve = |listener| {
-            let (server, tasks) = (self.server.clone(), servers.clone());
-            servers.spawn(server.serve(listener, tasks, stop_serving.clone()));
+        let workers = Workers::start(&stop_workers).map_err(AppError::Thread)?;
+        let server = Server::new(&self.api, workers, servers.clone(), stop_serving.clone());
+        match self.tls {
+            Some(tls) => {
+                let listener = TlsListener::new(self.listener, tls);
+                servers.spawn(Arc::clone(&server).serve(listener))
+            }
+            None => servers.spawn(Arc::clone(&server).serve(self.listener)),
         };
-        serve(match self.tls {
-            Some(tls) => Listener::Tls(self.listener, tls),
-            None => Listener::Tcp(self.listener),
-        });
         #[cfg(unix)]
-        serve(Listener::Unix(self.socket));
+        servers.spawn(server.serve(self.socket));
         servers.close();
         let driving = tokio::spawn(driver::run(
             self.ledger.clone(),

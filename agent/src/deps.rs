@@ -3,7 +3,7 @@
 //! built.
 
 use std::{
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -29,13 +29,15 @@ pub trait Clocks: Send + Sync {
 
 /// The real clocks.
 pub struct SystemClocks {
-    boot: String,
+    boot: Arc<str>,
 }
 
 impl SystemClocks {
     /// The clocks of this device.
     pub fn new() -> Self {
-        Self { boot: boot_id() }
+        Self {
+            boot: boot_id().into(),
+        }
     }
 }
 
@@ -50,7 +52,7 @@ impl Clocks for SystemClocks {
         Reading {
             wall: Timestamp::from_system_time(SystemTime::now()),
             mono: since_boot(),
-            boot: self.boot.clone(),
+            boot: Arc::clone(&self.boot),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod private_file;
 pub mod secret;
 pub mod sync;
 pub mod telemetry;
+mod workers;
 
 mod fail_point;
 

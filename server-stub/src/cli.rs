@@ -14,6 +14,7 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberI
 
 use crate::{
     keys::KeyFileError,
+    scenario::{self, cli::ScenarioArgs},
     seed::{Seed, SeedError},
     server::{StartError, Stub, StubConfig},
     store::OpenError,
@@ -35,6 +36,8 @@ enum Command {
     /// Serve until SIGTERM or Ctrl-C
     #[command(after_help = EXAMPLE)]
     Run(RunArgs),
+    /// Run scenario files headless, and exit with 0 or 1 by what they expect
+    Scenario(ScenarioArgs),
 }
 
 const EXAMPLE: &str = r#"Example:
@@ -45,6 +48,8 @@ const EXAMPLE: &str = r#"Example:
   tally-stub run --seed seed.json
   curl http://127.0.0.1:7412/stub/v1/licenses
 
+The fault lab is the page at the same address: http://127.0.0.1:7412/
+
 One line on stdout says that it is ready: `ready http://ADDR:PORT`.
 Logs go to stderr; TALLY_LOG=debug (default: warn) shows more."#;
 
@@ -53,6 +58,15 @@ struct RunArgs {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7412")]
     listen: SocketAddr,
+
+    /// Serve the lab and the control surface here too, whatever the network's state: then a network
+    /// that is gone refuses connections, as it does in the field
+    #[arg(long, value_name = "ADDR:PORT")]
+    control: Option<SocketAddr>,
+
+    /// A further name under which the lab and the control surface are served, as in a container network
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
 
     /// Folder for the database and the signing key; without it, everything is in memory
     #[arg(long, value_name = "DIR")]
@@ -86,10 +100,14 @@ pub fn main() -> ExitCode {
 
 /// Runs a command line; the first argument is the program's name.
 pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Command::Run(args) = Cli::parse_from(args).command;
+    let command = Cli::parse_from(args).command;
     start_logging();
-    match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+    let ended = match command {
+        Command::Run(args) => run(args).map(|()| ExitCode::SUCCESS),
+        Command::Scenario(args) => run_scenarios(args),
+    };
+    match ended {
+        Ok(code) => code,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
@@ -100,6 +118,8 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(args: RunArgs) -> Result<(), CliError> {
     let config = StubConfig {
         listen: args.listen,
+        control: args.control,
+        allowed_hosts: args.allow_host,
         data_dir: args.data_dir,
         seed: Seed::read(&args.seed)?,
         idempotency: !args.no_idempotency,
@@ -114,6 +134,20 @@ fn run(args: RunArgs) -> Result<(), CliError> {
         stop.wait().await;
         stub.shutdown().await;
         Ok(())
+    })
+}
+
+fn run_scenarios(args: ScenarioArgs) -> Result<ExitCode, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut stop = Stop::listen()?;
+        tokio::select! {
+            code = scenario::cli::run(args) => Ok(code?),
+            // The agents end with the scenarios that started them.
+            () = stop.wait() => Ok(ExitCode::FAILURE),
+        }
     })
 }
 

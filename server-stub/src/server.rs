@@ -1,28 +1,17 @@
-//! A running stub: the socket, the connections, and an orderly end.
+//! A running stub: what it is started with, and an orderly end.
 
-use std::{
-    convert::Infallible, io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request, response::Response};
-use hyper::{
-    body::Incoming,
-    header::{DATE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
-};
-use hyper_util::rt::TokioIo;
 use tally_shared::signature::Signer;
-use tokio::net::{TcpListener, TcpStream};
-use tower::ServiceExt as _;
 
 use crate::{
     api::{
         self,
         state::{Parts, Shared},
     },
+    control,
+    doors::{self, Door},
     engine::clock::Clock,
-    faults::inject::CutStream,
     keys::{self, KeyFileError},
     private_file,
     seed::{Mistake, Seed},
@@ -31,20 +20,23 @@ use crate::{
 
 /// How long running requests may take to end when the stub stops.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long to wait when the system has no more sockets.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a stub is started with.
 #[derive(Clone, Debug)]
 pub struct StubConfig {
     /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Where to serve the lab and the control surface besides, out of reach of the network's states: with it,
+    /// a network that is gone refuses connections; without it, it resets those that carry the License API.
+    pub control: Option<SocketAddr>,
     /// Where to keep everything; `None` keeps it in memory.
     pub data_dir: Option<PathBuf>,
     /// What there is at the first start. A data folder that holds a database already wins over it.
     pub seed: Seed,
     /// Whether `Idempotency-Key` is heeded.
     pub idempotency: bool,
+    /// Names under which the control surface is served, besides localhost and addresses.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// The licence server, to be started.
@@ -54,6 +46,7 @@ pub struct Stub;
 /// A licence server that runs until [`RunningStub::shutdown`], or until it is dropped.
 pub struct RunningStub {
     addr: SocketAddr,
+    control: Option<SocketAddr>,
     shared: Arc<Shared>,
 }
 
@@ -86,23 +79,46 @@ pub enum StartError {
 impl Stub {
     /// Starts a stub inside the current Tokio runtime; when this returns, it accepts requests.
     pub async fn start(config: StubConfig) -> Result<RunningStub, StartError> {
-        let listen = config.listen;
-        let listening = |source| StartError::Listen {
-            addr: listen,
-            source,
+        let Some(control) = config.control else {
+            let listener = doors::bind(config.listen).await?;
+            let addr = doors::address(&listener, config.listen)?;
+            let shared = Arc::new(open(config, addr)?);
+            let router = api::router(Arc::clone(&shared));
+            let all = doors::accept(listener, router, Arc::clone(&shared), Door::Only);
+            shared.tasks.spawn(all);
+            return Ok(RunningStub::new(addr, None, shared));
         };
-        let listener = TcpListener::bind(listen).await.map_err(listening)?;
-        let addr = listener.local_addr().map_err(listening)?;
-        let shared = Arc::new(open(config)?);
+        let clients = doors::bind_and_keep(config.listen).await?;
+        let addr = doors::address(&clients.0, config.listen)?;
+        let testers = doors::bind(control).await?;
+        let control = doors::address(&testers, control)?;
+        let shared = Arc::new(open(config, addr)?);
+        let router = api::control_router(Arc::clone(&shared));
+        let testers = doors::accept(testers, router, Arc::clone(&shared), Door::Testers);
+        shared.tasks.spawn(testers);
         let router = api::router(Arc::clone(&shared));
-        shared
-            .tasks
-            .spawn(accept(listener, router, Arc::clone(&shared)));
-        Ok(RunningStub { addr, shared })
+        let clients = doors::accept_clients(clients, router, Arc::clone(&shared));
+        shared.tasks.spawn(clients);
+        Ok(RunningStub::new(addr, Some(control), shared))
     }
 }
 
+/// A flapping network comes and goes by itself.
+async fn live(shared: Arc<Shared>) {
+    let changed = || control::tell_network(&shared);
+    shared.network.live(shared.stopping.clone(), changed).await;
+}
+
 impl RunningStub {
+    fn new(addr: SocketAddr, control: Option<SocketAddr>, shared: Arc<Shared>) -> Self {
+        shared.tasks.spawn(live(Arc::clone(&shared)));
+        Self {
+            addr,
+            control,
+            shared,
+        }
+    }
+
     /// Where it listens.
     pub const fn addr(&self) -> SocketAddr {
         self.addr
@@ -111,6 +127,16 @@ impl RunningStub {
     /// Its base URL, such as `http://127.0.0.1:7412`.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// The base URL of the control surface and of the lab.
+    pub fn control_url(&self) -> String {
+        format!("http://{}", self.control.unwrap_or(self.addr))
+    }
+
+    /// Everything, for what is in this program.
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The key that verifies its answers, in PEM.
@@ -138,7 +164,7 @@ impl Drop for RunningStub {
     }
 }
 
-fn open(config: StubConfig) -> Result<Shared, StartError> {
+fn open(config: StubConfig, addr: SocketAddr) -> Result<Shared, StartError> {
     let seed = config.seed.complete()?;
     let data_dir = config.data_dir.as_deref();
     if let Some(data_dir) = data_dir {
@@ -158,60 +184,7 @@ fn open(config: StubConfig) -> Result<Shared, StartError> {
         clock,
         signer,
         idempotency: config.idempotency,
+        allowed_hosts: config.allowed_hosts,
+        addr,
     }))
-}
-
-async fn accept(listener: TcpListener, router: Router, shared: Arc<Shared>) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shared.stopping.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let serving = serve(stream, router.clone(), Arc::clone(&shared));
-                shared.tasks.spawn(serving);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, router: Router, shared: Arc<Shared>) {
-    // Only a matter of speed, so a socket that refuses it is served all the same.
-    let _ = stream.set_nodelay(true);
-    let stream = CutStream::new(stream);
-    let scissors = stream.scissors();
-    let service = service_fn(|mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(scissors.clone());
-        answer(router.clone(), request.map(Body::new), &shared)
-    });
-    // No time-outs: a connection ends here only where a client or a fault ends it.
-    let connection = http1::Builder::new()
-        .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shared.stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended early");
-    }
-}
-
-/// Every answer carries the stub's own time, whoever made it.
-async fn answer(router: Router, request: Request, shared: &Shared) -> Result<Response, Infallible> {
-    let mut response = router.oneshot(request).await?;
-    let date = shared.clock.now().to_http_date();
-    if let Ok(date) = HeaderValue::from_str(&date) {
-        response.headers_mut().entry(DATE).or_insert(date);
-    }
-    Ok(response)
 }

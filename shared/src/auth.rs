@@ -16,8 +16,10 @@ use crate::{
 /// How far a `Date` header may be from the server's clock (contract, "Authorization").
 pub const DATE_WINDOW: Duration = Duration::from_mins(15);
 
-/// The length of an HMAC-SHA256, in bytes.
-const TAG_BYTES: usize = 32;
+/// What is signed is this, and the text of the `Date` header.
+const SIGNED_BEFORE_DATE: &[u8] = b"licenseSpring\ndate: ";
+
+const SIGNATURE_BYTES: usize = 32;
 
 /// The parameters of an `Authorization` header, as they were sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,18 +28,42 @@ pub struct Authorization<'a> {
     signature: &'a str,
 }
 
-/// A shared key that is ready to sign and to verify: what can be computed once for all requests is.
-#[derive(Clone)]
-pub struct PreparedKey(hmac::Key);
+/// A shared key, ready to sign and to verify with.
+#[derive(Clone, Debug)]
+pub struct SharedKey(hmac::Key);
 
-/// Signs a `Date` header: Base64 of HMAC-SHA256 under the shared key.
+impl SharedKey {
+    /// Prepares a shared key.
+    pub fn new(shared_key: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, shared_key.as_bytes()))
+    }
+
+    /// Signs a `Date` header: Base64 of HMAC-SHA256 under the shared key.
+    pub fn sign(&self, date: &str) -> String {
+        BASE64.encode(self.tag(date))
+    }
+
+    fn tag(&self, date: &str) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(SIGNED_BEFORE_DATE);
+        context.update(date.as_bytes());
+        context.sign()
+    }
+}
+
+/// Signs a `Date` header: as [`SharedKey::sign`], with a key that is used once.
 pub fn sign(shared_key: &str, date: &str) -> String {
-    BASE64.encode(PreparedKey::new(shared_key).tag(date))
+    SharedKey::new(shared_key).sign(date)
 }
 
 /// The value of the `Authorization` header for a `Date` header.
 pub fn authorization(api_key: &str, shared_key: &str, date: &str) -> String {
-    let signature = sign(shared_key, date);
+    authorization_with(api_key, &SharedKey::new(shared_key), date)
+}
+
+/// As [`authorization`], with a key that is used again.
+pub fn authorization_with(api_key: &str, shared_key: &SharedKey, date: &str) -> String {
+    let signature = shared_key.sign(date);
     format!(r#"algorithm="hmac-sha256",headers="date",signature="{signature}",apikey="{api_key}""#)
 }
 
@@ -95,56 +121,20 @@ impl<'a> Authorization<'a> {
     /// # Errors
     ///
     /// `signature_mismatch`.
-    pub fn verify(&self, shared_key: &str, date: &str) -> Result<(), ApiError> {
-        self.verify_with(&PreparedKey::new(shared_key), date)
-    }
-
-    /// As [`Self::verify`], with a key that was prepared for many requests.
-    ///
-    /// # Errors
-    ///
-    /// `signature_mismatch`.
-    pub fn verify_with(&self, key: &PreparedKey, date: &str) -> Result<(), ApiError> {
-        if key.made(self.signature, date) {
-            return Ok(());
-        }
-        Err(ApiError::new(
-            ErrorCode::SignatureMismatch,
-            "the signature is not this API key's for this `Date`",
-        ))
-    }
-}
-
-impl PreparedKey {
-    /// Prepares a shared key.
-    pub fn new(shared_key: &str) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, shared_key.as_bytes()))
-    }
-
-    fn tag(&self, date: &str) -> hmac::Tag {
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(b"licenseSpring\ndate: ");
-        context.update(date.as_bytes());
-        context.sign()
-    }
-
-    /// In constant time: how much of a wrong signature is right must not show.
-    fn made(&self, signature: &str, date: &str) -> bool {
-        // What decodes to more than fits is no signature either.
-        let mut decoded = [0; TAG_BYTES + 1];
-        let Ok(length) = BASE64.decode_slice(signature, &mut decoded) else {
-            return false;
-        };
-        let tag = self.tag(date);
-        decoded.get(..length).is_some_and(|decoded| {
-            constant_time::verify_slices_are_equal(decoded, tag.as_ref()).is_ok()
-        })
-    }
-}
-
-impl std::fmt::Debug for PreparedKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
+    pub fn verify(&self, shared_key: &SharedKey, date: &str) -> Result<(), ApiError> {
+        // As long as the signature is, and as long again as a longer one would be noticed.
+        let mut decoded = [0; 2 * SIGNATURE_BYTES];
+        let length = BASE64.decode_slice(self.signature, &mut decoded);
+        let signature = length.ok().and_then(|length| decoded.get(..length));
+        let tag = shared_key.tag(date);
+        signature
+            .and_then(|found| constant_time::verify_slices_are_equal(tag.as_ref(), found).ok())
+            .ok_or_else(|| {
+                ApiError::new(
+                    ErrorCode::SignatureMismatch,
+                    "the signature is not this API key's for this `Date`",
+                )
+            })
     }
 }
 
@@ -164,14 +154,7 @@ impl<'a> Parameters<'a> {
             let (name, after) = rest.trim_start().split_once('=')?;
             let (value, after) = after.strip_prefix('"')?.split_once('"')?;
             let name = name.trim_end();
-            let is = |known: &str| name.eq_ignore_ascii_case(known);
-            let slot = match name.len() {
-                9 if is("algorithm") => &mut found.algorithm,
-                9 if is("signature") => &mut found.signature,
-                7 if is("headers") => &mut found.headers,
-                6 if is("apikey") => &mut found.api_key,
-                _ => return None,
-            };
+            let slot = found.slot(name)?;
             if slot.replace(value).is_some() {
                 return None;
             }
@@ -181,6 +164,19 @@ impl<'a> Parameters<'a> {
             }
             rest = after.strip_prefix(',')?;
         }
+    }
+
+    /// Where the parameter of that name goes.
+    fn slot(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+        let slots = [
+            ("algorithm", &mut self.algorithm),
+            ("headers", &mut self.headers),
+            ("signature", &mut self.signature),
+            ("apikey", &mut self.api_key),
+        ];
+        let mut slots = slots.into_iter();
+        let found = slots.find(|(known, _)| name.eq_ignore_ascii_case(known));
+        found.map(|(_, slot)| slot)
     }
 
     fn check(self) -> Result<Authorization<'a>, ApiError> {
@@ -252,7 +248,7 @@ mod tests {
         for header in [ours, sdk] {
             let parsed = Authorization::parse(&header).unwrap();
             assert_eq!(parsed.api_key(), "key-1");
-            assert_eq!(parsed.verify(SHARED_KEY, DATE), Ok(()));
+            assert_eq!(parsed.verify(&SharedKey::new(SHARED_KEY), DATE), Ok(()));
         }
     }
 
@@ -262,17 +258,17 @@ mod tests {
         let parsed = Authorization::parse(&header).unwrap();
         let code = |result: Result<(), ApiError>| result.unwrap_err().code;
         assert_eq!(
-            code(parsed.verify("other", DATE)),
+            code(parsed.verify(&SharedKey::new("other"), DATE)),
             ErrorCode::SignatureMismatch
         );
         assert_eq!(
-            code(parsed.verify(SHARED_KEY, "Tue, 07 Jun 2011 20:51:36 GMT")),
+            code(parsed.verify(&SharedKey::new(SHARED_KEY), "Tue, 07 Jun 2011 20:51:36 GMT")),
             ErrorCode::SignatureMismatch
         );
         let rubbish = r#"algorithm="hmac-sha256",headers="date",signature="?",apikey="k""#;
         let parsed = Authorization::parse(rubbish).unwrap();
         assert_eq!(
-            code(parsed.verify(SHARED_KEY, DATE)),
+            code(parsed.verify(&SharedKey::new(SHARED_KEY), DATE)),
             ErrorCode::SignatureMismatch
         );
     }

@@ -12,7 +12,7 @@ use proptest::{
 };
 use serde_json::{Map, Value, json};
 use tally_shared::{
-    auth::{Authorization, authorization, check_date},
+    auth::{Authorization, SharedKey, authorization, check_date},
     limits::{Grant, Limits, OverageSetting, Refusal, Request, Standing, decide},
     period::Period,
     time::Timestamp,
@@ -346,7 +346,7 @@ proptest! {
         let parameters: Vec<_> = header.split(',').collect();
         let header = order.map(|index| parameters[index]).join(", ");
         let read = Authorization::parse(&header).unwrap();
-        prop_assert_eq!((read.api_key(), read.verify(&shared_key, &date)), ("k", Ok(())));
+        prop_assert_eq!((read.api_key(), read.verify(&SharedKey::new(&shared_key), &date)), ("k", Ok(())));
     }
 
     #[test]

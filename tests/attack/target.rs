@@ -118,7 +118,7 @@ impl Target {
 
     /// Its resident memory in MiB; zero where the system does not tell.
     pub(crate) fn resident(&mut self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.agent.process()?.id());
+        let path = format!("/proc/{}/status", self.agent.process_id()?);
         let Ok(status) = std::fs::read_to_string(path) else {
             return Ok(0);
         };

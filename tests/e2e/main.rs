@@ -10,6 +10,7 @@ mod kills;
 mod lifecycle;
 mod main_job;
 mod periods;
+mod scenario;
 
 use serde_json::Value;
 use tally_tests::{

@@ -63,6 +63,16 @@ impl Disk {
             }
             self.batches.insert(batch.no, kept);
         }
+        for grown in book.grown_accounts() {
+            if let Some(account) = self.accounts.get_mut(&grown.no) {
+                (account.recorded, account.rows) = (grown.recorded, grown.rows);
+            }
+        }
+        for grown in book.grown_batches() {
+            if let Some(batch) = self.batches.get_mut(&grown.no) {
+                (batch.last, batch.rows, batch.units) = (grown.last, grown.rows, grown.units);
+            }
+        }
         self.rows.extend_from_slice(book.new_rows());
         self.idempotent = book.idempotent();
     }

@@ -1,7 +1,7 @@
 //! An agent in a process of its own, and its command line.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
 };
 
@@ -69,9 +69,40 @@ impl Agent {
         setup: &Setup,
         keys: (&str, &str),
     ) -> crate::Result<Self> {
+        Self::start_on(TempDir::new()?, program.into(), server_url, setup, keys)
+    }
+
+    /// As [`Self::start`], with its data directory inside of a folder: on a disk to measure.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot start.
+    pub fn start_in(
+        folder: &Path,
+        program: impl Into<Program>,
+        server_url: &str,
+        setup: &Setup,
+    ) -> crate::Result<Self> {
+        let keys = (seed::API_KEY, seed::SHARED_KEY);
+        Self::start_on(
+            TempDir::new_in(folder)?,
+            program.into(),
+            server_url,
+            setup,
+            keys,
+        )
+    }
+
+    fn start_on(
+        folder: TempDir,
+        program: Program,
+        server_url: &str,
+        setup: &Setup,
+        keys: (&str, &str),
+    ) -> crate::Result<Self> {
         let mut agent = Self {
-            program: program.into(),
-            folder: TempDir::new()?,
+            program,
+            folder,
             server_url: server_url.to_owned(),
             flags: setup.flags.clone(),
             keys: (keys.0.to_owned(), keys.1.to_owned()),
@@ -211,13 +242,17 @@ impl Agent {
         Ok(text.trim().to_owned())
     }
 
-    /// Its process.
+    /// The number of its process.
     ///
     /// # Errors
     ///
     /// Where it does not run.
-    pub fn process(&mut self) -> crate::Result<&mut Process> {
-        self.process.as_mut().context("the agent does not run")
+    pub fn process_id(&self) -> crate::Result<u32> {
+        Ok(self
+            .process
+            .as_ref()
+            .context("the agent does not run")?
+            .id())
     }
 
     /// An application with a key pair of its own.

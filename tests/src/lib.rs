@@ -4,11 +4,13 @@
 //!   programs, with what a test wants of them; [`client`] is an application that signs its requests.
 //! * [`wait`] waits for a condition on a value, and says the last value when it gives up.
 //! * [`seed`] makes seed files.
+//! * [`load`] is many applications at once, for measuring.
 //!
 //! And [`sim`], the simulation, which needs no process.
 
 pub mod agent;
 pub mod client;
+pub mod load;
 pub mod process;
 pub mod seed;
 pub mod sim;

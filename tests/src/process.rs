@@ -118,7 +118,7 @@ impl Process {
         &self.url
     }
 
-    /// Its id.
+    /// Its number.
     pub fn id(&self) -> u32 {
         self.child.id()
     }

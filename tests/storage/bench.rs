@@ -48,7 +48,7 @@ impl Clocks for Ticking {
         Reading {
             wall: wall.plus(Duration::from_millis(millis)),
             mono: Duration::from_millis(millis),
-            boot: "boot".to_owned(),
+            boot: "boot".into(),
         }
     }
 }
@@ -173,7 +173,7 @@ impl Bench {
         };
         self.turn(vec![Job::Record(RecordJob {
             app,
-            request: Box::new(request),
+            request: Arc::new(request),
             key: Some(RequestKey {
                 key,
                 fingerprint: Hash([1; 32]),

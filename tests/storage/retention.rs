@@ -97,7 +97,7 @@ fn a_reader_that_stays_does_not_let_the_log_grow_for_good() {
     reader
         .execute_batch("BEGIN; SELECT count(*) FROM consumptions")
         .unwrap();
-    for _ in 0..3000 {
+    for _ in 0..5000 {
         bench.record(1);
     }
     reader.execute_batch("COMMIT").unwrap();
@@ -107,7 +107,7 @@ fn a_reader_that_stays_does_not_let_the_log_grow_for_good() {
         grown > 80_000_000,
         "only {grown} bytes: nothing to give back"
     );
-    for _ in 0..3000 {
+    for _ in 0..5000 {
         bench.record(1);
     }
     assert!(

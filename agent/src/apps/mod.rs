@@ -17,7 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tally_shared::{
-    auth::PreparedKey,
+    auth::SharedKey,
     wire::{ApiError, ErrorCode},
 };
 use tokio::sync::OnceCell;
@@ -49,13 +49,21 @@ pub struct KeyPair {
     /// What it may do.
     #[serde(default)]
     pub rights: Rights,
+    /// Whether answers to it are signed, as published SDKs want. A signature takes the processor longer
+    /// than all else of a request.
+    #[serde(default = "signed")]
+    pub sign_answers: bool,
+}
+
+const fn signed() -> bool {
+    true
 }
 
 /// An application that may use the agent.
 #[derive(Debug)]
 pub struct App {
     keys: KeyPair,
-    key: PreparedKey,
+    key: SharedKey,
     no: OnceCell<AppNo>,
     pace: Option<Pace>,
     bindings: Bindings,
@@ -177,7 +185,7 @@ impl Apps {
 impl App {
     fn new(keys: KeyPair) -> Self {
         Self {
-            key: PreparedKey::new(keys.shared_key.expose()),
+            key: SharedKey::new(keys.shared_key.expose()),
             no: OnceCell::new(),
             pace: keys.rights.max_per_minute.map(Pace::new),
             bindings: Bindings::default(),
@@ -189,17 +197,23 @@ impl App {
         let own = &self.keys;
         own.name == keys.name
             && own.rights == keys.rights
+            && own.sign_answers == keys.sign_answers
             && own.shared_key.expose() == keys.shared_key.expose()
     }
 
     /// What its requests are signed with.
-    pub const fn key(&self) -> &PreparedKey {
+    pub const fn key(&self) -> &SharedKey {
         &self.key
     }
 
     /// What it may do.
     pub const fn rights(&self) -> &Rights {
         &self.keys.rights
+    }
+
+    /// Whether answers to it are signed.
+    pub const fn signs_answers(&self) -> bool {
+        self.keys.sign_answers
     }
 
     /// Counts a request to consume at this time on the monotonic clock.
@@ -246,13 +260,19 @@ impl App {
 /// # Errors
 ///
 /// [`AppsError`].
-pub fn add(data_dir: &DataDir, name: &str, rights: Rights) -> Result<KeyPair, AppsError> {
+pub fn add(
+    data_dir: &DataDir,
+    name: &str,
+    rights: Rights,
+    sign_answers: bool,
+) -> Result<KeyPair, AppsError> {
     let path = file_of(data_dir, name)?;
     let keys = KeyPair {
         name: name.to_owned(),
         api_key: Secret::random::<18>()?.expose().to_owned(),
         shared_key: Secret::random::<32>()?,
         rights,
+        sign_answers,
     };
     let failed = |source| AppsError::File {
         path: path.clone(),
@@ -273,7 +293,7 @@ pub fn add(data_dir: &DataDir, name: &str, rights: Rights) -> Result<KeyPair, Ap
 ///
 /// [`AppsError`].
 pub fn ensure_default(data_dir: &DataDir) -> Result<(), AppsError> {
-    match add(data_dir, DEFAULT_APP, Rights::default()) {
+    match add(data_dir, DEFAULT_APP, Rights::default(), true) {
         Ok(_) | Err(AppsError::Exists(_)) => Ok(()),
         Err(error) => Err(error),
     }
@@ -404,8 +424,8 @@ mod tests {
     fn what_is_revoked_is_told_so_and_a_broken_file_keeps_nobody_from_it() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = DataDir::new(folder.path().to_owned());
-        let one = add(&data_dir, "one", Rights::default()).unwrap();
-        let two = add(&data_dir, "two", Rights::default()).unwrap();
+        let one = add(&data_dir, "one", Rights::default(), true).unwrap();
+        let two = add(&data_dir, "two", Rights::default(), true).unwrap();
         let apps = Apps::open(&data_dir).unwrap();
         assert!(apps.find(&one.api_key).is_ok());
 
@@ -415,9 +435,9 @@ mod tests {
         assert_eq!(code(&apps, &one.api_key), Some(ErrorCode::RevokedApiKey));
         assert_eq!(code(&apps, "nobody"), Some(ErrorCode::InvalidApiKey));
         assert!(apps.find(&two.api_key).is_ok());
-        assert!(add(&data_dir, "one", Rights::default()).is_ok());
+        assert!(add(&data_dir, "one", Rights::default(), true).is_ok());
         assert!(matches!(
-            add(&data_dir, "two", Rights::default()),
+            add(&data_dir, "two", Rights::default(), true),
             Err(AppsError::Exists(_))
         ));
     }
@@ -426,7 +446,7 @@ mod tests {
     fn rights_that_change_in_the_file_are_in_force_after_a_reload() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = DataDir::new(folder.path().to_owned());
-        let mut keys = add(&data_dir, "one", Rights::default()).unwrap();
+        let mut keys = add(&data_dir, "one", Rights::default(), true).unwrap();
         let apps = Apps::open(&data_dir).unwrap();
         let before = apps.find(&keys.api_key).unwrap();
         apps.reload().unwrap();

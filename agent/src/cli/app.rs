@@ -32,7 +32,7 @@ fn add(data_dir: &DataDir, args: AppAddArgs) -> anyhow::Result<Outcome> {
         read_only: args.read_only,
         expires_at: args.expires.map(|time| now.plus(time)),
     };
-    let keys = apps::add(data_dir, &args.app.name, rights)?;
+    let keys = apps::add(data_dir, &args.app.name, rights, !args.unsigned_answers)?;
     tell_agent(data_dir)?;
     let public_key = data_dir.public_key();
     if args.app.output.json {

@@ -197,6 +197,10 @@ pub(super) struct AppAddArgs {
     #[command(flatten)]
     pub(super) app: AppNameArgs,
 
+    /// Do not sign answers to it. Published SDKs want them signed; signing takes longer than all else
+    #[arg(long)]
+    pub(super) unsigned_answers: bool,
+
     /// Let it use this product only
     #[arg(long, value_name = "CODE")]
     pub(super) product: Option<String>,

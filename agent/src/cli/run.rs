@@ -43,8 +43,8 @@ pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Ou
     };
     let mut config = config::resolve(given, file)?;
     config.limits.connections = config.limits.connections.min(files_to_spare());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("tally-worker")
+    // This thread is the first of those that serve; the application starts the others.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -12,7 +12,7 @@
 //!
 //! Nothing here reads a clock: readings are passed in.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tally_shared::{auth::DATE_WINDOW, time::Timestamp};
@@ -25,7 +25,7 @@ pub struct Reading {
     /// Time since the device started, sleep included.
     pub mono: Duration,
     /// Which start of the device that was.
-    pub boot: String,
+    pub boot: Arc<str>,
 }
 
 /// A point in time as decisions need it.
@@ -42,7 +42,7 @@ pub struct Moment {
 /// The corrected clock.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    boot: String,
+    boot: Arc<str>,
     /// The time that was right at `anchor_mono`.
     anchor_time: Timestamp,
     anchor_mono: Duration,
@@ -73,7 +73,7 @@ impl Clock {
         (newest, newest_proven): (Timestamp, bool),
     ) -> Self {
         let (time, proven) = match saved {
-            Some(saved) if saved.boot == reading.boot => {
+            Some(saved) if *saved.boot == *reading.boot => {
                 let since = reading
                     .mono
                     .saturating_sub(Duration::from_millis(saved.mono_ms));
@@ -92,7 +92,7 @@ impl Clock {
             newest
         };
         Self {
-            boot: reading.boot.clone(),
+            boot: Arc::clone(&reading.boot),
             anchor_time: time,
             anchor_mono: reading.mono,
             proven,
@@ -153,7 +153,7 @@ impl Clock {
     /// The clock to keep over a restart.
     pub fn save(&self, reading: &Reading) -> SavedClock {
         SavedClock {
-            boot: self.boot.clone(),
+            boot: self.boot.to_string(),
             mono_ms: u64::try_from(reading.mono.as_millis()).unwrap_or(u64::MAX),
             time: self.corrected(reading.mono),
             wall: reading.wall,
@@ -176,7 +176,7 @@ mod tests {
         Reading {
             wall: at(wall),
             mono,
-            boot: boot.to_owned(),
+            boot: boot.into(),
         }
     }
 

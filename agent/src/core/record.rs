@@ -10,9 +10,7 @@ use tally_shared::{
 };
 
 use super::{
-    book::{
-        Account, AccountNo, AppNo, Batch, BatchNo, BatchState, Book, LaneKey, License, Row, Seq,
-    },
+    book::{Account, AccountNo, AppNo, Batch, BatchNo, Book, LaneKey, License, Row, Seq},
     chain,
     clock::Moment,
 };
@@ -71,8 +69,9 @@ pub(super) fn record(
         .pending(account, now.time)
         .ok_or_else(|| refused(Refusal::Overflow))?;
     let grant = decide(&standing, pending, &request.request(), now.time).map_err(refused)?;
-    let recorded = account.recorded.checked_add(request.units);
-    let recorded = recorded.ok_or_else(|| refused(Refusal::Overflow))?;
+    if account.recorded.checked_add(request.units).is_none() {
+        return Err(refused(Refusal::Overflow));
+    }
 
     let after = Standing {
         limits: grant.limits,
@@ -96,23 +95,26 @@ pub(super) fn record(
         setting,
     };
     let seq = enter(book, now, app, key, request.units, grant.total);
-    if let Some(account) = book.account_mut(seq.account) {
-        account.recorded = recorded;
-        account.rows += 1;
-    }
     Ok(Recorded {
-        seq: Some(seq.seq),
+        seq: Some(seq),
         answer,
     })
 }
 
 /// How an account stands with the overage settings that were granted and not settled yet.
 pub(super) fn effective(book: &Book, account: &Account) -> Standing {
-    let settings = book.batches_of(account.no).into_iter().filter_map(|batch| {
-        book.lane(batch.lane)
-            .map(|lane| lane.key.setting)
-            .filter(|setting| !setting.is_empty())
-    });
+    let setting_of = |batch: &Batch| {
+        let lane = book.lane(batch.lane)?;
+        (!lane.key.setting.is_empty()).then_some(lane.key.setting)
+    };
+    if !book
+        .any_batches_of(account.no)
+        .any(|batch| setting_of(batch).is_some())
+    {
+        return account.standing;
+    }
+    let batches = book.batches_of(account.no).into_iter();
+    let settings = batches.filter_map(setting_of);
     let limits = settings.fold(account.standing.limits, Limits::with);
     Standing {
         limits,
@@ -190,12 +192,7 @@ const fn event_of(request: &AddConsumption, offline: bool) -> ConsumptionEvent {
     }
 }
 
-struct Entered {
-    seq: Seq,
-    account: AccountNo,
-}
-
-/// Appends the row and counts it in its lane's open batch.
+/// Appends the row and counts it in its account and in its lane's open batch.
 fn enter(
     book: &mut Book,
     now: Moment,
@@ -203,7 +200,7 @@ fn enter(
     key: LaneKey,
     units: Units,
     total: Total,
-) -> Entered {
+) -> Seq {
     let account = key.account;
     if !key.setting.is_empty() {
         // What was granted before a setting changed must reach the server before it.
@@ -235,38 +232,27 @@ fn enter(
             hash,
         }
     });
-    let open = book.batches_of(account).into_iter().find(|batch| {
-        batch.lane == lane && batch.accepts_rows() && batch.units.checked_add(units).is_some()
-    });
+    let open = book
+        .any_batches_of(account)
+        .filter(|batch| batch.lane == lane && batch.accepts(units))
+        .min_by_key(|batch| batch.first);
     let no = match open.map(|batch| batch.no) {
         Some(no) => no,
         None => book.add_batch(|no| Batch::open(no, lane, account, seq, now.mono)),
     };
-    if let Some(batch) = book.batch_mut(no) {
-        batch.last = seq;
-        batch.rows += 1;
-        // Fits: an open batch was chosen by that, and a fresh one holds nothing.
-        batch.units = batch.units.checked_add(units).unwrap_or(units);
-    }
-    Entered { seq, account }
+    book.grow(account, no, seq, units);
+    seq
 }
 
 fn close_open_batches(book: &mut Book, account: AccountNo) {
     let open: Vec<BatchNo> = book
-        .batches_of(account)
-        .into_iter()
-        .filter(|batch| batch.accepts_rows())
+        .any_batches_of(account)
+        .filter(|batch| batch.is_open())
         .map(|batch| batch.no)
         .collect();
     for no in open {
         if let Some(batch) = book.batch_mut(no) {
             batch.closed = true;
         }
-    }
-}
-
-impl Batch {
-    fn accepts_rows(&self) -> bool {
-        self.state == BatchState::Open && !self.closed
     }
 }

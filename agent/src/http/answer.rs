@@ -1,6 +1,6 @@
 //! Answers in the contract's form: compact JSON, a signature on what succeeded, and the agent's date.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -12,11 +12,12 @@ use axum::{
 };
 use serde::Serialize;
 use tally_shared::{
-    signature::Signer,
+    signature::{KeyError, Signer},
     wire::{ApiError, ErrorCode, IDEMPOTENCY_REPLAYED, LICENSE_SIGNATURE},
 };
 
 use crate::{
+    apps::App,
     core::Unresolvable,
     ledger::{
         LedgerError,
@@ -99,7 +100,8 @@ impl From<NoRandom> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let mut response = json(&Answer::refused(&self.error));
+        let answer = Answer::refused(&self.error);
+        let mut response = json(answer.status, answer.body);
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -111,19 +113,27 @@ impl IntoResponse for Refused {
     }
 }
 
-/// An answer of the License API; what succeeded is signed, over the exact bytes of the body.
-pub(super) fn signed(answer: &Answer, signer: &Signer) -> Result<Response> {
-    let mut response = json(answer);
-    if answer.status == 200 {
-        let signature = signer
-            .sign(answer.body.as_bytes())
-            .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))?;
+/// An answer of the License API; what succeeded is signed over the exact bytes of the body, where the
+/// application wants it.
+pub(super) async fn licensed(answer: Answer, app: &App, signer: &Arc<Signer>) -> Result<Response> {
+    let (status, replayed) = (answer.status, answer.replayed);
+    let signs = app.signs_answers() && status == 200;
+    let mut response = if signs {
+        let (body, signature) = apart(signer, move |signer| {
+            let signature = signer.sign(answer.body.as_bytes());
+            (answer.body, signature)
+        })
+        .await?;
+        let mut response = json(status, body);
         // Base64 is always a valid header value.
-        if let Ok(value) = HeaderValue::from_str(&signature) {
+        if let Ok(value) = HeaderValue::try_from(signature.map_err(|error| cannot_sign(&error))?) {
             response.headers_mut().insert(LICENSE_SIGNATURE, value);
         }
-    }
-    if answer.replayed {
+        response
+    } else {
+        json(status, answer.body)
+    };
+    if replayed {
         response
             .headers_mut()
             .insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
@@ -131,15 +141,27 @@ pub(super) fn signed(answer: &Answer, signer: &Signer) -> Result<Response> {
     Ok(response)
 }
 
+/// Signs on a thread of its own: an RSA signature takes longer than all else of a request, and shall
+/// delay no other.
+pub(super) async fn apart<T: Send + 'static>(
+    signer: &Arc<Signer>,
+    work: impl FnOnce(&Signer) -> T + Send + 'static,
+) -> Result<T> {
+    let signer = Arc::clone(signer);
+    let done = tokio::task::spawn_blocking(move || work(&signer)).await;
+    done.map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))
+}
+
+/// An answer that could not be signed is none.
+pub(super) fn cannot_sign(error: &KeyError) -> Refused {
+    Refused::new(ErrorCode::InternalError, error.to_string())
+}
+
 /// An answer of the control API.
 pub(super) fn plain(value: &impl Serialize) -> Result<Response> {
     let body = serde_json::to_string(value)
         .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))?;
-    Ok(json(&Answer {
-        status: 200,
-        body,
-        replayed: false,
-    }))
+    Ok(json(200, body))
 }
 
 pub(super) async fn not_found() -> Refused {
@@ -150,10 +172,10 @@ pub(super) async fn method_not_allowed() -> Refused {
     Refused::new(ErrorCode::MethodNotAllowed, "this path has other methods")
 }
 
-fn json(answer: &Answer) -> Response {
-    let mut response = Response::new(Body::from(answer.body.clone()));
+fn json(status: u16, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() =
-        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, Method, header::AUTHORIZATION, header::DATE, request::Parts},
+use axum::http::{
+    HeaderMap,
+    header::{AUTHORIZATION, DATE},
 };
 use tally_shared::{
     auth::{Authorization, check_date},
@@ -15,33 +15,31 @@ use tally_shared::{
 use super::{Api, answer::Refused, connection::Connection, guard};
 use crate::{apps::App, ledger::engine::lock};
 
-/// The application that signed the request.
-pub(super) struct Caller(pub(super) Arc<App>);
-
-impl FromRequestParts<Api> for Caller {
-    type Rejection = Refused;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refused> {
-        let error = match authenticate(&parts.headers, api) {
-            Ok(app) => {
-                if let Some(connection) = parts.extensions.get::<Arc<Connection>>() {
-                    connection.prove();
-                }
-                allow(&app, api, &parts.method)?;
-                return Ok(Self(app));
-            }
-            Err(error) => error,
-        };
-        if let (true, Some(connection)) = (
-            is_of_a_wrong_key(error.code),
-            parts.extensions.get::<Arc<Connection>>(),
-        ) {
-            let now = api.clocks.mono();
-            api.strangers
-                .meet(connection, now, error.code.as_str())
-                .await;
+/// The application that signed a request, where it may make it.
+///
+/// # Errors
+///
+/// The contract's codes; for a wrong key after a wait.
+pub(super) async fn caller(
+    api: &Api,
+    connection: &Connection,
+    headers: &HeaderMap,
+    consumes: bool,
+) -> Result<Arc<App>, Refused> {
+    match authenticate(headers, api) {
+        Ok(app) => {
+            connection.prove();
+            allow(&app, api, consumes)?;
+            Ok(app)
         }
-        Err(error.into())
+        Err(error) => {
+            if is_of_a_wrong_key(error.code) {
+                let now = api.clocks.mono();
+                let what = error.code.as_str();
+                api.strangers.meet(connection, now, what).await;
+            }
+            Err(error.into())
+        }
     }
 }
 
@@ -58,7 +56,7 @@ fn authenticate(headers: &HeaderMap, api: &Api) -> Result<Arc<App>, ApiError> {
     check_either_clock(date, api)?;
     let authorization = Authorization::parse(header)?;
     let app = api.apps.find(authorization.api_key())?;
-    authorization.verify_with(app.key(), date)?;
+    authorization.verify(app.key(), date)?;
     Ok(app)
 }
 
@@ -69,9 +67,7 @@ fn check_either_clock(date: &str, api: &Api) -> Result<(), ApiError> {
         .or_else(|_| check_date(date, lock(&api.clock).corrected(api.clocks.mono())))
 }
 
-/// What the License API changes, it changes by `POST`.
-fn allow(app: &App, api: &Api, method: &Method) -> Result<(), Refused> {
-    let consumes = *method == Method::POST;
+fn allow(app: &App, api: &Api, consumes: bool) -> Result<(), Refused> {
     let now = api.clocks.mono();
     // The corrected clock: setting the device's back makes no key live longer.
     app.rights()

@@ -34,10 +34,11 @@ const DISCARD_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Who is at the other end, as far as the system tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// An address.
     Address(IpAddr),
     /// A user of this device, over the Unix socket.
+    #[cfg(unix)]
     User(u32),
 }
 
@@ -328,7 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 

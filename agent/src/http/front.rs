@@ -29,6 +29,7 @@ use super::{
     answer::Refused,
     connection::Connection,
     guard::{self, Loopback},
+    license_api::Call,
 };
 use crate::ledger::engine::lock;
 
@@ -39,16 +40,16 @@ const IDEMPOTENCY_HEADER: HeaderName = HeaderName::from_static("idempotency-key"
 /// All that stands between a connection and the routes.
 pub(super) struct Front {
     api: Api,
-    router: Router,
+    control: Router,
     date: Mutex<(i64, HeaderValue)>,
 }
 
 impl Front {
-    /// In front of these routes.
-    pub(super) fn new(api: Api, router: Router) -> Self {
+    /// In front of everything.
+    pub(super) fn new(api: &Api) -> Self {
         Self {
-            api,
-            router,
+            api: api.clone(),
+            control: super::router(api.clone()),
             date: Mutex::new((i64::MIN, HeaderValue::from_static(""))),
         }
     }
@@ -57,7 +58,7 @@ impl Front {
     pub(super) async fn answer(
         &self,
         connection: &Arc<Connection>,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
     ) -> Result<Response, Infallible> {
         connection.begin_work();
         let key = request.headers().get(IDEMPOTENCY_KEY).cloned();
@@ -68,10 +69,7 @@ impl Front {
             _ => guard::check(headers, uri, &Loopback),
         };
         let mut response = match checked {
-            Ok(()) => {
-                request.extensions_mut().insert(Arc::clone(connection));
-                self.route(request.map(Body::new)).await
-            }
+            Ok(()) => self.route(connection, request).await,
             Err(error) => Refused::from(error).into_response(),
         };
         let headers = response.headers_mut();
@@ -85,19 +83,28 @@ impl Front {
         Ok(response)
     }
 
-    async fn route(&self, request: Request<Body>) -> Response {
-        // Nothing that is left half-changed by a panic is used again: what requests share is the
-        // ledger's handle, whose thread no request runs on, and locks that hold no half-changed state.
-        let work = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
+    async fn route(&self, connection: &Arc<Connection>, request: Request<Incoming>) -> Response {
+        // Nothing that is left half-changed by a panic is used again: the ledger's desk closes when a turn
+        // ends so, and other locks hold no half-changed state.
+        let work = AssertUnwindSafe(self.work(connection, request)).catch_unwind();
         match work.await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
+            Ok(response) => response,
             Err(_panic) => {
                 tracing::error!("a request ended by a defect of the agent; others go on");
                 let message = "a defect of the agent ended this request";
                 Refused::new(ErrorCode::InternalError, message).into_response()
             }
         }
+    }
+
+    async fn work(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response {
+        if let Some(call) = Call::of(request.uri().path()) {
+            let answer = call.answer(&self.api, connection, request).await;
+            return answer.into_response();
+        }
+        request.extensions_mut().insert(Arc::clone(connection));
+        let routed = self.control.clone().oneshot(request.map(Body::new));
+        routed.await.unwrap_or_else(|never| match never {})
     }
 
     /// By the corrected clock, which an agent that uses this one as its server corrects itself by.

@@ -1,21 +1,24 @@
 //! The License API, as the licence server speaks it.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::{
-    extract::{RawQuery, State},
-    http::HeaderMap,
+    http::{HeaderMap, Method, Request},
     response::Response,
 };
+use hyper::body::Incoming;
 use tally_shared::wire::{
-    AddConsumption, ApiError, CheckLicense, ErrorCode, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_BYTES_MAX,
-    LicenseBody, Subject,
+    ADD_CONSUMPTION, ADD_FEATURE_CONSUMPTION, AddConsumption, ApiError, CHECK_LICENSE,
+    CheckLicense, ErrorCode, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_BYTES_MAX, LicenseBody, Subject,
 };
 
 use super::{
     Api,
-    answer::{Refused, Result, signed},
-    auth::Caller,
-    body::Posted,
+    answer::{Refused, Result, apart, cannot_sign, licensed, method_not_allowed},
+    auth::caller,
+    body,
+    connection::Connection,
     look_up::look_up,
 };
 use crate::{
@@ -27,54 +30,78 @@ use crate::{
     },
 };
 
-pub(super) async fn add_consumption(
-    State(api): State<Api>,
-    Caller(app): Caller,
-    headers: HeaderMap,
-    Posted(body): Posted,
-) -> Result<Response> {
-    let request = AddConsumption::from_json(&body)?;
-    consume(&api, &app, &headers, &body, request).await
+/// What may be asked.
+#[derive(Clone, Copy)]
+pub(super) enum Call {
+    AddConsumption,
+    AddFeatureConsumption,
+    CheckLicense,
 }
 
-pub(super) async fn add_feature_consumption(
-    State(api): State<Api>,
-    Caller(app): Caller,
-    headers: HeaderMap,
-    Posted(body): Posted,
-) -> Result<Response> {
-    let request = AddConsumption::feature_from_json(&body)?;
-    consume(&api, &app, &headers, &body, request).await
+impl Call {
+    /// What a path asks for, if it is one of the License API.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        match path {
+            ADD_CONSUMPTION => Some(Self::AddConsumption),
+            ADD_FEATURE_CONSUMPTION => Some(Self::AddFeatureConsumption),
+            CHECK_LICENSE => Some(Self::CheckLicense),
+            _ => None,
+        }
+    }
+
+    const fn method(self) -> Method {
+        match self {
+            Self::AddConsumption | Self::AddFeatureConsumption => Method::POST,
+            Self::CheckLicense => Method::GET,
+        }
+    }
+
+    /// Answers it.
+    pub(super) async fn answer(
+        self,
+        api: &Api,
+        connection: &Connection,
+        request: Request<Incoming>,
+    ) -> Result<Response> {
+        let (head, body) = request.into_parts();
+        if head.method != self.method() {
+            return Err(method_not_allowed().await);
+        }
+        let consumes = !matches!(self, Self::CheckLicense);
+        let app = caller(api, connection, &head.headers, consumes).await?;
+        if !consumes {
+            return check_license(api, &app, head.uri.query().unwrap_or_default()).await;
+        }
+        let body = body::read(body, &api.limits).await?;
+        let request = match self {
+            Self::AddFeatureConsumption => AddConsumption::feature_from_json(&body)?,
+            _ => AddConsumption::from_json(&body)?,
+        };
+        consume(api, &app, &head.headers, &body, request).await
+    }
 }
 
-pub(super) async fn check_license(
-    State(api): State<Api>,
-    Caller(app): Caller,
-    RawQuery(query): RawQuery,
-) -> Result<Response> {
-    let pairs: Vec<(String, String)> =
-        serde_urlencoded::from_str(query.as_deref().unwrap_or(""))
-            .map_err(|error| Refused::new(ErrorCode::ValidationError, error.to_string()))?;
+async fn check_license(api: &Api, app: &App, query: &str) -> Result<Response> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
+        .map_err(|error| Refused::new(ErrorCode::ValidationError, error.to_string()))?;
     let CheckLicense { subject } = CheckLicense::from_query(pairs)?;
     app.rights().may_use(&subject)?;
     let _slot = api.slots.take()?;
-    let view = if let Some(view) = view(&api, &subject).await? {
+    let view = if let Some(view) = view(api, &subject).await? {
         view
     } else {
-        look_up(&api, &subject).await?;
-        view(&api, &subject).await?.ok_or(RecordError::Unknown)?
+        look_up(api, &subject).await?;
+        view(api, &subject).await?.ok_or(RecordError::Unknown)?
     };
-    let body = license_body(&api, &view, &subject)?;
+    let body = license_body(api, view, subject).await?;
     let body = serde_json::to_string(&body)
         .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))?;
-    signed(
-        &Answer {
-            status: 200,
-            body,
-            replayed: false,
-        },
-        &api.signer,
-    )
+    let answer = Answer {
+        status: 200,
+        body,
+        replayed: false,
+    };
+    licensed(answer, app, &api.signer).await
 }
 
 async fn consume(
@@ -92,21 +119,21 @@ async fn consume(
     }
     crate::fail_point!("http.before-record");
     let no = app.no(&api.ledger).await?;
-    let answer = match api.ledger.record(no, request.clone(), key.clone()).await {
-        Err(RecordError::Unknown) => {
-            look_up(api, &request.subject).await?;
-            let unknown_feature = request.feature.clone();
-            let answer = api.ledger.record(no, request, key.clone()).await;
-            answer.map_err(|error| (error, unknown_feature))
-        }
-        answer => answer.map_err(|error| (error, None)),
-    };
+    let request = Arc::new(request);
+    let record = |key: Option<RequestKey>| api.ledger.record(no, Arc::clone(&request), key);
+    let mut answer = record(key.clone()).await;
+    let is_unknown = answer == Err(RecordError::Unknown);
+    if is_unknown {
+        look_up(api, &request.subject).await?;
+        answer = record(key.clone()).await;
+    }
     // From here on the ledger knows what the key was used for. Where it does not, the key stays bound.
-    if let (Some(key), Ok(_) | Err((RecordError::KeyReused, _))) = (&key, &answer) {
+    if let (Some(key), Ok(_) | Err(RecordError::KeyReused)) = (&key, &answer) {
         app.release(key);
     }
-    let answer = answer.map_err(|(error, feature)| still_unknown(error, feature.as_deref()))?;
-    signed(&answer, &api.signer)
+    let feature = request.feature.as_deref().filter(|_| is_unknown);
+    let answer = answer.map_err(|error| still_unknown(error, feature))?;
+    licensed(answer, app, &api.signer).await
 }
 
 /// The server described the licence, so what is still unknown is the feature.
@@ -173,22 +200,23 @@ async fn view(api: &Api, subject: &Subject) -> Result<Option<LicenseView>> {
 }
 
 /// The server's description, with everything pending counted, and signed by this agent.
-fn license_body(api: &Api, view: &LicenseView, subject: &Subject) -> Result<LicenseBody> {
-    let mut body = view.license.body.clone();
-    for standing in &view.standings {
+async fn license_body(api: &Api, view: LicenseView, subject: Subject) -> Result<LicenseBody> {
+    let mut body = view.license.body;
+    for standing in view.standings {
         match standing {
-            Standings::License(counter) => body.counter = *counter,
+            Standings::License(counter) => body.counter = counter,
             Standings::Feature(feature) => {
                 let known = body.product_features.iter_mut();
                 for slot in known.filter(|known| known.code == feature.code) {
-                    slot.clone_from(feature);
+                    slot.clone_from(&feature);
                 }
             }
         }
     }
-    body.license_signature = api
-        .signer
-        .sign_license(subject, body.validity_period)
-        .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))?;
+    let validity = body.validity_period;
+    let signature = apart(&api.signer, move |signer| {
+        signer.sign_license(&subject, validity)
+    });
+    body.license_signature = signature.await?.map_err(|error| cannot_sign(&error))?;
     Ok(body)
 }

@@ -15,7 +15,7 @@ mod front;
 mod guard;
 mod license_api;
 mod look_up;
-pub mod serve;
+pub(crate) mod serve;
 mod slots;
 mod strangers;
 pub mod tls;
@@ -26,10 +26,7 @@ use axum::{
     Router, middleware,
     routing::{get, post, put},
 };
-use tally_shared::{
-    signature::Signer,
-    wire::{ADD_CONSUMPTION, ADD_FEATURE_CONSUMPTION, CHECK_LICENSE},
-};
+use tally_shared::signature::Signer;
 
 use self::{look_up::LookUps, slots::Slots, strangers::Strangers};
 use crate::{
@@ -124,7 +121,7 @@ impl std::ops::Deref for Api {
     }
 }
 
-/// All routes.
+/// All routes but those of the License API, which go by a short way of their own: nearly all requests are.
 fn router(api: Api) -> Router {
     let control = Router::new()
         .route("/v1/status", get(control_api::status))
@@ -143,12 +140,6 @@ fn router(api: Api) -> Router {
         .method_not_allowed_fallback(answer::method_not_allowed)
         .route_layer(middleware::from_fn_with_state(api.clone(), admin::require));
     Router::new()
-        .route(ADD_CONSUMPTION, post(license_api::add_consumption))
-        .route(
-            ADD_FEATURE_CONSUMPTION,
-            post(license_api::add_feature_consumption),
-        )
-        .route(CHECK_LICENSE, get(license_api::check_license))
         .route("/healthz", get(control_api::health))
         .route("/", get(admin::home))
         .route("/open", get(admin::open))

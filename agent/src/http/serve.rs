@@ -1,7 +1,14 @@
-//! The sockets: accepting connections and serving HTTP/1.1 on each, within limits of size, number and
-//! time. Nobody's slowness is another's: a connection is a task of its own, and none waits for another.
+//! The sockets: accepting connections, and serving HTTP/1.1 on each on a thread of its own choice, within
+//! limits of size, number and time. Nobody's slowness is another's.
 
-use std::{future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -9,6 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -17,7 +25,7 @@ use super::{
     front::Front,
     tls::Tls,
 };
-use crate::config::limits::Limits;
+use crate::workers::Workers;
 
 /// The longest head of a request, its line included. More is answered with 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -25,8 +33,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The most that one connection buffers.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// How long to wait where the system has no more sockets to give.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// When the system has no more connections to give, it is asked again after this time.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// How many connections the system keeps until they are accepted. With few, those of a burst are lost,
 /// and come again only after a second.
@@ -36,12 +44,42 @@ const BACKLOG: u32 = 1024;
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
     Connection: close\r\nContent-Length: 0\r\n\r\n";
 
+/// Where connections come from.
+pub(crate) trait Listen: Send + 'static {
+    /// A connection that belongs to no thread yet.
+    type Accepted: Send + 'static;
+    /// A connection of the thread that serves it.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Whether other devices can reach it.
+    const IS_PUBLIC: bool;
+
+    /// Waits for the next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Accepted, Source)>> + Send;
+
+    /// Makes a connection the calling thread's.
+    fn adopt(accepted: Self::Accepted) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// A port that other devices can reach.
+pub(crate) struct TlsListener {
+    listener: TcpListener,
+    tls: Arc<Tls>,
+}
+
+impl TlsListener {
+    /// Serves a port by TLS.
+    pub(crate) const fn new(listener: TcpListener, tls: Arc<Tls>) -> Self {
+        Self { listener, tls }
+    }
+}
+
 /// Listens on a TCP port.
 ///
 /// # Errors
 ///
 /// What the system says.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -54,154 +92,129 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// What serves connections. Cheap to clone.
-#[derive(Clone)]
-pub struct Server(Arc<Inner>);
-
-struct Inner {
+/// Serves requests.
+pub(crate) struct Server {
     api: Api,
     front: Front,
-    connections: Arc<Connections>,
-    limits: Limits,
     http: http1::Builder,
-}
-
-/// Where connections come from.
-pub enum Listener {
-    /// A TCP port that only this device can reach.
-    Tcp(TcpListener),
-    /// A TCP port that other devices can reach.
-    Tls(TcpListener, Arc<Tls>),
-    /// A Unix socket.
-    #[cfg(unix)]
-    Unix(tokio::net::UnixListener),
+    connections: Arc<Connections>,
+    workers: Workers,
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Server {
-    /// Serves the agent's routes, within its limits.
-    pub fn new(api: &Api) -> Self {
-        let limits = api.limits;
+    /// Serves on the workers; connections are tracked, and finish what they do at `stop`.
+    pub(crate) fn new(
+        api: &Api,
+        workers: Workers,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let mut http = http1::Builder::new();
         // Times are kept by `Connection`, without a timer for each request; the date is the front's.
         http.header_read_timeout(None)
             .auto_date_header(false)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX);
-        Self(Arc::new(Inner {
+        Arc::new(Self {
             api: api.clone(),
-            front: Front::new(api.clone(), super::router(api.clone())),
-            connections: Arc::new(Connections::new(limits.connections)),
-            limits,
+            front: Front::new(api),
             http,
-        }))
+            connections: Arc::new(Connections::new(api.limits.connections)),
+            workers,
+            tasks,
+            stop,
+        })
     }
 
-    /// Accepts connections until `stop`, and serves each as a task of `tasks`.
-    pub async fn serve(self, listener: Listener, tasks: TaskTracker, stop: CancellationToken) {
+    /// Accepts connections until it is stopped.
+    pub(crate) async fn serve<L: Listen>(self: Arc<Self>, listener: L) {
         loop {
             let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
-                () = stop.cancelled() => return,
             };
             match accepted {
-                Ok(Accepted::Tcp(stream, source)) => {
-                    self.let_in(stream, source, &tasks, &stop);
+                Ok((accepted, source)) if self.is_welcome(source) => {
+                    self.let_in::<L>(accepted, source);
                 }
-                Ok(Accepted::Tls(stream, source, tls)) => {
-                    self.let_in_by_tls(stream, source, tls, &tasks, &stop);
-                }
-                #[cfg(unix)]
-                Ok(Accepted::Unix(stream, user)) => {
-                    if self.may_use_socket(user) {
-                        self.let_in(stream, Source::User(user), &tasks, &stop);
-                    }
-                }
-                // One connection's own trouble.
+                // Hung up on.
+                Ok(_) => {}
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }
         }
     }
 
-    /// The agent's own user, and the one who may do everything anyway. The folder's mode keeps others
-    /// out already; this holds where somebody has opened the folder.
-    #[cfg(unix)]
-    fn may_use_socket(&self, user: u32) -> bool {
-        let is_allowed = user == 0 || user == rustix::process::geteuid().as_raw();
-        if !is_allowed {
-            let (api, source) = (&self.0.api, Source::User(user));
+    /// On the socket, the agent's own user, and the one who may do everything anyway. The folder's mode
+    /// keeps others out already; this holds where somebody has opened the folder.
+    fn is_welcome(&self, source: Source) -> bool {
+        let is_welcome = match source {
+            Source::Address(_) => true,
+            #[cfg(unix)]
+            Source::User(user) => user == 0 || user == rustix::process::geteuid().as_raw(),
+        };
+        if !is_welcome {
+            let now = self.api.clocks.mono();
             let what = "the socket of another user";
-            api.strangers.turn_away(source, api.clocks.mono(), what);
+            self.api.strangers.turn_away(source, now, what);
         }
-        is_allowed
+        is_welcome
     }
 
-    fn let_in<S>(&self, stream: S, source: Source, tasks: &TaskTracker, stop: &CancellationToken)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        match self.0.connections.enter(source, false) {
-            Some(place) => {
-                let work = self.clone().run(stream, place, stop.clone());
-                tasks.spawn(work);
-            }
-            None => {
-                tasks.spawn(refuse(stream));
-            }
-        }
-    }
-
-    fn let_in_by_tls(
-        &self,
-        stream: TcpStream,
-        source: Source,
-        tls: Arc<Tls>,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) {
-        // Without a handshake there is nothing to say to those who find no room.
-        let Some(place) = self.0.connections.enter(source, true) else {
+    fn let_in<L: Listen>(self: &Arc<Self>, accepted: L::Accepted, source: Source) {
+        let Some(place) = self.connections.enter(source, L::IS_PUBLIC) else {
+            self.tasks.spawn(refuse::<L>(accepted));
             return;
         };
-        let (server, stop) = (self.clone(), stop.clone());
-        tasks.spawn(async move {
-            let shaken = tokio::time::timeout(server.0.limits.head_time, tls.accept(stream));
-            let shaken = tokio::select! {
-                shaken = shaken => shaken,
-                () = place.connection().pushed_out() => return,
-                () = stop.cancelled() => return,
-            };
-            match shaken {
-                Ok(Ok(stream)) => server.run(stream, place, stop).await,
-                Ok(Err(error)) => tracing::debug!(%error, ?source, "no handshake"),
-                Err(_) => tracing::debug!(?source, "the handshake took too long"),
-            }
-        });
+        let (handle, seat) = self.workers.assign();
+        let serving = Arc::clone(self).adopt::<L>(accepted, place);
+        let serving = async move {
+            serving.await;
+            drop(seat);
+        };
+        self.tasks.spawn_on(serving, handle);
     }
 
-    async fn run<S>(self, stream: S, place: Place, stop: CancellationToken)
+    async fn adopt<L: Listen>(self: Arc<Self>, accepted: L::Accepted, place: Place) {
+        let adopted = tokio::time::timeout(self.api.limits.head_time, L::adopt(accepted));
+        let adopted = tokio::select! {
+            adopted = adopted => adopted,
+            () = place.connection().pushed_out() => return,
+            () = self.stop.cancelled() => return,
+        };
+        match adopted {
+            Ok(Ok(stream)) => self.connection(stream, place).await,
+            Ok(Err(error)) => tracing::debug!(%error, "cannot serve a connection"),
+            Err(_) => tracing::debug!("a handshake took too long"),
+        }
+    }
+
+    async fn connection<S>(self: Arc<Self>, stream: S, place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let connection = place.connection();
         let io = TokioIo::new(Watched::new(stream, Arc::clone(connection)));
-        let service = service_fn(|request| self.0.front.answer(connection, request));
-        let mut http = pin!(self.0.http.serve_connection(io, service));
-        let mut overdue = pin!(connection.overdue(&self.0.limits));
+        let service = service_fn(|request| self.front.answer(connection, request));
+        let mut http = pin!(self.http.serve_connection(io, service));
+        let mut overdue = pin!(connection.overdue(&self.api.limits));
         let mut is_stopping = false;
         loop {
             tokio::select! {
                 biased;
                 ended = http.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(%error, source = ?connection.source(), "connection ended");
+                        tracing::debug!(%error, "a connection ended");
                     }
                     return;
                 }
-                () = stop.cancelled(), if !is_stopping => {
+                () = self.stop.cancelled(), if !is_stopping => {
                     is_stopping = true;
                     http.as_mut().graceful_shutdown();
                 }
@@ -217,42 +230,56 @@ impl Server {
     }
 }
 
-/// What was accepted.
-enum Accepted {
-    Tcp(TcpStream, Source),
-    Tls(TcpStream, Source, Arc<Tls>),
-    #[cfg(unix)]
-    Unix(tokio::net::UnixStream, u32),
-}
+impl Listen for TcpListener {
+    type Accepted = std::net::TcpStream;
+    type Stream = TcpStream;
 
-impl Listener {
-    async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, source) = accept_tcp(listener).await?;
-                Ok(Accepted::Tcp(stream, source))
-            }
-            Self::Tls(listener, tls) => {
-                let (stream, source) = accept_tcp(listener).await?;
-                Ok(Accepted::Tls(stream, source, Arc::clone(tls)))
-            }
-            #[cfg(unix)]
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                let user = stream.peer_cred()?.uid();
-                Ok(Accepted::Unix(stream, user))
-            }
-        }
+    const IS_PUBLIC: bool = false;
+
+    async fn accept(&self) -> io::Result<(Self::Accepted, Source)> {
+        let (stream, address) = Self::accept(self).await?;
+        // Answers are small and complete: waiting to fill a packet would only delay them.
+        stream.set_nodelay(true)?;
+        Ok((stream.into_std()?, Source::Address(address.ip())))
+    }
+
+    async fn adopt(accepted: Self::Accepted) -> io::Result<Self::Stream> {
+        TcpStream::from_std(accepted)
     }
 }
 
-async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, Source)> {
-    let (stream, address) = listener.accept().await?;
-    // Answers are small and complete: waiting to fill a packet would only delay them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
+impl Listen for TlsListener {
+    type Accepted = (std::net::TcpStream, Arc<Tls>);
+    type Stream = TlsStream<TcpStream>;
+
+    const IS_PUBLIC: bool = true;
+
+    async fn accept(&self) -> io::Result<(Self::Accepted, Source)> {
+        let (stream, source) = Listen::accept(&self.listener).await?;
+        Ok(((stream, Arc::clone(&self.tls)), source))
     }
-    Ok((stream, Source::Address(address.ip())))
+
+    async fn adopt((stream, tls): Self::Accepted) -> io::Result<Self::Stream> {
+        tls.accept(TcpStream::from_std(stream)?).await
+    }
+}
+
+#[cfg(unix)]
+impl Listen for tokio::net::UnixListener {
+    type Accepted = std::os::unix::net::UnixStream;
+    type Stream = tokio::net::UnixStream;
+
+    const IS_PUBLIC: bool = false;
+
+    async fn accept(&self) -> io::Result<(Self::Accepted, Source)> {
+        let (stream, _) = Self::accept(self).await?;
+        let user = stream.peer_cred()?.uid();
+        Ok((stream.into_std()?, Source::User(user)))
+    }
+
+    async fn adopt(accepted: Self::Accepted) -> io::Result<Self::Stream> {
+        tokio::net::UnixStream::from_std(accepted)
+    }
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -265,9 +292,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Says that there is no room, as far as the client takes it without waiting.
-async fn refuse(mut stream: impl AsyncWrite + Unpin) {
-    let write = poll_fn(|cx| std::pin::Pin::new(&mut stream).poll_write(cx, FULL));
-    // It is refused whether or not it can be told.
-    let _ = tokio::time::timeout(Duration::ZERO, write).await;
+/// Says that there is no room, as far as the client takes it without waiting. Where a handshake comes
+/// first, there is nothing to say.
+async fn refuse<L: Listen>(accepted: L::Accepted) {
+    if L::IS_PUBLIC {
+        return;
+    }
+    if let Ok(mut stream) = L::adopt(accepted).await {
+        let write = poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, FULL));
+        // It is refused whether or not it can be told.
+        let _ = tokio::time::timeout(Duration::ZERO, write).await;
+    }
 }

@@ -126,7 +126,7 @@ fn network_of(source: Source) -> Source {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use tally_shared::wire::{ApiError, ErrorCode};
 
 use crate::core::{Recorded, book::AppNo, chain::Hash, clock::Moment};
@@ -76,18 +76,19 @@ pub(super) fn find(
         .optional()
 }
 
-/// Remembers an answer, and forgets those that are older than `kept`.
+/// Remembers an answer, within a transaction, and forgets those that are older than `kept`.
 ///
 /// Only proven times count: a clock that leaps ahead must not make an application's retry a second
 /// consumption. An answer from a time that was not proven is as old as the next proven time.
 pub(super) fn remember(
-    tx: &Transaction<'_>,
+    connection: &Connection,
     (now, kept): (Moment, Duration),
     (app, key): (AppNo, &str),
     (fingerprint, answer): &(Hash, Answer),
 ) -> rusqlite::Result<()> {
     let at = now.time.as_millis();
-    tx.prepare_cached("INSERT OR REPLACE INTO answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![
             app.0,
             key,
@@ -101,16 +102,18 @@ pub(super) fn remember(
         return Ok(());
     }
     // A few at a time, so that no single request pays for all.
-    tx.prepare_cached(
-        "UPDATE answers SET at = ?1, proven = 1 WHERE (app, key) IN
+    connection
+        .prepare_cached(
+            "UPDATE answers SET at = ?1, proven = 1 WHERE (app, key) IN
              (SELECT app, key FROM answers WHERE NOT proven LIMIT 2)",
-    )?
-    .execute([at])?;
+        )?
+        .execute([at])?;
     let kept = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
-    tx.prepare_cached(
-        "DELETE FROM answers WHERE (app, key) IN
+    connection
+        .prepare_cached(
+            "DELETE FROM answers WHERE (app, key) IN
              (SELECT app, key FROM answers WHERE proven AND at < ?1 ORDER BY at LIMIT 2)",
-    )?
-    .execute([at.saturating_sub(kept)])
-    .map(|_| ())
+        )?
+        .execute([at.saturating_sub(kept)])
+        .map(|_| ())
 }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
 pub use super::job::{
     Job, Pulse, Question, RecordError, RecordJob, Recording, Reply, ResolveError, ResolveJob,
@@ -25,6 +25,7 @@ use super::{
     answers::{self, Answer},
     recovery,
     retention::{self, Sweep},
+    schema,
     storage::{Reserve, Storage},
     store,
 };
@@ -85,6 +86,10 @@ pub struct Engine {
     /// Facts whose commit failed.
     kept: VecDeque<Event>,
     facts: u64,
+    /// What there was to wait for after the last turn.
+    pulse: Pulse,
+    /// About how many pages the log has grown by since it was last copied back.
+    logged: u64,
     sweep: Sweep,
     /// When the ledger is looked through next.
     sweep_at: Duration,
@@ -105,6 +110,9 @@ struct Group {
     questions: Vec<Question>,
     events: Vec<Event>,
     commands: Vec<Command>,
+    /// Whether there may be something else to wait for than before. More rows of batches that are there
+    /// change nothing of that.
+    stirs: bool,
     stop: bool,
 }
 
@@ -144,6 +152,8 @@ impl Engine {
             is_short: false,
             kept: VecDeque::new(),
             facts: 0,
+            pulse: Pulse::default(),
+            logged: 0,
             sweep: Sweep::default(),
             sweep_at: Duration::ZERO,
             asked_at: Duration::ZERO,
@@ -159,9 +169,12 @@ impl Engine {
     /// Takes jobs into the ledger, with one commit for all.
     pub fn turn(&mut self, jobs: impl Iterator<Item = Job>) -> Turn {
         let now = self.now();
+        let mut group = Group {
+            stirs: self.is_failing || self.is_short || now.mono >= self.sweep_at,
+            ..Group::default()
+        };
         self.fold(now);
         self.regain(now);
-        let mut group = Group::default();
         let kept: Vec<Event> = self.kept.drain(..).collect();
         for event in kept {
             self.take_event(now, event, &mut group);
@@ -169,11 +182,13 @@ impl Engine {
         for job in jobs {
             self.take(now, job, &mut group);
         }
+        group.stirs |= self.core.book().has_structural_changes();
         let failed = match self.commit(now, &group) {
             Ok(()) => None,
             Err(error) => {
                 self.core.roll_back(&group.commands);
                 group.commands.clear();
+                group.stirs = true;
                 self.fail(&error);
                 let failed = RecordError::Storage(self.storage);
                 if self.storage == Storage::Full && self.spend_reserve() {
@@ -184,6 +199,25 @@ impl Engine {
             }
         };
         self.finish(now, group, failed.as_ref())
+    }
+
+    /// Whether there is something to [tidy](Self::tidy).
+    pub const fn is_untidy(&self) -> bool {
+        self.logged >= schema::CHECKPOINT_PAGES
+    }
+
+    /// Copies the log back into the ledger, where it has grown: in a moment of its own, so that no request
+    /// waits for it that has been decided already.
+    pub fn tidy(&mut self) {
+        if !self.is_untidy() {
+            return;
+        }
+        // What cannot be copied now can be later; until then the log grows.
+        self.logged = 0;
+        if let Err(error) = self.checkpoint("PASSIVE") {
+            tracing::debug!(%error, "cannot copy the log back");
+            self.meet(&error);
+        }
     }
 
     /// The corrected time.
@@ -205,6 +239,7 @@ impl Engine {
     }
 
     fn take(&mut self, now: Moment, job: Job, group: &mut Group) {
+        group.stirs |= !matches!(job, Job::Record(_) | Job::Ask(_));
         match job {
             Job::Record(job) => {
                 let result = self.record(now, &job, group);
@@ -318,29 +353,46 @@ impl Engine {
         }
         if !self.connection.is_autocommit() {
             // A failed commit could not even be taken back then.
-            self.connection.execute_batch("ROLLBACK")?;
+            self.execute("ROLLBACK")?;
         }
-        let tx = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        store::write_changes(&tx, self.core.book())?;
-        for ((app, key), remembered) in &group.answers {
-            let age = (now, self.keeping.answers);
-            answers::remember(&tx, age, (*app, key), remembered)?;
+        self.execute("BEGIN IMMEDIATE")?;
+        let written = self.write(now, group).and_then(|()| {
+            crate::fail_point!("turn.before-commit");
+            self.execute("COMMIT")
+        });
+        if let Err(error) = written {
+            if !self.connection.is_autocommit() {
+                // Fails where the disk does; then the next commit takes it back.
+                let _ = self.execute("ROLLBACK");
+            }
+            return Err(error);
         }
-        if !(group.events.is_empty() && group.learned.is_empty()) {
-            let clock = lock(&self.clock).save(&self.clocks.reading());
-            store::write_clock(&tx, &clock)?;
-        }
-        crate::fail_point!("turn.before-commit");
-        tx.commit()?;
         crate::fail_point!("turn.after-commit");
+        self.logged += pages_of(self.core.book());
         self.core.book_mut().committed();
         self.is_failing = false;
         if !self.is_short {
             self.recovered();
         }
         Ok(())
+    }
+
+    fn write(&self, now: Moment, group: &Group) -> rusqlite::Result<()> {
+        store::write_changes(&self.connection, self.core.book())?;
+        for ((app, key), remembered) in &group.answers {
+            let age = (now, self.keeping.answers);
+            answers::remember(&self.connection, age, (*app, key), remembered)?;
+        }
+        if !(group.events.is_empty() && group.learned.is_empty()) {
+            let clock = lock(&self.clock).save(&self.clocks.reading());
+            store::write_clock(&self.connection, &clock)?;
+        }
+        Ok(())
+    }
+
+    /// Parsed once: these run in every turn.
+    fn execute(&self, sql: &'static str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([]).map(|_| ())
     }
 
     /// What the server said is written alone, into the space that was kept for it.
@@ -362,7 +414,7 @@ impl Engine {
     }
 
     /// Answers, and gives the orders out.
-    fn finish(&self, now: Moment, group: Group, failed: Option<&RecordError>) -> Turn {
+    fn finish(&mut self, now: Moment, group: Group, failed: Option<&RecordError>) -> Turn {
         for (place, (reply, result)) in group.records.into_iter().enumerate() {
             if place == 1 {
                 crate::fail_point!("turn.between-answers");
@@ -386,14 +438,17 @@ impl Engine {
         for question in group.questions {
             question(&self.core, now);
         }
+        if group.stirs {
+            self.pulse = self.next_pulse(now);
+        }
         Turn {
             commands: group.commands,
             stop: group.stop,
-            pulse: self.pulse(now),
+            pulse: self.pulse,
         }
     }
 
-    fn pulse(&self, now: Moment) -> Pulse {
+    fn next_pulse(&self, now: Moment) -> Pulse {
         let must_retry = self.is_failing || self.is_short;
         let retry = must_retry.then(|| now.mono.saturating_add(self.retry_wait));
         let sweep = self.may_fold(now).then_some(self.sweep_at);
@@ -447,7 +502,7 @@ impl Engine {
             self.is_short = true;
             // The log's pages go back into the database, where they have their places, so that the log
             // can be written from its start.
-            if let Err(error) = self.checkpoint() {
+            if let Err(error) = self.checkpoint("RESTART") {
                 tracing::debug!(%error, "no checkpoint on a full disk");
             }
         }
@@ -494,10 +549,19 @@ impl Engine {
         self.sweep_at = now.mono.saturating_add(wait);
     }
 
-    fn checkpoint(&self) -> rusqlite::Result<()> {
+    fn checkpoint(&self, how: &str) -> rusqlite::Result<()> {
         self.connection
-            .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
+            .prepare_cached(&format!("PRAGMA wal_checkpoint({how})"))?
+            .query_row([], |_| Ok(()))
     }
+}
+
+/// About how many pages a commit of these changes writes: one for each thing that changed, and for rows
+/// about one for each sixty.
+fn pages_of(book: &Book) -> u64 {
+    let rows = book.new_rows().len().div_ceil(60);
+    let others = book.changed_accounts().count() + book.changed_batches().count();
+    u64::try_from(3 + rows + others).unwrap_or(u64::MAX)
 }
 
 /// Locks the clock. A panic while it was held cannot have left it half-changed: it has no such state.

@@ -1,6 +1,6 @@
 //! The work that the [`Engine`](super::engine::Engine) takes, and what a turn of it gives.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tally_shared::wire::AddConsumption;
 use tokio::sync::oneshot;
@@ -99,7 +99,7 @@ pub struct RecordJob {
     /// The application.
     pub app: AppNo,
     /// What it asks for.
-    pub request: Box<AddConsumption>,
+    pub request: Arc<AddConsumption>,
     /// The key under which its answer is remembered.
     pub key: Option<RequestKey>,
     /// Where the answer goes.

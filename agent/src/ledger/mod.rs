@@ -6,10 +6,12 @@
 //! it before a start, and [`recovery`] has a damaged one salvaged and puts what was salvaged in its place.
 
 pub mod answers;
+mod desk;
 pub mod engine;
 pub mod health;
 pub mod job;
 pub mod known;
+mod log_file;
 pub mod reader;
 pub mod recovery;
 pub mod retention;

@@ -27,7 +27,7 @@ pub use super::salvage::{Held, Report};
 use super::{
     FILE_NAME, LedgerError, beside,
     health::{self, Health},
-    salvage, schema, store,
+    log_file, salvage, schema, store,
 };
 use crate::{
     core::{
@@ -119,7 +119,7 @@ pub fn open(
             cause = report.cause,
             "the ledger was damaged; all of it was salvaged, and the damaged files are kept"
         );
-        return Ok(schema::open(&path)?);
+        return Ok(open_prepared(&path)?);
     };
     Err(pending_error(folder, &state))
 }
@@ -180,12 +180,24 @@ fn suspect_path(path: &Path) -> PathBuf {
 }
 
 fn open_sound(path: &Path) -> Result<Result<Connection, String>, LedgerError> {
-    let connection = schema::open(path)?;
+    let connection = open_prepared(path)?;
     private_file::sync_folder(path).map_err(|source| kept(path, source))?;
     Ok(match health::look_at_books(&connection, false)? {
         None => Ok(connection),
         Some(cause) => Err(cause),
     })
+}
+
+/// Opens the ledger with a log at its full length.
+fn open_prepared(path: &Path) -> Result<Connection, LedgerError> {
+    if !path.exists() {
+        // SQLite removes any log that it finds beside a ledger that it makes.
+        drop(schema::open(path)?);
+    }
+    if let Err(error) = log_file::prepare(path) {
+        tracing::debug!(%error, "the log will grow as it is written");
+    }
+    schema::open(path)
 }
 
 /// Takes up what an earlier start or a person began. Returns a recovery that waits to be accepted.

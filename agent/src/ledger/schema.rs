@@ -22,9 +22,13 @@ pub(super) const APPLICATION_ID: i64 = 0x5461_6c6c;
 /// More statements than the writer has, so that none is prepared twice.
 const STATEMENTS_MAX: usize = 64;
 
-/// After so many pages, the write-ahead log is copied back. Small enough that the pause cannot be
-/// felt, and the log file is kept and overwritten, which needs half the wait of growing it.
-const CHECKPOINT_PAGES: i64 = 1000;
+/// After so many pages, the write-ahead log is copied back, and then written from its start again. Small
+/// enough that the pause cannot be felt.
+pub(super) const CHECKPOINT_PAGES: u64 = 1000;
+
+/// Where nobody copies the log back in a quiet moment, SQLite does within the commit that finds it this
+/// long.
+const LOG_PAGES_MAX: i64 = 1500;
 
 /// Opens the ledger for writing, creating or migrating it.
 ///
@@ -107,7 +111,7 @@ fn configure(connection: &Connection) -> Result<(), LedgerError> {
         .pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)
         .map_err(LedgerError::while_doing("configuring it"))?;
     connection
-        .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+        .pragma_update(None, "wal_autocheckpoint", LOG_PAGES_MAX)
         .map_err(LedgerError::while_doing("configuring it"))
 }
 

@@ -20,7 +20,7 @@ pub async fn run(
     ledger: Ledger,
     client: Arc<Client>,
     clocks: Arc<dyn Clocks>,
-    mut commands: mpsc::Receiver<Command>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 ) {

@@ -5,7 +5,7 @@ use hyper::{
     header::{AUTHORIZATION, DATE, HeaderName},
 };
 use tally_shared::{
-    auth::{Authorization, check_date},
+    auth::{Authorization, SharedKey, check_date},
     time::Timestamp,
     wire::{ApiError, ErrorCode},
 };
@@ -31,7 +31,7 @@ pub(super) fn authenticate(
         ApiError::new(ErrorCode::InvalidApiKey, message)
     })?;
     may_call(&api_key, endpoint)?;
-    authorization.verify(&api_key.shared_key, &date)?;
+    authorization.verify(&SharedKey::new(&api_key.shared_key), &date)?;
     Ok(api_key)
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Delivery {
     response: Response,
     /// After how many bytes it ends too early.
     bytes_max: Option<usize>,
+    /// Whether the connection is reset.
+    lost: bool,
 }
 
 impl Delivery {
@@ -51,6 +53,16 @@ impl Delivery {
         Self {
             response,
             bytes_max,
+            lost: false,
+        }
+    }
+
+    /// No answer: the network lost the request, or what was answered.
+    pub(super) fn lost() -> Self {
+        Self {
+            response: Response::default(),
+            bytes_max: Some(0),
+            lost: true,
         }
     }
 
@@ -59,6 +71,9 @@ impl Delivery {
         if let Some(bytes_max) = self.bytes_max {
             scissors.cut_after(bytes_max);
             reply::set(&mut self.response, CONNECTION, "close");
+        }
+        if self.lost {
+            scissors.reset();
         }
         self.response
     }
@@ -82,14 +97,14 @@ pub(super) fn spoil(answer: &mut Answer, action: Action) {
     }
 }
 
-/// The answer of a fault that was ordered with a status.
+/// The answer that a fault or a limit of the rate gives in the server's place.
 pub(super) fn ordered_error(status: u16) -> Answer {
     let code = match status {
         429 => ErrorCode::RateLimited,
         500 => ErrorCode::InternalError,
         _ => ErrorCode::Unavailable,
     };
-    let mut body = ApiError::new(code, "ordered by a fault").body();
+    let mut body = ApiError::new(code, "ordered by a tester").body();
     body.status = status;
     Answer {
         status,

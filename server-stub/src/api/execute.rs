@@ -9,6 +9,7 @@ use tally_shared::{
 use super::{auth, error::Failure, incoming::Incoming, order, state::Shared};
 use crate::{
     engine::{
+        activity::Activity,
         answer::Answer,
         idempotency::{Claim, Fingerprint, ScopedKey, fingerprint},
     },
@@ -20,8 +21,8 @@ use crate::{
 pub(super) struct Executed {
     /// What to answer.
     pub(super) answer: Answer,
-    /// Whether it changed the licence.
-    pub(super) applied: bool,
+    /// The row of the activity log, where it changed the licence.
+    pub(super) activity: Option<Activity>,
     /// Whether the answer is that of an earlier request under the same idempotency key.
     pub(super) replayed: bool,
     /// Keeps the idempotency key in use until the answer is on its way.
@@ -77,8 +78,8 @@ fn run(
     now: Timestamp,
 ) -> Result<Executed, Failure> {
     match order::answer(tx, incoming, &shared.signer, now) {
-        Ok(answer) => Ok(Executed {
-            applied: incoming.endpoint.changes(),
+        Ok((answer, activity)) => Ok(Executed {
+            activity,
             ..Executed::unapplied(answer)
         }),
         Err(Failure::Refused(refusal)) => Ok(Executed::unapplied(Answer::refused(&refusal))),
@@ -148,7 +149,7 @@ impl Executed {
     pub(super) const fn unapplied(answer: Answer) -> Self {
         Self {
             answer,
-            applied: false,
+            activity: None,
             replayed: false,
             claim: None,
         }

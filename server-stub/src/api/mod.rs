@@ -8,9 +8,11 @@ mod auth;
 mod control_api;
 mod delivery;
 pub(crate) mod endpoint;
-mod error;
+pub(crate) mod error;
 mod execute;
+mod guard;
 mod incoming;
+mod lab;
 mod license_api;
 mod order;
 mod reply;
@@ -20,7 +22,7 @@ pub(crate) mod state;
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Router, middleware,
     response::Response,
     routing::{get, post},
 };
@@ -30,13 +32,32 @@ use tally_shared::wire::{
 
 use self::state::Shared;
 
-/// Every route.
+/// Every route: what clients see of the stub, and what testers do.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+    let license_api = Router::new()
         .route(ADD_CONSUMPTION, post(license_api::handle))
         .route(ADD_FEATURE_CONSUMPTION, post(license_api::handle))
-        .route(CHECK_LICENSE, get(license_api::handle))
-        .merge(control_api::router())
+        .route(CHECK_LICENSE, get(license_api::handle));
+    finished(license_api.merge(testers_side(&shared)), shared)
+}
+
+/// The routes of the control address: what testers do.
+pub(crate) fn control_router(shared: Arc<Shared>) -> Router {
+    finished(testers_side(&shared), shared)
+}
+
+fn testers_side(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    control_api::router()
+        .merge(lab::router())
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(shared),
+            guard::guard,
+        ))
+        .route("/healthz", get(control_api::healthz))
+}
+
+fn finished(router: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
+    router
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(shared)

@@ -16,6 +16,7 @@ use tally_shared::{
 use super::{endpoint::Endpoint, error::Failure, incoming::Incoming};
 use crate::{
     engine::{
+        activity::Activity,
         answer::Answer,
         apply,
         state::{DeviceState, Feature, License},
@@ -42,13 +43,14 @@ enum Asked {
     Check(CheckLicense),
 }
 
-/// Checks an authenticated request, makes its change and answers it. A refusal changes nothing.
+/// Checks an authenticated request, makes its change and answers it, with the row of the activity log where
+/// there is one. A refusal changes nothing.
 pub(super) fn answer(
     tx: &Tx<'_>,
     incoming: &Incoming,
     signer: &Signer,
     now: Timestamp,
-) -> Result<Answer, Failure> {
+) -> Result<(Answer, Option<Activity>), Failure> {
     let asked = read(incoming)?;
     let license = find(tx, asked.subject(), now)?;
     for check in LICENSE_CHECKS {
@@ -58,12 +60,12 @@ pub(super) fn answer(
         Asked::Add(add) => {
             let granted = apply::add(license, &add, now)?;
             tx.put_license(&granted.license, now)?;
-            tx.add_activity(&granted.activity)?;
-            Ok(Answer::signed(&granted.counter, signer)?)
+            let activity = tx.add_activity(granted.activity)?;
+            Ok((Answer::signed(&granted.counter, signer)?, Some(activity)))
         }
         Asked::Check(check) => {
             let body = whole_license(&license, &check.subject, signer, now)?;
-            Ok(Answer::signed(&body, signer)?)
+            Ok((Answer::signed(&body, signer)?, None))
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Entry {
     pub(crate) replayed: bool,
     /// The last fault that struck it.
     pub(crate) fault: Option<Action>,
+    /// The state of the network that it did not just pass.
+    pub(crate) network: Option<&'static str>,
 }
 
 impl Entry {
@@ -50,6 +52,7 @@ impl Entry {
         executed: Option<&Executed>,
         hardware_id: Option<String>,
         fault: Option<Action>,
+        network: Option<&'static str>,
     ) -> Self {
         let answer = executed.map_or(Value::Null, |executed| shown(&executed.answer.body));
         let key = incoming.idempotency_key();
@@ -68,9 +71,10 @@ impl Entry {
                 .filter(|_| answer.get("status").is_some())
                 .map(str::to_owned),
             answer,
-            applied: executed.is_some_and(|executed| executed.applied),
+            applied: executed.is_some_and(|executed| executed.activity.is_some()),
             replayed: executed.is_some_and(|executed| executed.replayed),
             fault,
+            network,
         }
     }
 }
@@ -84,19 +88,25 @@ pub(crate) struct RequestLog {
 
 impl RequestLog {
     /// Adds a request, with its number and time.
-    pub(crate) fn add(&mut self, mut entry: Entry, at: Timestamp) {
+    pub(crate) fn add(&mut self, mut entry: Entry, at: Timestamp) -> Entry {
         self.count += 1;
         entry.at = at;
         entry.seq = self.count;
         if self.entries.len() == ENTRIES_MAX {
             self.entries.pop_front();
         }
-        self.entries.push_back(entry);
+        self.entries.push_back(entry.clone());
+        entry
     }
 
     /// All that are kept.
     pub(crate) fn all(&self) -> Vec<Entry> {
         self.entries.iter().cloned().collect()
+    }
+
+    /// How many there were since the start or the last clearing.
+    pub(crate) const fn count(&self) -> u64 {
+        self.count
     }
 
     /// Forgets them.

@@ -1,6 +1,12 @@
 //! What every request shares.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use tally_shared::{signature::Signer, wire::ApiError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -9,6 +15,9 @@ use super::{error::Failure, requests::RequestLog};
 use crate::{
     engine::{clock::Clock, idempotency::Running},
     faults::plan::Plan,
+    live::Live,
+    network::Network,
+    scenario::playback::Playback,
     store::Store,
 };
 
@@ -17,6 +26,16 @@ pub(crate) struct Shared {
     store: Mutex<Store>,
     faults: Mutex<Plan>,
     requests: Mutex<RequestLog>,
+    playback: Mutex<Playback>,
+    under_way: AtomicUsize,
+    /// Between clients and the License API.
+    pub(crate) network: Network,
+    /// Tells who listens what happens.
+    pub(crate) live: Live,
+    /// Where clients find the License API.
+    pub(crate) addr: SocketAddr,
+    /// Further names under which the control surface is served.
+    pub(crate) allowed_hosts: Vec<String>,
     /// The stub's own time.
     pub(crate) clock: Clock,
     /// Signs answers.
@@ -40,6 +59,8 @@ pub(crate) struct Parts {
     pub(crate) signer: Signer,
     pub(crate) public_key: String,
     pub(crate) idempotency: bool,
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) addr: SocketAddr,
 }
 
 impl Shared {
@@ -49,6 +70,12 @@ impl Shared {
             store: Mutex::new(parts.store),
             faults: Mutex::default(),
             requests: Mutex::default(),
+            playback: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            network: Network::new(),
+            live: Live::new(),
+            addr: parts.addr,
+            allowed_hosts: parts.allowed_hosts,
             clock: parts.clock,
             signer: parts.signer,
             public_key: parts.public_key,
@@ -74,6 +101,22 @@ impl Shared {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The scenario that is played.
+    pub(crate) fn playback(&self) -> MutexGuard<'_, Playback> {
+        self.playback.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request of the License API as under way, until what comes back is dropped.
+    pub(crate) fn under_way(&self) -> UnderWay<'_> {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        UnderWay(&self.under_way)
+    }
+
+    /// How many requests of the License API have come and are not answered.
+    pub(crate) fn requests_under_way(&self) -> usize {
+        self.under_way.load(Ordering::SeqCst)
+    }
+
     /// Runs what blocks (the database, signing) where it does not hold up other requests.
     ///
     /// # Errors
@@ -87,5 +130,14 @@ impl Shared {
         let done = tokio::task::spawn_blocking(move || work(&shared)).await;
         done.unwrap_or_else(|panic| Err(Failure::Panic(panic)))
             .map_err(Failure::into_refusal)
+    }
+}
+
+/// A request of the License API that is under way.
+pub(crate) struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -10,6 +10,8 @@ use tally_shared::{
 /// One granted request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Activity {
+    /// Its place in the log, from 1; 0 until it is stored.
+    pub seq: i64,
     /// The licence.
     pub license_id: i64,
     /// The feature's code; `None` for the licence itself.

@@ -56,6 +56,7 @@ pub(crate) fn add(
         }
     };
     let activity = Activity {
+        seq: 0,
         license_id: license.id,
         feature: asked.feature.clone(),
         event: asked.event,

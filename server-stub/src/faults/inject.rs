@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -23,7 +23,13 @@ const UNLIMITED: usize = usize::MAX;
 
 /// How much may still be written to a connection; shared between the connection and its requests.
 #[derive(Clone, Debug)]
-pub(crate) struct Scissors(Arc<AtomicUsize>);
+pub(crate) struct Scissors(Arc<Cut>);
+
+#[derive(Debug)]
+struct Cut {
+    bytes_left: AtomicUsize,
+    reset: AtomicBool,
+}
 
 /// A connection that can be cut.
 #[derive(Debug)]
@@ -35,7 +41,14 @@ pub(crate) struct CutStream {
 impl Scissors {
     /// Cuts the connection after `bytes` more.
     pub(crate) fn cut_after(&self, bytes: usize) {
-        self.0.store(bytes, Ordering::Relaxed);
+        self.0.bytes_left.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Lets nothing more through, and resets the connection when it ends: the other side sees an error and no
+    /// orderly end.
+    pub(crate) fn reset(&self) {
+        self.0.reset.store(true, Ordering::Relaxed);
+        self.cut_after(0);
     }
 }
 
@@ -44,7 +57,10 @@ impl CutStream {
     pub(crate) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
-            scissors: Scissors(Arc::new(AtomicUsize::new(UNLIMITED))),
+            scissors: Scissors(Arc::new(Cut {
+                bytes_left: AtomicUsize::new(UNLIMITED),
+                reset: AtomicBool::new(false),
+            })),
         }
     }
 
@@ -54,13 +70,22 @@ impl CutStream {
     }
 }
 
+impl Drop for CutStream {
+    fn drop(&mut self) {
+        if self.scissors.0.reset.load(Ordering::Relaxed) {
+            // Where the system refuses, the connection ends in order.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
 impl AsyncWrite for CutStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let left = self.scissors.0.load(Ordering::Relaxed);
+        let left = self.scissors.0.bytes_left.load(Ordering::Relaxed);
         let allowed = bytes.get(..left).unwrap_or(bytes);
         if allowed.is_empty() && !bytes.is_empty() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));

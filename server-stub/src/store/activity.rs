@@ -10,8 +10,8 @@ use super::{Tx, from_json, to_json};
 use crate::engine::activity::Activity;
 
 impl Tx<'_> {
-    /// Appends a granted request.
-    pub(crate) fn add_activity(&self, activity: &Activity) -> rusqlite::Result<()> {
+    /// Appends a granted request, and says at which place.
+    pub(crate) fn add_activity(&self, activity: Activity) -> rusqlite::Result<Activity> {
         self.0
             .prepare_cached(
                 "INSERT INTO activity (license_id, feature, event, units, total, hardware_id, at_ms)
@@ -25,19 +25,23 @@ impl Tx<'_> {
                 ":total": activity.total.get(),
                 ":hardware_id": activity.hardware_id,
                 ":at_ms": activity.at.as_millis(),
-            })
-            .map(drop)
+            })?;
+        Ok(Activity {
+            seq: self.0.last_insert_rowid(),
+            ..activity
+        })
     }
 
     /// The log, oldest first; of one licence, where one is given.
     pub(crate) fn activity(&self, license_id: Option<i64>) -> rusqlite::Result<Vec<Activity>> {
         self.0
             .prepare_cached(
-                "SELECT license_id, feature, event, units, total, hardware_id, at_ms FROM activity
+                "SELECT seq, license_id, feature, event, units, total, hardware_id, at_ms FROM activity
                  WHERE :license_id IS NULL OR license_id = :license_id ORDER BY seq",
             )?
             .query_map(named_params! { ":license_id": license_id }, |row| {
                 Ok(Activity {
+                    seq: row.get("seq")?,
                     license_id: row.get("license_id")?,
                     feature: row.get("feature")?,
                     event: from_json(row.get_ref("event")?.as_str()?)?,

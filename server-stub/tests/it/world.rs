@@ -69,6 +69,8 @@ pub(crate) fn seed() -> Value {
 pub(crate) fn config(data_dir: Option<&Path>) -> StubConfig {
     StubConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        control: None,
+        allowed_hosts: Vec::new(),
         data_dir: data_dir.map(Path::to_owned),
         seed: serde_json::from_value::<Seed>(seed()).unwrap(),
         idempotency: true,
@@ -131,9 +133,20 @@ impl World {
             .header("Authorization", authorization)
     }
 
+    /// Adds one unit; the status, or `None` where no answer came.
+    pub(crate) async fn try_add(&self) -> Option<u16> {
+        let request = self.signed(Method::POST, ADD).await;
+        let answer = request.body(body(json!({})).to_string()).send().await;
+        Some(answer.ok()?.status().as_u16())
+    }
+
     pub(crate) fn unsigned(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http
-            .request(method, format!("{}{path}", self.stub.url()))
+        let url = if path.starts_with("/api/") {
+            self.stub.url()
+        } else {
+            self.stub.control_url()
+        };
+        self.http.request(method, format!("{url}{path}"))
     }
 
     /// A `Date` header by the stub's clock, and its `Authorization`.
@@ -263,7 +276,7 @@ pub(crate) fn body(fields: Value) -> Value {
     merged(plain, fields)
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.unwrap()
 }
 

@@ -81,15 +81,9 @@ impl AddConsumption {
     ///
     /// `invalid_json`, `missing_parameters` or `validation_error`, with the field that is wrong.
     pub fn from_json(body: &[u8]) -> Result<Self, ApiError> {
-        let fields = Fields::from_json(body)?;
+        let mut fields = Fields::from_json(body)?;
         fields.require(&["product", "hardware_id"])?;
-        fields.only(
-            &[
-                COMMON.as_slice(),
-                &["max_overages", "allow_overages", "event"],
-            ]
-            .concat(),
-        )?;
+        fields.only(&[&COMMON, &["max_overages", "allow_overages", "event"]])?;
         Ok(Self {
             subject: fields.subject()?,
             feature: None,
@@ -108,9 +102,9 @@ impl AddConsumption {
     ///
     /// As [`Self::from_json`].
     pub fn feature_from_json(body: &[u8]) -> Result<Self, ApiError> {
-        let fields = Fields::from_json(body)?;
+        let mut fields = Fields::from_json(body)?;
         fields.require(&["product", "hardware_id", "feature"])?;
-        fields.only(&[COMMON.as_slice(), &["feature", "event"]].concat())?;
+        fields.only(&[&COMMON, &["feature", "event"]])?;
         Ok(Self {
             subject: fields.subject()?,
             feature: Some(fields.required_text("feature")?),
@@ -167,11 +161,11 @@ impl AddConsumption {
     }
 }
 
-fn units(fields: &Fields) -> Result<Units, ApiError> {
+fn units(fields: &Fields<'_>) -> Result<Units, ApiError> {
     Ok(Units::new(fields.integer("consumptions")?.unwrap_or(1)))
 }
 
-fn event(fields: &Fields) -> Result<ConsumptionEvent, ApiError> {
+fn event(fields: &Fields<'_>) -> Result<ConsumptionEvent, ApiError> {
     let Some(value) = fields.get("event") else {
         return Ok(ConsumptionEvent::default());
     };

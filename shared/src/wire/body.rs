@@ -4,7 +4,7 @@
 //! are missing, numbers may come as text in some fields and not in others, `null` is never a value,
 //! and a field that appears twice would leave open which one was meant.
 
-use std::{collections::BTreeSet, fmt};
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize,
@@ -16,25 +16,31 @@ use super::{ApiError, ErrorCode, Holder, Subject};
 
 /// The fields of a request, in the order in which they came.
 #[derive(Debug)]
-pub struct Fields(Vec<(String, Value)>);
+pub struct Fields<'a>(Vec<(Name<'a>, Value)>);
+
+/// A field's name; where nothing is escaped in it, as it stands in the body.
+type Name<'a> = Cow<'a, str>;
 
 /// Up to this size, what the parser makes of a floating point number is less than a quarter away from
 /// what was written: `2.0` means 2, and no number is taken for the whole number beside it. (Up to 2^53
 /// is not enough: `9007199254740991.0` is read as `9007199254740990.0`, one unit less.)
 const EXACT_FLOAT_MAX: f64 = 1e15;
 
+/// More fields than any request knows.
+const KNOWN_MAX: usize = 32;
+
 /// The longest text that is accepted in a field, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// Reads a JSON object.
     ///
     /// # Errors
     ///
     /// `invalid_json` where the bytes are not JSON, `validation_error` where they are not an object or
     /// a field appears twice.
-    pub fn from_json(body: &[u8]) -> Result<Self, ApiError> {
-        let parsed: MaybeObject = serde_json::from_slice(body)
+    pub fn from_json(body: &'a [u8]) -> Result<Self, ApiError> {
+        let parsed: MaybeObject<'_> = serde_json::from_slice(body)
             .map_err(|error| ApiError::new(ErrorCode::InvalidJson, format!("not JSON: {error}")))?;
         match parsed {
             MaybeObject::Fields(fields) => Self::from_pairs(fields),
@@ -51,19 +57,19 @@ impl Fields {
         Self::from_pairs(
             pairs
                 .into_iter()
-                .map(|(k, v)| (k, Value::String(v)))
+                .map(|(name, value)| (Cow::Owned(name), Value::String(value)))
                 .collect(),
         )
     }
 
-    fn from_pairs(fields: Vec<(String, Value)>) -> Result<Self, ApiError> {
-        let mut seen = BTreeSet::new();
-        for (name, _) in &fields {
-            if !seen.insert(name) {
-                return Err(invalid(format!(
-                    "`{}` appears more than once",
-                    printable(name)
-                )));
+    fn from_pairs(fields: Vec<(Name<'a>, Value)>) -> Result<Self, ApiError> {
+        // Few fields are known. Where there are many more, one of them is refused, twice or not.
+        let looked_at = fields.iter().take(KNOWN_MAX).enumerate();
+        for (place, (name, _)) in looked_at {
+            let before = fields.get(..place).unwrap_or_default();
+            if before.iter().any(|(other, _)| other == name) {
+                let name = printable(name);
+                return Err(invalid(format!("`{name}` appears more than once")));
             }
         }
         Ok(Self(fields))
@@ -77,17 +83,14 @@ impl Fields {
             .map(|(_, value)| value)
     }
 
-    /// Refuses any field that is not among `known`.
+    /// Refuses any field that is in none of these lists.
     ///
     /// # Errors
     ///
     /// `validation_error` with the first unknown field.
-    pub fn only(&self, known: &[&str]) -> Result<(), ApiError> {
-        match self
-            .0
-            .iter()
-            .find(|(name, _)| !known.contains(&name.as_str()))
-        {
+    pub fn only(&self, known: &[&[&str]]) -> Result<(), ApiError> {
+        let is_known = |name: &str| known.iter().any(|list| list.contains(&name));
+        match self.0.iter().find(|(name, _)| !is_known(name)) {
             Some((name, _)) => Err(invalid(format!(
                 "`{}` is not a known field",
                 printable(name)
@@ -102,17 +105,15 @@ impl Fields {
     ///
     /// `missing_parameters` with all that are missing.
     pub fn require(&self, required: &[&str]) -> Result<(), ApiError> {
-        let mut missing: Vec<&str> = required
-            .iter()
-            .copied()
-            .filter(|name| self.get(name).is_none())
-            .collect();
-        if self.get("license_key").is_none() && self.get("username").is_none() {
-            missing.insert(0, "license_key or username");
-        }
-        if missing.is_empty() {
+        let is_missing = |name: &&&str| self.get(name).is_none();
+        let holder = ["license_key", "username"];
+        let names_none = holder.iter().all(|name| self.get(name).is_none());
+        if !names_none && !required.iter().any(|name| is_missing(&name)) {
             return Ok(());
         }
+        let holder = names_none.then_some("license_key or username");
+        let missing = required.iter().filter(is_missing).copied();
+        let missing: Vec<&str> = holder.into_iter().chain(missing).collect();
         let message = format!("missing: {}", missing.join(", "));
         Err(ApiError::new(ErrorCode::MissingParameters, message))
     }
@@ -122,7 +123,7 @@ impl Fields {
     /// # Errors
     ///
     /// `validation_error` where a field is not of its type, or the licence is named twice.
-    pub fn subject(&self) -> Result<Subject, ApiError> {
+    pub fn subject(&mut self) -> Result<Subject, ApiError> {
         let holder = match (self.text("license_key")?, self.text("username")?) {
             (Some(key), None) => Holder::LicenseKey(key),
             (None, Some(username)) => Holder::Username(username),
@@ -144,13 +145,14 @@ impl Fields {
         })
     }
 
-    /// A text that is neither empty nor too long.
+    /// A text that is neither empty nor too long, taken out of the fields.
     ///
     /// # Errors
     ///
     /// `validation_error` where it is not.
-    pub fn text(&self, name: &str) -> Result<Option<String>, ApiError> {
-        match self.get(name) {
+    pub fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        let found = self.0.iter_mut().find(|(key, _)| key == name);
+        match found.map(|(_, value)| value) {
             None => Ok(None),
             Some(Value::String(text)) if text.is_empty() => {
                 Err(expected(name, "a non-empty string"))
@@ -158,7 +160,7 @@ impl Fields {
             Some(Value::String(text)) if text.len() > TEXT_BYTES_MAX => {
                 Err(expected(name, &format!("at most {TEXT_BYTES_MAX} bytes")))
             }
-            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::String(text)) => Ok(Some(std::mem::take(text))),
             Some(_) => Err(expected(name, "a string")),
         }
     }
@@ -168,7 +170,7 @@ impl Fields {
     /// # Errors
     ///
     /// `missing_parameters` where it is not, `validation_error` where it is not a text.
-    pub fn required_text(&self, name: &str) -> Result<String, ApiError> {
+    pub fn required_text(&mut self, name: &str) -> Result<String, ApiError> {
         self.text(name)?
             .ok_or_else(|| ApiError::new(ErrorCode::MissingParameters, format!("missing: {name}")))
     }
@@ -253,26 +255,34 @@ fn printable(name: &str) -> String {
     name.chars().take(64).collect()
 }
 
-enum MaybeObject {
-    Fields(Vec<(String, Value)>),
+/// A name that is borrowed from the body where it can be: serde's own `Cow` never is.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct BorrowedName<'a>(#[serde(borrow)] Name<'a>);
+
+enum MaybeObject<'a> {
+    Fields(Vec<(Name<'a>, Value)>),
     Other,
 }
 
-impl<'de> Deserialize<'de> for MaybeObject {
+impl<'de> Deserialize<'de> for MaybeObject<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ObjectVisitor;
 
         impl<'de> Visitor<'de> for ObjectVisitor {
-            type Value = MaybeObject;
+            type Value = MaybeObject<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON value")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MaybeObject, A::Error> {
-                let mut fields = Vec::with_capacity(8);
-                while let Some(entry) = map.next_entry()? {
-                    fields.push(entry);
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<MaybeObject<'de>, A::Error> {
+                let mut fields = Vec::with_capacity(10);
+                while let Some((BorrowedName(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
                 }
                 Ok(MaybeObject::Fields(fields))
             }
@@ -280,32 +290,32 @@ impl<'de> Deserialize<'de> for MaybeObject {
             fn visit_seq<A: serde::de::SeqAccess<'de>>(
                 self,
                 mut seq: A,
-            ) -> Result<MaybeObject, A::Error> {
+            ) -> Result<MaybeObject<'de>, A::Error> {
                 while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
                 Ok(MaybeObject::Other)
             }
 
-            fn visit_bool<E>(self, _: bool) -> Result<MaybeObject, E> {
+            fn visit_bool<E>(self, _: bool) -> Result<MaybeObject<'de>, E> {
                 Ok(MaybeObject::Other)
             }
 
-            fn visit_i64<E>(self, _: i64) -> Result<MaybeObject, E> {
+            fn visit_i64<E>(self, _: i64) -> Result<MaybeObject<'de>, E> {
                 Ok(MaybeObject::Other)
             }
 
-            fn visit_u64<E>(self, _: u64) -> Result<MaybeObject, E> {
+            fn visit_u64<E>(self, _: u64) -> Result<MaybeObject<'de>, E> {
                 Ok(MaybeObject::Other)
             }
 
-            fn visit_f64<E>(self, _: f64) -> Result<MaybeObject, E> {
+            fn visit_f64<E>(self, _: f64) -> Result<MaybeObject<'de>, E> {
                 Ok(MaybeObject::Other)
             }
 
-            fn visit_str<E>(self, _: &str) -> Result<MaybeObject, E> {
+            fn visit_str<E>(self, _: &str) -> Result<MaybeObject<'de>, E> {
                 Ok(MaybeObject::Other)
             }
 
-            fn visit_unit<E>(self) -> Result<MaybeObject, E> {
+            fn visit_unit<E>(self) -> Result<MaybeObject<'de>, E> {
                 Ok(MaybeObject::Other)
             }
         }

@@ -82,9 +82,9 @@ impl CheckLicense {
     ///
     /// `missing_parameters` or `validation_error`, with the parameter that is wrong.
     pub fn from_query(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, ApiError> {
-        let fields = Fields::from_query(pairs)?;
+        let mut fields = Fields::from_query(pairs)?;
         fields.require(&["product", "hardware_id"])?;
-        fields.only(&KNOWN)?;
+        fields.only(&[&KNOWN])?;
         Ok(Self {
             subject: fields.subject()?,
         })

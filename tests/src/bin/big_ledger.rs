@@ -110,7 +110,7 @@ fn fill(engine: &mut Engine, rows: u64) -> anyhow::Result<()> {
             let (reply, _) = oneshot::channel();
             Job::Record(RecordJob {
                 app,
-                request: Box::new(AddConsumption {
+                request: Arc::new(AddConsumption {
                     subject: subject.clone(),
                     feature: None,
                     units: Units::new(1),

@@ -47,7 +47,7 @@ impl Clocks for SimClocks {
         self.with(|state| Reading {
             wall: Timestamp::from_millis(BEGINNING + state.now + state.wall_error),
             mono: millis(state.now - state.booted_at),
-            boot: format!("boot {}", state.boots),
+            boot: format!("boot {}", state.boots).into(),
         })
     }
 }

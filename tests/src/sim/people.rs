@@ -1,7 +1,7 @@
 //! What people do in a simulated world: applications that ask, devices elsewhere, the vendor, and whoever
 //! decides about what is held.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rand::RngExt as _;
 use tally_agent::{
@@ -100,7 +100,7 @@ impl World {
             let (reply, answer) = oneshot::channel();
             jobs.push(Job::Record(RecordJob {
                 app: *app,
-                request: Box::new(self.request(asked)),
+                request: Arc::new(self.request(asked)),
                 key: asked.key.as_ref().map(|key| RequestKey {
                     key: key.clone(),
                     fingerprint: Hash([7; 32]),

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tally_shared::units::Units;
+
 use super::{
     Account, AccountNo, Batch, BatchNo, Book, Lane, LaneNo, License, LicenseNo, Note, Row, Seq,
 };
@@ -15,6 +17,8 @@ pub(super) struct Changes {
     pub(super) batches: BTreeMap<BatchNo, Option<Batch>>,
     pub(super) lanes: BTreeSet<LaneNo>,
     pub(super) rows: Vec<Row>,
+    /// What the rows added to.
+    pub(super) growth: Vec<Growth>,
     pub(super) notes: Vec<Note>,
     pub(super) head: Option<(Seq, Hash)>,
     pub(super) idempotent: Option<bool>,
@@ -22,17 +26,67 @@ pub(super) struct Changes {
     pub(super) ended: BTreeSet<BatchNo>,
 }
 
+/// What a row added to sums that nothing else changed in this commit.
+pub(super) struct Growth {
+    pub(super) account: Option<AccountNo>,
+    /// The batch, and the row that was its last before.
+    pub(super) batch: Option<(BatchNo, Seq)>,
+    pub(super) units: Units,
+}
+
+impl Changes {
+    /// Whether there is more than rows.
+    fn is_structural(&self) -> bool {
+        !(self.licenses.is_empty()
+            && self.accounts.is_empty()
+            && self.batches.is_empty()
+            && self.lanes.is_empty()
+            && self.notes.is_empty()
+            && self.idempotent.is_none())
+    }
+}
+
 impl Book {
+    /// Counts a new row in its account and its batch.
+    pub(in crate::core) fn grow(
+        &mut self,
+        account_no: AccountNo,
+        batch_no: BatchNo,
+        seq: Seq,
+        units: Units,
+    ) {
+        let mut growth = Growth {
+            account: None,
+            batch: None,
+            units,
+        };
+        if let Some(account) = self.accounts.get_mut(&account_no) {
+            // Both fit: the core checked them before it granted.
+            account.recorded = account.recorded.checked_add(units).unwrap_or(units);
+            account.rows += 1;
+            if !self.changes.accounts.contains_key(&account_no) {
+                growth.account = Some(account_no);
+            }
+        }
+        if let Some(batch) = self.batches.get_mut(&batch_no) {
+            if !self.changes.batches.contains_key(&batch_no) {
+                growth.batch = Some((batch_no, batch.last));
+            }
+            batch.last = seq;
+            batch.rows += 1;
+            batch.units = batch.units.checked_add(units).unwrap_or(units);
+        }
+        self.changes.growth.push(growth);
+    }
+
+    /// Whether the next commit writes more than rows of batches that there are.
+    pub fn has_structural_changes(&self) -> bool {
+        self.changes.is_structural()
+    }
+
     /// Whether a commit has anything to write.
     pub fn has_changes(&self) -> bool {
-        let changes = &self.changes;
-        !(changes.licenses.is_empty()
-            && changes.accounts.is_empty()
-            && changes.batches.is_empty()
-            && changes.lanes.is_empty()
-            && changes.rows.is_empty()
-            && changes.notes.is_empty()
-            && changes.idempotent.is_none())
+        self.changes.is_structural() || !self.changes.rows.is_empty()
     }
 
     /// The rows to write.
@@ -69,12 +123,32 @@ impl Book {
             .filter_map(|no| self.accounts.get(no))
     }
 
+    /// The accounts of which nothing but the sums is to be written.
+    pub fn grown_accounts(&self) -> impl Iterator<Item = &Account> {
+        let grown = self.changes.growth.iter();
+        let numbers: BTreeSet<AccountNo> = grown
+            .filter_map(|growth| growth.account)
+            .filter(|no| !self.changes.accounts.contains_key(no))
+            .collect();
+        numbers.into_iter().filter_map(|no| self.accounts.get(&no))
+    }
+
     /// The batches to write.
     pub fn changed_batches(&self) -> impl Iterator<Item = &Batch> {
         self.changes
             .batches
             .keys()
             .filter_map(|no| self.batches.get(no))
+    }
+
+    /// The batches of which nothing but the sums is to be written.
+    pub fn grown_batches(&self) -> impl Iterator<Item = &Batch> {
+        let grown = self.changes.growth.iter();
+        let numbers: BTreeSet<BatchNo> = grown
+            .filter_map(|growth| growth.batch.map(|(no, _)| no))
+            .filter(|no| !self.changes.batches.contains_key(no))
+            .collect();
+        numbers.into_iter().filter_map(|no| self.batches.get(&no))
     }
 
     /// Forgets how things were: the changes are on disk.
@@ -91,6 +165,9 @@ impl Book {
         restore(&mut self.licenses, changes.licenses);
         restore(&mut self.accounts, changes.accounts);
         restore(&mut self.batches, changes.batches);
+        for growth in changes.growth.iter().rev() {
+            self.shrink(growth);
+        }
         for no in changes.lanes {
             if let Some(lane) = self.lanes.remove(&no) {
                 self.lane_numbers.remove(&lane.key);
@@ -103,6 +180,25 @@ impl Book {
             self.idempotent = idempotent;
         }
         self.rebuild_indices();
+    }
+
+    fn shrink(&mut self, growth: &Growth) {
+        let account = growth.account.and_then(|no| self.accounts.get_mut(&no));
+        if let Some(account) = account {
+            account.recorded = account
+                .recorded
+                .checked_sub(growth.units)
+                .unwrap_or_default();
+            account.rows -= 1;
+        }
+        let Some((no, last)) = growth.batch else {
+            return;
+        };
+        if let Some(batch) = self.batches.get_mut(&no) {
+            batch.last = last;
+            batch.rows -= 1;
+            batch.units = batch.units.checked_sub(growth.units).unwrap_or_default();
+        }
     }
 }
 

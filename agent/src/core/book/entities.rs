@@ -340,6 +340,16 @@ impl License {
 }
 
 impl Batch {
+    /// Whether rows are added to it.
+    pub fn is_open(&self) -> bool {
+        self.state == BatchState::Open && !self.closed
+    }
+
+    /// Whether a row of its lane with these units goes into it. Of several, the first takes it.
+    pub fn accepts(&self, units: Units) -> bool {
+        self.is_open() && self.units.checked_add(units).is_some()
+    }
+
     /// An open batch with its first row.
     pub(in crate::core) fn open(
         no: BatchNo,

@@ -36,7 +36,8 @@ pub struct Book {
     pub(in crate::core) lanes: BTreeMap<LaneNo, Lane>,
     lane_numbers: BTreeMap<LaneKey, LaneNo>,
     pub(in crate::core) batches: BTreeMap<BatchNo, Batch>,
-    by_name: BTreeMap<(String, Holder), Vec<LicenseNo>>,
+    /// By product, then by holder.
+    by_name: BTreeMap<String, BTreeMap<Holder, Vec<LicenseNo>>>,
     by_license: BTreeMap<LicenseNo, BTreeMap<Option<String>, AccountNo>>,
     by_account: BTreeMap<AccountNo, BTreeSet<BatchNo>>,
     head: (Seq, Hash),
@@ -148,22 +149,23 @@ impl Book {
 
     /// The batches of an account that are not at their end, oldest row first.
     pub fn batches_of(&self, account: AccountNo) -> Vec<&Batch> {
-        let mut batches: Vec<&Batch> = self
-            .by_account
-            .get(&account)
-            .into_iter()
-            .flatten()
-            .filter_map(|no| self.batches.get(no))
-            .collect();
+        let mut batches: Vec<&Batch> = self.any_batches_of(account).collect();
         batches.sort_by_key(|batch| batch.first);
         batches
     }
 
+    /// The batches of an account that are not at their end, in the order in which they were made.
+    pub(in crate::core) fn any_batches_of(
+        &self,
+        account: AccountNo,
+    ) -> impl Iterator<Item = &Batch> {
+        let numbers = self.by_account.get(&account).into_iter().flatten();
+        numbers.filter_map(|no| self.batches.get(no))
+    }
+
     /// The licence that a request means.
     pub fn find(&self, subject: &Subject) -> Option<&License> {
-        let candidates = self
-            .by_name
-            .get(&(subject.product.clone(), subject.holder.clone()))?;
+        let candidates = self.by_name.get(&subject.product)?.get(&subject.holder)?;
         candidates
             .iter()
             .filter_map(|no| self.licenses.get(no))
@@ -185,11 +187,7 @@ impl Book {
     /// What is granted in the current period and not in the server's total.
     pub(in crate::core) fn pending(&self, account: &Account, now: Timestamp) -> Option<Units> {
         let current = account.standing.period_start(now);
-        self.by_account
-            .get(&account.no)
-            .into_iter()
-            .flatten()
-            .filter_map(|no| self.batches.get(no))
+        self.any_batches_of(account.no)
             .filter(|batch| {
                 let period = self.lanes.get(&batch.lane).and_then(|lane| lane.key.period);
                 // Rows without a period were recorded when the licence had none: they always count.
@@ -362,8 +360,7 @@ impl Book {
         self.by_license.clear();
         self.by_account.clear();
         for license in self.licenses.values() {
-            let name = (license.product.clone(), license.holder.clone());
-            self.by_name.entry(name).or_default().push(license.no);
+            add_name(&mut self.by_name, license);
         }
         for account in self.accounts.values() {
             let features = self.by_license.entry(account.license).or_default();
@@ -378,8 +375,7 @@ impl Book {
     }
 
     fn index_license(&mut self, license: &License) {
-        let name = (license.product.clone(), license.holder.clone());
-        self.by_name.entry(name).or_default().push(license.no);
+        add_name(&mut self.by_name, license);
     }
 
     fn index_account(&mut self, account: &Account) {
@@ -399,4 +395,10 @@ impl Book {
         let license = account.and_then(|account| self.licenses.get(&account.license));
         chain::lane_digest(license, account, key)
     }
+}
+
+fn add_name(by_name: &mut BTreeMap<String, BTreeMap<Holder, Vec<LicenseNo>>>, license: &License) {
+    let holders = by_name.entry(license.product.clone()).or_default();
+    let named = holders.entry(license.holder.clone()).or_default();
+    named.push(license.no);
 }

@@ -41,6 +41,13 @@ struct Frame {
     is_right: bool,
 }
 
+impl Frame {
+    /// Whether nothing was ever written here.
+    fn is_blank(&self) -> bool {
+        self.page == 0 && self.commit == 0 && self.salts == [0; 8]
+    }
+}
+
 type Sums = (u32, u32);
 
 /// Reads the log of a ledger, which may not exist. Before SQLite opens it: that writes the index anew.
@@ -66,6 +73,9 @@ pub(super) fn read(ledger: &Path) -> io::Result<Wal> {
     }
     let begin = read_header(&header);
     let mut frames = read_frames(&mut file, &header, begin)?;
+    // The log is made at its full length, of zeros.
+    let written = frames.iter().rposition(|frame| !frame.is_blank());
+    frames.truncate(written.map_or(0, |last| last + 1));
     let salts = begin.and_then(|_| header.get(16..24)?.try_into().ok());
     let count = index.map_or(0, |index| index.count(salts));
     let proved = frames.iter().find(|frame| frame.is_right);

@@ -47,7 +47,7 @@ impl Clocks for FixedClocks {
         Reading {
             wall: Timestamp::parse("2026-11-24T12:00:00Z").unwrap(),
             mono: Duration::from_hours(24),
-            boot: "a".to_owned(),
+            boot: "a".into(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Writing a book's changes into the ledger.
 
-use rusqlite::{Connection, Transaction, named_params, params};
+use rusqlite::{Connection, named_params, params};
 use tally_shared::{limits::Standing, period::Period, time::Timestamp, wire::ErrorCode};
 
 use super::{CLOCK, DEFECT, IDEMPOTENT, LATE, LIMIT, UNDECIDABLE};
@@ -9,24 +9,34 @@ use crate::core::{
     clock::SavedClock,
 };
 
-/// Writes all of a book's changes.
-pub fn write_changes(tx: &Transaction<'_>, book: &Book) -> rusqlite::Result<()> {
+/// Writes all of a book's changes, within a transaction.
+pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<()> {
     for license in book.changed_licenses() {
-        write_license(tx, license)?;
+        write_license(connection, license)?;
     }
     for account in book.changed_accounts() {
-        write_account(tx, account)?;
+        write_account(connection, account)?;
     }
     for lane in book.new_lanes() {
-        write_lane(tx, lane)?;
+        write_lane(connection, lane)?;
     }
-    write_rows(tx, book)?;
-    write_notes(tx, book)?;
+    write_rows(connection, book)?;
+    write_notes(connection, book)?;
     for batch in book.changed_batches() {
-        write_batch(tx, batch)?;
+        write_batch(connection, batch)?;
+    }
+    for account in book.grown_accounts() {
+        write_account_sums(connection, account)?;
+    }
+    for batch in book.grown_batches() {
+        write_batch_sums(connection, batch)?;
     }
     if book.idempotent_changed() {
-        write_meta(tx, IDEMPOTENT, if book.idempotent() { "1" } else { "0" })?;
+        write_meta(
+            connection,
+            IDEMPOTENT,
+            if book.idempotent() { "1" } else { "0" },
+        )?;
     }
     Ok(())
 }
@@ -53,25 +63,26 @@ fn write_meta(connection: &Connection, key: &str, value: &str) -> rusqlite::Resu
         .map(|_| ())
 }
 
-fn write_license(tx: &Transaction<'_>, license: &License) -> rusqlite::Result<()> {
+fn write_license(connection: &Connection, license: &License) -> rusqlite::Result<()> {
     let body = json(&license.body)?;
-    tx.prepare_cached(
-        "INSERT INTO licenses
+    connection
+        .prepare_cached(
+            "INSERT INTO licenses
          VALUES (:no, :product, :field, :value, :id, :body, :blocked, :refreshed_at)
          ON CONFLICT (no) DO UPDATE SET
              id = :id, body = :body, blocked = :blocked, refreshed_at = :refreshed_at",
-    )?
-    .execute(named_params! {
-        ":no": license.no.0,
-        ":product": license.product,
-        ":field": license.holder.field(),
-        ":value": license.holder.value(),
-        ":id": license.id,
-        ":body": body,
-        ":blocked": license.blocked.map(ErrorCode::as_str),
-        ":refreshed_at": license.refreshed_at.as_millis(),
-    })?;
-    let mut statement = tx.prepare_cached(
+        )?
+        .execute(named_params! {
+            ":no": license.no.0,
+            ":product": license.product,
+            ":field": license.holder.field(),
+            ":value": license.holder.value(),
+            ":id": license.id,
+            ":body": body,
+            ":blocked": license.blocked.map(ErrorCode::as_str),
+            ":refreshed_at": license.refreshed_at.as_millis(),
+        })?;
+    let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO devices (license, hardware_id, blocked) VALUES (?1, ?2, ?3)",
     )?;
     for (hardware_id, blocked) in &license.devices {
@@ -84,15 +95,16 @@ fn write_license(tx: &Transaction<'_>, license: &License) -> rusqlite::Result<()
     Ok(())
 }
 
-fn write_account(tx: &Transaction<'_>, account: &Account) -> rusqlite::Result<()> {
+fn write_account(connection: &Connection, account: &Account) -> rusqlite::Result<()> {
     let Standing {
         limits,
         reset,
         total,
         as_of,
     } = account.standing;
-    tx.prepare_cached(
-        "INSERT INTO accounts
+    connection
+        .prepare_cached(
+            "INSERT INTO accounts
          VALUES (:no, :license, :feature, :max, :unlimited, :negative, :overages, :max_overages,
                  :period, :total, :as_of, :shared, :recorded, :settled, :rows, :waived, :late)
          ON CONFLICT (no) DO UPDATE SET
@@ -101,31 +113,44 @@ fn write_account(tx: &Transaction<'_>, account: &Account) -> rusqlite::Result<()
              max_overages = :max_overages, period = :period, total = :total, as_of = :as_of,
              shared = :shared, recorded = :recorded, settled = :settled, row_count = :rows,
              waived = :waived, late = :late",
-    )?
-    .execute(named_params! {
-        ":no": account.no.0,
-        ":license": account.license.0,
-        ":feature": account.feature,
-        ":max": limits.max_consumptions,
-        ":unlimited": limits.allow_unlimited_consumptions,
-        ":negative": limits.allow_negative_consumptions,
-        ":overages": limits.allow_overages,
-        ":max_overages": limits.max_overages,
-        ":period": reset.map(Period::as_str),
-        ":total": total.get(),
-        ":as_of": as_of.as_millis(),
-        ":shared": account.shared,
-        ":recorded": account.recorded.get(),
-        ":settled": account.settled.get(),
-        ":rows": i64::try_from(account.rows).unwrap_or(i64::MAX),
-        ":waived": account.waived.get(),
-        ":late": account.late.get(),
-    })
-    .map(|_| ())
+        )?
+        .execute(named_params! {
+            ":no": account.no.0,
+            ":license": account.license.0,
+            ":feature": account.feature,
+            ":max": limits.max_consumptions,
+            ":unlimited": limits.allow_unlimited_consumptions,
+            ":negative": limits.allow_negative_consumptions,
+            ":overages": limits.allow_overages,
+            ":max_overages": limits.max_overages,
+            ":period": reset.map(Period::as_str),
+            ":total": total.get(),
+            ":as_of": as_of.as_millis(),
+            ":shared": account.shared,
+            ":recorded": account.recorded.get(),
+            ":settled": account.settled.get(),
+            ":rows": i64::try_from(account.rows).unwrap_or(i64::MAX),
+            ":waived": account.waived.get(),
+            ":late": account.late.get(),
+        })
+        .map(|_| ())
 }
 
-fn write_lane(tx: &Transaction<'_>, lane: &Lane) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT INTO lanes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+/// Touches no index, unlike [`write_account`].
+fn write_account_sums(connection: &Connection, account: &Account) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE accounts SET recorded = ?2, row_count = ?3 WHERE no = ?1")?
+        .execute(params![
+            account.no.0,
+            account.recorded.get(),
+            i64::try_from(account.rows).unwrap_or(i64::MAX),
+        ])
+        .map(|_| ())
+}
+
+fn write_lane(connection: &Connection, lane: &Lane) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT INTO lanes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![
             lane.no.0,
             lane.key.account.0,
@@ -138,9 +163,9 @@ fn write_lane(tx: &Transaction<'_>, lane: &Lane) -> rusqlite::Result<()> {
         .map(|_| ())
 }
 
-fn write_rows(tx: &Transaction<'_>, book: &Book) -> rusqlite::Result<()> {
-    let mut statement =
-        tx.prepare_cached("INSERT INTO consumptions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+fn write_rows(connection: &Connection, book: &Book) -> rusqlite::Result<()> {
+    let mut statement = connection
+        .prepare_cached("INSERT INTO consumptions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
     for row in book.new_rows() {
         statement.execute(params![
             row.seq.0,
@@ -156,8 +181,9 @@ fn write_rows(tx: &Transaction<'_>, book: &Book) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn write_notes(tx: &Transaction<'_>, book: &Book) -> rusqlite::Result<()> {
-    let mut statement = tx.prepare_cached("INSERT INTO notes VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+fn write_notes(connection: &Connection, book: &Book) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare_cached("INSERT INTO notes VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     for note in book.new_notes() {
         statement.execute(params![
             note.seq.0,
@@ -171,41 +197,57 @@ fn write_notes(tx: &Transaction<'_>, book: &Book) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn write_batch(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+fn write_batch(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     let (state, reason) = state_names(batch.state);
     let sealed = batch.sealed.as_ref();
     let before_limits = sealed
         .map(|sealed| json(&(sealed.before.limits, sealed.before.reset)))
         .transpose()?;
-    tx.prepare_cached(
-        "INSERT OR REPLACE INTO batches
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO batches
          VALUES (:no, :lane, :first, :last, :rows, :units, :state, :reason, :closed,
                  :id, :sealed_at, :attempts, :before_total, :before_as_of, :sent_at,
                  :before_limits, :held_at, :late, :ended_at, :sealed_proven)",
-    )?
-    .execute(named_params! {
-        ":no": batch.no.0,
-        ":lane": batch.lane.0,
-        ":first": batch.first.0,
-        ":last": batch.last.0,
-        ":rows": i64::try_from(batch.rows).unwrap_or(i64::MAX),
-        ":units": batch.units.get(),
-        ":state": state,
-        ":reason": reason,
-        ":closed": batch.closed,
-        ":id": sealed.map(|sealed| sealed.id.to_string()),
-        ":sealed_at": sealed.map(|sealed| sealed.at.as_millis()),
-        ":attempts": sealed.map(|sealed| sealed.attempts),
-        ":before_total": sealed.map(|sealed| sealed.before.total.get()),
-        ":before_as_of": sealed.map(|sealed| sealed.before.as_of.as_millis()),
-        ":sent_at": sealed.map(|sealed| sealed.sent_at.as_millis()),
-        ":before_limits": before_limits,
-        ":held_at": batch.held_at.map(Timestamp::as_millis),
-        ":late": batch.late,
-        ":sealed_proven": sealed.is_some_and(|sealed| sealed.at_proven),
-        ":ended_at": batch.ended_at.map(Timestamp::as_millis),
-    })
-    .map(|_| ())
+        )?
+        .execute(named_params! {
+            ":no": batch.no.0,
+            ":lane": batch.lane.0,
+            ":first": batch.first.0,
+            ":last": batch.last.0,
+            ":rows": i64::try_from(batch.rows).unwrap_or(i64::MAX),
+            ":units": batch.units.get(),
+            ":state": state,
+            ":reason": reason,
+            ":closed": batch.closed,
+            ":id": sealed.map(|sealed| sealed.id.to_string()),
+            ":sealed_at": sealed.map(|sealed| sealed.at.as_millis()),
+            ":attempts": sealed.map(|sealed| sealed.attempts),
+            ":before_total": sealed.map(|sealed| sealed.before.total.get()),
+            ":before_as_of": sealed.map(|sealed| sealed.before.as_of.as_millis()),
+            ":sent_at": sealed.map(|sealed| sealed.sent_at.as_millis()),
+            ":before_limits": before_limits,
+            ":held_at": batch.held_at.map(Timestamp::as_millis),
+            ":late": batch.late,
+            ":sealed_proven": sealed.is_some_and(|sealed| sealed.at_proven),
+            ":ended_at": batch.ended_at.map(Timestamp::as_millis),
+        })
+        .map(|_| ())
+}
+
+/// Touches no index, unlike [`write_batch`].
+fn write_batch_sums(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE batches SET last_seq = ?2, row_count = ?3, units = ?4 WHERE no = ?1",
+        )?
+        .execute(params![
+            batch.no.0,
+            batch.last.0,
+            i64::try_from(batch.rows).unwrap_or(i64::MAX),
+            batch.units.get(),
+        ])
+        .map(|_| ())
 }
 
 fn state_names(state: BatchState) -> (&'static str, Option<String>) {

@@ -1,7 +1,10 @@
-//! The control surface `/stub/v1/`: for tests and demonstrations. It asks nobody who they are.
+//! The control surface `/stub/v1/`: for tests and demonstrations. It asks nobody who they are; the guard
+//! before it refuses other sites.
 
 mod clock;
 mod licenses;
+mod scenario;
+mod stream;
 
 use std::sync::Arc;
 
@@ -16,7 +19,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tally_shared::wire::{ApiError, ErrorCode};
 
 use super::{reply, state::Shared};
-use crate::faults::{plan::Plan, spec::Fault};
+use crate::{
+    control::{self, invalid},
+    faults::spec::Fault,
+    network::spec::NetworkState,
+};
 
 /// The longest body of a control request; a licence with hundreds of devices fits.
 const CONTROL_BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -33,23 +40,44 @@ struct Refused(ApiError);
 /// The routes.
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/healthz", get(healthz))
+        .route("/stub/v1/about", get(about))
         .route("/stub/v1/public_key", get(public_key))
         .route("/stub/v1/faults", get(faults).put(set_faults))
+        .route("/stub/v1/network", get(network).put(set_network))
         .route("/stub/v1/clock", get(clock::show).put(clock::set))
         .route("/stub/v1/clock/advance", post(clock::advance))
         .route("/stub/v1/licenses", get(licenses::list))
         .route(
             "/stub/v1/licenses/{id}",
-            get(licenses::show).put(licenses::put),
+            get(licenses::show)
+                .put(licenses::put)
+                .patch(licenses::patch),
         )
         .route("/stub/v1/activity", get(activity))
         .route("/stub/v1/requests", get(requests).delete(clear_requests))
+        .route("/stub/v1/stream", get(stream::stream))
+        .route("/stub/v1/scenarios", get(scenario::shipped))
+        .route(
+            "/stub/v1/scenario",
+            get(scenario::show)
+                .put(scenario::play)
+                .delete(scenario::stop),
+        )
         .layer(DefaultBodyLimit::max(CONTROL_BODY_BYTES_MAX))
 }
 
-async fn healthz() -> Response {
+/// Whether it runs; for everybody.
+pub(super) async fn healthz() -> Response {
     reply::json(&serde_json::json!({ "status": "ok" }))
+}
+
+/// What the stub is, and where clients find it.
+async fn about(State(stub): Stub) -> Response {
+    reply::json(&serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "server_url": format!("http://{}", stub.addr),
+        "idempotency": stub.idempotency,
+    }))
 }
 
 async fn public_key(State(stub): Stub) -> Response {
@@ -62,10 +90,16 @@ async fn faults(State(stub): Stub) -> Response {
 
 async fn set_faults(State(stub): Stub, body: Bytes) -> Answered {
     let ordered: Vec<Fault> = read(&body)?;
-    let plan = Plan::new(ordered).map_err(|error| invalid(error.to_string()))?;
-    let report = plan.report();
-    *stub.faults() = plan;
-    Ok(reply::json(&report))
+    Ok(reply::json(&control::set_faults(&stub, ordered)?))
+}
+
+async fn network(State(stub): Stub) -> Response {
+    reply::json(&stub.network.report())
+}
+
+async fn set_network(State(stub): Stub, body: Bytes) -> Answered {
+    let state: NetworkState = read(&body)?;
+    Ok(reply::json(&control::set_network(&stub, state)?))
 }
 
 #[derive(Deserialize)]
@@ -87,6 +121,7 @@ async fn requests(State(stub): Stub) -> Response {
 
 async fn clear_requests(State(stub): Stub) -> Response {
     stub.requests().clear();
+    stub.live.tell("requests_cleared", &serde_json::json!({}));
     reply::json(&stub.requests().all())
 }
 
@@ -99,10 +134,6 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         };
         ApiError::new(code, error.to_string())
     })
-}
-
-fn invalid(message: impl Into<String>) -> ApiError {
-    ApiError::new(ErrorCode::ValidationError, message)
 }
 
 impl From<ApiError> for Refused {

@@ -1,0 +1,232 @@
+//! Where work waits for the ledger, and who does it: requests that arrive together share one commit.
+//!
+//! Whoever brings work commits it, with everything else that waits, unless somebody else is committing at
+//! that moment. So a lone request pays for no hand-over between threads: the thread that read it writes
+//! it. Whoever finds more work after its commit calls the relief, a thread of its own, and goes back to
+//! reading requests; under load the relief commits one group after the other while requests of the next
+//! are read.
+//!
+//! Work is never left behind: it is in the queue before its bringer looks whether somebody commits, and
+//! who commits looks into the queue after it has stopped doing so.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError},
+    thread::{self, Thread},
+};
+
+use tokio::sync::{mpsc, watch};
+
+use super::engine::{Engine, Job, Pulse};
+use crate::core::{command::Command, event::Event};
+
+/// How many jobs may wait. A full queue is answered with 503 at once, so that memory stays bounded.
+const QUEUE_MAX: usize = 4096;
+
+/// How many jobs share a commit at most, so that the first of them does not wait for long.
+const GROUP_MAX: usize = 512;
+
+/// The queue, and the seat of who commits.
+pub(super) struct Desk {
+    queue: Mutex<Queue>,
+    seat: Mutex<Option<Seat>>,
+    relief: OnceLock<Thread>,
+}
+
+struct Queue {
+    jobs: VecDeque<Job>,
+    is_closed: bool,
+}
+
+/// What it takes to commit.
+struct Seat {
+    engine: Engine,
+    commands: mpsc::UnboundedSender<Command>,
+    pulse: watch::Sender<Pulse>,
+    /// The jobs of a turn; kept, so that turns do not allocate.
+    jobs: Vec<Job>,
+}
+
+/// Why a job was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Too many wait.
+    Full,
+    /// The agent is stopping.
+    Closed,
+}
+
+/// A job that was put into the queue, and is not yet somebody's to commit.
+pub(super) struct Brought<'a>(Option<&'a Desk>);
+
+impl Desk {
+    /// A desk, and the thread that relieves its bringers. The thread ends after [`Job::Stop`], and
+    /// otherwise only by a defect.
+    pub(super) fn open(
+        engine: Engine,
+        commands: mpsc::UnboundedSender<Command>,
+        pulse: watch::Sender<Pulse>,
+    ) -> std::io::Result<(Arc<Self>, thread::JoinHandle<()>)> {
+        let desk = Arc::new(Self {
+            queue: Mutex::new(Queue {
+                jobs: VecDeque::from([Job::Event(Event::Tick)]),
+                is_closed: false,
+            }),
+            seat: Mutex::new(Some(Seat {
+                engine,
+                commands,
+                pulse,
+                jobs: Vec::with_capacity(GROUP_MAX),
+            })),
+            relief: OnceLock::new(),
+        });
+        let relieved = Arc::clone(&desk);
+        let thread = thread::Builder::new()
+            .name("tally-ledger".to_owned())
+            .spawn(move || relieved.relieve())?;
+        Ok((desk, thread))
+    }
+
+    /// Puts a job into the queue. It is committed when what comes back is [taken on](Brought::commit),
+    /// or dropped.
+    pub(super) fn bring(&self, job: Job) -> Result<Brought<'_>, Refusal> {
+        let mut queue = self.queue();
+        if queue.is_closed {
+            return Err(Refusal::Closed);
+        }
+        // Only requests are refused: there are few of all else, and facts must not be lost.
+        if queue.jobs.len() >= QUEUE_MAX && matches!(job, Job::Record(_)) {
+            return Err(Refusal::Full);
+        }
+        queue.jobs.push_back(job);
+        Ok(Brought(Some(self)))
+    }
+
+    /// Commits what waits, unless somebody else is at it.
+    fn commit(&self) {
+        match self.seat.try_lock() {
+            Ok(mut seat) => self.turn(&mut seat),
+            // Who sits there looks into the queue when it is done.
+            Err(TryLockError::WouldBlock) => return,
+            // A defect ended a turn half-way: memory is not to be trusted.
+            Err(TryLockError::Poisoned(_)) => {
+                self.close();
+                return;
+            }
+        }
+        // After the seat is free: nobody else has looked for what was brought meanwhile.
+        if !self.queue().jobs.is_empty() {
+            self.call_relief();
+        }
+    }
+
+    /// One turn, with what waits.
+    fn turn(&self, place: &mut Option<Seat>) {
+        let Some(seat) = place else {
+            return;
+        };
+        let closing = Closing(self);
+        {
+            let mut queue = self.queue();
+            let taken = queue.jobs.len().min(GROUP_MAX);
+            seat.jobs.extend(queue.jobs.drain(..taken));
+        }
+        if seat.jobs.is_empty() {
+            std::mem::forget(closing);
+            return;
+        }
+        let turn = seat.engine.turn(seat.jobs.drain(..));
+        for command in turn.commands {
+            crate::fail_point!("turn.before-release");
+            // Fails only after a stop. Unbounded, but the core starts few operations at once.
+            let _ = seat.commands.send(command);
+        }
+        seat.pulse.send_if_modified(|last| {
+            let news = *last != turn.pulse;
+            *last = turn.pulse;
+            news
+        });
+        if turn.stop {
+            crate::fail_point!("stop.before-clock");
+            seat.engine.save_clock();
+            *place = None;
+            return;
+        }
+        if seat.engine.is_untidy() {
+            self.call_relief();
+        }
+        std::mem::forget(closing);
+    }
+
+    fn relieve(&self) {
+        // Set before the first look into the queue, so that no call is missed.
+        let _ = self.relief.set(thread::current());
+        loop {
+            self.tidy();
+            self.commit();
+            let queue = self.queue();
+            if queue.is_closed {
+                return;
+            }
+            drop(queue);
+            thread::park();
+        }
+    }
+
+    /// Does what requests shall not wait for.
+    fn tidy(&self) {
+        if let Ok(mut seat) = self.seat.lock()
+            && let Some(seat) = seat.as_mut()
+        {
+            seat.engine.tidy();
+        }
+    }
+
+    fn call_relief(&self) {
+        if let Some(relief) = self.relief.get() {
+            relief.unpark();
+        }
+    }
+
+    /// Takes no more jobs, drops those that wait, and ends the relief.
+    fn close(&self) {
+        let mut queue = self.queue();
+        queue.is_closed = true;
+        queue.jobs.clear();
+        drop(queue);
+        self.call_relief();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // A panic cannot leave a list of jobs half-changed.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes the desk when a turn was the last, or ended by a panic.
+struct Closing<'a>(&'a Desk);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Brought<'_> {
+    /// Lets what arrived with this job join it, and commits.
+    pub(super) async fn commit(mut self) {
+        tokio::task::yield_now().await;
+        if let Some(desk) = self.0.take() {
+            desk.commit();
+        }
+    }
+}
+
+impl Drop for Brought<'_> {
+    /// The bringer went away before it could commit.
+    fn drop(&mut self) {
+        if let Some(desk) = self.0 {
+            desk.call_relief();
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The write-ahead log's file, made at its full length before it is used.
+//!
+//! A commit that lengthens a file waits for the file system's own records as well as for its data: twice
+//! as long as one that writes over what is there. SQLite removes the log when it closes the ledger, so
+//! that a copy of the ledger alone is whole; hence it is made at each start, which takes milliseconds.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Seek as _, SeekFrom, Write as _},
+    path::Path,
+};
+
+use super::{beside, schema};
+
+/// A frame of the log: a page, and what the log says of it.
+const FRAME_BYTES: u64 = 24 + 4096;
+
+/// Commits that come while the log is being copied back.
+const SPARE_PAGES: u64 = 250;
+
+/// As long as the log gets in use.
+const LENGTH: u64 = 32 + (schema::CHECKPOINT_PAGES + SPARE_PAGES) * FRAME_BYTES;
+
+/// Makes the log of an existing ledger long enough. What it holds stays, and to SQLite it ends there.
+///
+/// # Errors
+///
+/// What the system says. The ledger can be used all the same: its log then grows as it is written.
+pub(super) fn prepare(ledger: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(beside(ledger, "-wal"))?;
+    let end = file.seek(SeekFrom::End(0))?;
+    let missing = usize::try_from(LENGTH.saturating_sub(end)).unwrap_or(0);
+    if missing > 0 {
+        file.write_all(&vec![0; missing])?;
+        file.sync_all()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! The threads that read requests and write answers.
+//!
+//! Each has a runtime and connections of its own, so that a connection never moves between threads: the
+//! thread that read a request decides it, commits it, and answers it. The first few connections share one
+//! thread, where requests that arrive together also commit together; when there are more, they are spread.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+
+/// So many connections stay with the first thread.
+const TOGETHER: usize = 16;
+
+/// More threads gain nothing: the commits are made by one at a time.
+const WORKERS_MAX: usize = 2;
+
+/// All threads.
+pub(crate) struct Workers {
+    workers: Vec<Worker>,
+}
+
+struct Worker {
+    handle: Handle,
+    connections: Arc<AtomicUsize>,
+}
+
+/// Counts a connection for as long as it is open.
+pub(crate) struct Seat(Arc<AtomicUsize>);
+
+impl Workers {
+    /// Starts them; the runtime that this is called on is the first. They end with the token.
+    ///
+    /// # Errors
+    ///
+    /// Where the system has no thread to give.
+    pub(crate) fn start(stop: &CancellationToken) -> std::io::Result<Self> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let mut handles = vec![Handle::current()];
+        for _ in 1..cores.min(WORKERS_MAX) {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            handles.push(runtime.handle().clone());
+            let stop = stop.clone();
+            thread::Builder::new()
+                .name("tally-worker".to_owned())
+                .spawn(move || {
+                    runtime.block_on(stop.cancelled());
+                    runtime.shutdown_background();
+                })?;
+        }
+        let workers = handles.into_iter().map(|handle| Worker {
+            handle,
+            connections: Arc::default(),
+        });
+        Ok(Self {
+            workers: workers.collect(),
+        })
+    }
+
+    /// The thread for a new connection.
+    pub(crate) fn assign(&self) -> (&Handle, Seat) {
+        let load = |worker: &Worker| worker.connections.load(Ordering::Relaxed);
+        let first = &self.workers[0];
+        let worker = if load(first) < TOGETHER {
+            first
+        } else {
+            self.workers.iter().min_by_key(|w| load(w)).unwrap_or(first)
+        };
+        worker.connections.fetch_add(1, Ordering::Relaxed);
+        (&worker.handle, Seat(Arc::clone(&worker.connections)))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

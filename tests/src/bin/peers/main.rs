@@ -1,0 +1,96 @@
+//! What a durable grant costs, beside what a user might pick instead: the raw disk, Redis with
+//! `appendfsync always`, and an agent over TCP and over its Unix socket, in one run on one machine.
+//!
+//! Rounds are interleaved, so that a noisy minute falls on all alike; every figure is a median of rounds.
+
+mod disk;
+mod measure;
+mod redis;
+mod report;
+mod sign;
+mod tally;
+
+use std::{path::PathBuf, time::Duration};
+
+use self::{
+    disk::Disk,
+    measure::{Cell, Measured, Peer},
+    redis::Redis,
+    report::Report,
+    tally::Tally,
+};
+use clap::Parser;
+
+/// Measure an agent beside Redis and the raw disk
+#[derive(Debug, Parser)]
+struct Args {
+    /// The program `tally`
+    #[arg(long)]
+    tally: String,
+    /// The program `tally-stub`
+    #[arg(long)]
+    stub: String,
+    /// The program `redis-server`; without it, Redis is left out
+    #[arg(long)]
+    redis_server: Option<PathBuf>,
+    /// The program `redis-benchmark`
+    #[arg(long, default_value = "redis-benchmark")]
+    redis_benchmark: PathBuf,
+    /// Where the databases are: a folder on the disk to measure
+    #[arg(long)]
+    folder: PathBuf,
+    /// How many rounds
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// How many connections
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64, 256])]
+    connections: Vec<usize>,
+    /// Write all figures as JSON as well
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[expect(clippy::print_stderr, reason = "progress")]
+fn main() -> tally_tests::Result {
+    let args = Args::parse();
+    std::fs::create_dir_all(&args.folder)?;
+    let folder = tempfile::tempdir_in(&args.folder)?;
+    let duration = Duration::from_secs(args.seconds);
+    let disk = Disk::create(&folder.path().join("raw"))?;
+    let redis = match &args.redis_server {
+        Some(server) => Some(Redis::start(
+            server,
+            &args.redis_benchmark,
+            &folder.path().join("redis"),
+        )?),
+        None => None,
+    };
+    let tally = Tally::start(&args.tally, &args.stub, &folder.path().join("tally"))?;
+    let idle = tally.idle()?;
+
+    let mut report = Report::new(&args.connections, idle);
+    for round in 1..=args.rounds {
+        eprintln!("round {round} of {}", args.rounds);
+        report.disk(disk.overwrites_per_second(duration)?);
+        for &connections in &args.connections {
+            for unix in [false, true] {
+                if let Some(redis) = &redis {
+                    let cell = Cell::new(Peer::Redis, unix, connections);
+                    report.add(cell, redis.measure(unix, connections, duration)?);
+                }
+                let cell = Cell::new(Peer::Tally, unix, connections);
+                report.add(cell, tally.measure(unix, connections, duration)?);
+            }
+        }
+        report.signing(sign::per_second(duration)?);
+        report.signed(tally.measure_signed(64, duration)?);
+    }
+    report.print();
+    if let Some(path) = &args.json {
+        std::fs::write(path, report.to_json()?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! An agent that syncs with a stub, as it is shipped.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use tally_tests::{
+    agent::{Agent, Setup},
+    client::by_key,
+    load::{Load, Target},
+    seed,
+    stub::{Keys, Stub},
+};
+
+use crate::measure::{Measured, Watched};
+
+/// Connections stay open over all measurements of a kind of their own; this settles them.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// How long the agent is left alone to see what it uses then.
+const IDLE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Tally {
+    agent: Agent,
+    _stub: Stub,
+    plain: (String, String),
+    signed: (String, String),
+}
+
+/// What an agent uses while nothing happens.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(crate) struct Idle {
+    /// Resident memory in MB.
+    pub(crate) memory: f64,
+    /// Context switches per second.
+    pub(crate) switches: f64,
+}
+
+impl Tally {
+    pub(crate) fn start(tally: &str, stub: &str, folder: &Path) -> tally_tests::Result<Self> {
+        std::fs::create_dir(folder)?;
+        let unlimited = seed::license(0, json!({"allow_unlimited_consumptions": true}));
+        let stub = Stub::start(stub, &seed::seed(&[unlimited]), Keys::Kept)?;
+        let setup = Setup {
+            flags: ["--sync-interval", "5s", "--settle-wait", "30s"]
+                .map(str::to_owned)
+                .to_vec(),
+        };
+        let agent = Agent::start_in(folder, tally, stub.url(), &setup)?;
+        agent.add_license()?;
+        let keys = |args: &[&str]| {
+            let keys = agent.json(args)?;
+            let text = |key| keys.get(key).and_then(Value::as_str).map(str::to_owned);
+            let pair = text("api_key").zip(text("shared_key"));
+            pair.context("a key pair")
+        };
+        let plain = keys(&["app", "add", "plain", "--unsigned-answers"])?;
+        let signed = keys(&["app", "add", "signed"])?;
+        Ok(Self {
+            agent,
+            _stub: stub,
+            plain,
+            signed,
+        })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "figures, for people")]
+    pub(crate) fn idle(&self) -> tally_tests::Result<Idle> {
+        let watched = Watched(self.agent.process_id()?);
+        let before = watched.used()?;
+        std::thread::sleep(IDLE);
+        let switches = watched.used()?.since(before).switches;
+        Ok(Idle {
+            memory: watched.memory()?,
+            switches: switches as f64 / IDLE.as_secs_f64(),
+        })
+    }
+
+    pub(crate) fn measure(
+        &self,
+        unix: bool,
+        connections: usize,
+        duration: Duration,
+    ) -> tally_tests::Result<Measured> {
+        self.load(unix, connections, duration, &self.plain)
+    }
+
+    pub(crate) fn measure_signed(
+        &self,
+        connections: usize,
+        duration: Duration,
+    ) -> tally_tests::Result<Measured> {
+        self.load(false, connections, duration, &self.signed)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "figures, for people")]
+    fn load(
+        &self,
+        unix: bool,
+        connections: usize,
+        duration: Duration,
+        (api_key, shared_key): &(String, String),
+    ) -> tally_tests::Result<Measured> {
+        let target = if unix {
+            Target::Unix(self.agent.data_dir().join("tally.sock"))
+        } else {
+            let address = self.agent.url()?.trim_start_matches("http://").parse()?;
+            Target::Tcp(address)
+        };
+        let load = Load {
+            target,
+            connections,
+            threads: connections.div_ceil(128).min(2),
+            warm_up: WARM_UP,
+            duration,
+            api_key: api_key.clone(),
+            shared_key: shared_key.clone(),
+            bodies: vec![by_key(1).to_string()],
+        };
+        let watched = Watched(self.agent.process_id()?);
+        let before = watched.used()?;
+        let outcome = load.run()?;
+        let used = watched.used()?.since(before);
+        ensure!(outcome.refused == 0, "{} were refused", outcome.refused);
+        // What the warm-up used is in the agent's figures, so its grants are as well.
+        let share = 1.0 + WARM_UP.as_secs_f64() / duration.as_secs_f64();
+        let grants = outcome.granted as f64;
+        let micros = |quantile| outcome.latency.value_at_quantile(quantile) as f64 / 1000.0;
+        Ok(Measured {
+            rate: outcome.rate(),
+            p50: micros(0.5),
+            p99: micros(0.99),
+            p999: micros(0.999),
+            cpu: used.cpu.as_secs_f64() * 1e6 / (grants * share),
+            load_cpu: outcome.cpu.as_secs_f64() * 1e6 / grants,
+            switches: used.switches as f64 / (grants * share),
+            memory: watched.memory()?,
+        })
+    }
+}
