@@ -16,7 +16,7 @@ use super::{beside, schema};
 const FRAME_BYTES: u64 = 24 + 4096;
 
 /// Commits that come while the log is being copied back.
-const SPARE_PAGES: u64 = 250;
+const SPARE_PAGES: u64 = 125;
 
 /// As long as the log gets in use.
 const LENGTH: u64 = 32 + (schema::CHECKPOINT_PAGES + SPARE_PAGES) * FRAME_BYTES;
@@ -35,8 +35,41 @@ pub(super) fn prepare(ledger: &Path) -> io::Result<()> {
     let end = file.seek(SeekFrom::End(0))?;
     let missing = usize::try_from(LENGTH.saturating_sub(end)).unwrap_or(0);
     if missing > 0 {
-        file.write_all(&vec![0; missing])?;
-        file.sync_all()?;
+        let made = file.write_all(&vec![0; missing]);
+        if let Err(error) = made.and_then(|()| file.sync_all()) {
+            // What there is of space is for rows.
+            file.set_len(end)?;
+            return Err(error);
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_log_of_a_crash_is_made_long_enough_and_keeps_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let connection = schema::open(&path).unwrap();
+        connection
+            .execute("INSERT INTO apps (name) VALUES ('inspector')", [])
+            .unwrap();
+        let crashed = tempfile::tempdir().unwrap();
+        let copy = crashed.path().join("ledger.db");
+        for suffix in ["", "-wal"] {
+            fs::copy(beside(&path, suffix), beside(&copy, suffix)).unwrap();
+        }
+        prepare(&copy).unwrap();
+        assert_eq!(fs::metadata(beside(&copy, "-wal")).unwrap().len(), LENGTH);
+        let connection = schema::open(&copy).unwrap();
+        let name: String = connection
+            .query_row("SELECT name FROM apps", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(name, "inspector");
+    }
 }

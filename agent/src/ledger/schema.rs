@@ -24,7 +24,7 @@ const STATEMENTS_MAX: usize = 64;
 
 /// After so many pages, the write-ahead log is copied back, and then written from its start again. Small
 /// enough that the pause cannot be felt.
-pub(super) const CHECKPOINT_PAGES: u64 = 1000;
+pub(super) const CHECKPOINT_PAGES: u64 = 500;
 
 /// Where nobody copies the log back in a quiet moment, SQLite does within the commit that finds it this
 /// long.

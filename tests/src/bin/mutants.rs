@@ -93,7 +93,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "do not remember answers",
         file: "agent/src/ledger/engine.rs",
-        original: "            answers::remember(&tx, age, (*app, key), remembered)?;",
+        original: "            answers::remember(&self.connection, age, (*app, key), remembered)?;",
         broken: "            let _ = (age, app, key, remembered);",
     },
     Mutant {
@@ -113,6 +113,18 @@ const MUTANTS: &[Mutant] = &[
         file: "agent/src/core/book/changes.rs",
         original: "            self.head = head;",
         broken: "            let _ = head;",
+    },
+    Mutant {
+        name: "a failed commit leaves sums as its rows made them",
+        file: "agent/src/core/book/changes.rs",
+        original: "            self.shrink(growth);",
+        broken: "            let _ = growth;",
+    },
+    Mutant {
+        name: "rows are written without what they add to their batch",
+        file: "agent/src/ledger/store/write.rs",
+        original: "        write_batch_sums(connection, batch)?;",
+        broken: "        let _ = batch;",
     },
     Mutant {
         name: "fold rows that are owed",
