@@ -329,6 +329,7 @@ impl Agent {
             .post(format!("{}{path}", self.url))
             .header("Date", date)
             .header("Authorization", authorization)
+            .header("content-type", "application/json")
             .body(body.to_string());
         let Ok(response) = request.send().await else {
             return Ok(Answer::None);
@@ -395,6 +396,10 @@ impl Agent {
             source,
         };
         let mut request = self.http.request(method, format!("{}{path}", self.url));
+        // Made anew with its folder; an agent that asks for none has none.
+        if let Ok(token) = fs::read_to_string(self.folder.join("data/admin_token")) {
+            request = request.bearer_auth(token.trim());
+        }
         if let Some(body) = body {
             request = request
                 .header("content-type", "application/json")

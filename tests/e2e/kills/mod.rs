@@ -34,6 +34,7 @@ const fn point(name: &'static str, when: When) -> Point {
 
 const START_OPENED: Point = point("start.opened", When::Starting);
 const START_BEFORE_READY: Point = point("start.before-ready", When::Starting);
+const HTTP_BEFORE_RECORD: Point = point("http.before-record", When::Working(30));
 const TURN_BEFORE_COMMIT: Point = point("turn.before-commit", When::Working(30));
 const TURN_AFTER_COMMIT: Point = point("turn.after-commit", When::Working(30));
 const TURN_BETWEEN_ANSWERS: Point = point("turn.between-answers", When::Working(8));
@@ -108,6 +109,7 @@ macro_rules! points {
 points! {
     killed_when_the_ledger_is_open: START_OPENED,
     killed_before_it_is_ready: START_BEFORE_READY,
+    killed_before_a_request_is_recorded: HTTP_BEFORE_RECORD,
     killed_before_a_commit: TURN_BEFORE_COMMIT,
     killed_after_a_commit: TURN_AFTER_COMMIT,
     killed_between_answers: TURN_BETWEEN_ANSWERS,
