@@ -20,7 +20,8 @@ use crate::{
     ledger::{
         LedgerError,
         engine::{Engine, Opening},
-        recovery::{self, RecoveryError},
+        evidence::{self, Evidence, MarkFile},
+        recovery::{self, Guard, RecoveryError},
         storage::ReserveFile,
         writer::{self, Ledger},
     },
@@ -151,7 +152,8 @@ impl App {
         // First of all: a salvage takes its time, and nobody shall find an agent meanwhile.
         // The reserve is made once there is a ledger.
         let had_one = data_dir.reserve().exists();
-        let connection = recovery::open(data_dir.path(), had_one, clocks.as_ref())?;
+        let guard = open_guard(&data_dir)?;
+        let connection = recovery::open(data_dir.path(), had_one, clocks.as_ref(), &guard)?;
         let listen = config.listen;
         let unusable = |source| AppError::Listen { listen, source };
         let listener = serve::listen(listen).map_err(unusable)?;
@@ -176,6 +178,7 @@ impl App {
             random: Box::new(|| rand::rng().next_u64()),
             clocks: Arc::clone(&clocks),
             reserve: Box::new(ReserveFile::new(data_dir.reserve())),
+            evidence: Evidence::new(guard.key, Box::new(MarkFile::new(guard.mark))),
         })?;
         let clock = engine.clock();
         let (ledger, writer) = writer::start(engine).map_err(AppError::Thread)?;
@@ -296,7 +299,15 @@ pub fn accept_recovery(
     clocks: &dyn Clocks,
 ) -> Result<recovery::Report, AppError> {
     let _lock = take_data_dir(data_dir)?;
-    Ok(recovery::accept(data_dir.path(), clocks)?)
+    let guard = open_guard(data_dir)?;
+    Ok(recovery::accept(data_dir.path(), clocks, &guard)?)
+}
+
+fn open_guard(data_dir: &DataDir) -> Result<Guard, LedgerError> {
+    Ok(Guard {
+        key: evidence::open_key(&data_dir.chain_key())?,
+        mark: data_dir.mark(),
+    })
 }
 
 /// Whether an agent runs on an existing data directory.

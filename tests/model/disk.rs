@@ -10,7 +10,7 @@ use tally_agent::core::{
         Account, AccountNo, Batch, BatchNo, BatchState, Book, Contents, Hold, LaneKey, LaneNo,
         License, LicenseNo, Op, Pause, Row, Seq,
     },
-    chain::Hash,
+    chain::{self, Hash},
     event::Prefix,
 };
 use tally_shared::units::Units;
@@ -97,6 +97,8 @@ impl Disk {
                 .rows
                 .last()
                 .map_or((Seq(0), Hash::ORIGIN), |row| (row.seq, row.hash)),
+            chain: chain::Key::new(b"key"),
+            evidence: 0,
             last_batch: self
                 .batches
                 .keys()

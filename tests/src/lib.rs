@@ -5,12 +5,14 @@
 //! * [`wait`] waits for a condition on a value, and says the last value when it gives up.
 //! * [`seed`] makes seed files.
 //! * [`load`] is many applications at once, for measuring.
+//! * [`marks`] keeps the marks of simulated ledgers.
 //!
 //! And [`sim`], the simulation, which needs no process.
 
 pub mod agent;
 pub mod client;
 pub mod load;
+pub mod marks;
 pub mod process;
 pub mod seed;
 pub mod sim;

@@ -34,6 +34,7 @@ use tally_shared::{
     wire::{AddConsumption, ConsumptionEvent, LicenseBody, Subject},
 };
 use tally_simdisk::Disk;
+use tally_tests::marks::{self, MemoryMarks};
 use tokio::sync::oneshot;
 
 const FIRST_VERSION: &str = include_str!("../../agent/src/ledger/migrations/0001_init.sql");
@@ -81,6 +82,7 @@ pub(crate) struct Bench {
     requests: u64,
     /// What the agent ordered.
     commands: Vec<Command>,
+    marks: MemoryMarks,
 }
 
 impl Bench {
@@ -104,6 +106,7 @@ impl Bench {
             counted: 0,
             requests: 0,
             commands: Vec::new(),
+            marks: MemoryMarks::default(),
         }
     }
 
@@ -133,6 +136,7 @@ impl Bench {
             }),
             clocks: Arc::clone(&self.clocks) as Arc<dyn Clocks>,
             reserve: Box::new(NoReserve),
+            evidence: marks::evidence(&self.marks),
         })?;
         self.engine = Some(engine);
         self.find_app();
@@ -252,7 +256,7 @@ impl Bench {
     #[track_caller]
     pub(crate) fn check(&self, when: &str) {
         let connection = schema::open_read_only(&self.disk.path("ledger.db")).unwrap();
-        let findings = verify(&connection).unwrap();
+        let findings = verify(&connection, &marks::key()).unwrap();
         assert!(findings.is_sound(), "{when}: {findings:?}");
         let sums = self.sums();
         assert!(sums.holds(), "{when}: {sums:?}");

@@ -5,6 +5,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tally_agent::ledger::{schema, verify::verify};
 
+use tally_tests::marks;
+
 use crate::bench::Bench;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -128,7 +130,7 @@ fn faults_after(sql: &str) -> Vec<String> {
         .execute_batch("PRAGMA foreign_keys = OFF")
         .unwrap();
     connection.execute_batch(sql).unwrap();
-    let findings = verify(&connection).unwrap();
+    let findings = verify(&connection, &marks::key()).unwrap();
     findings
         .faults
         .into_iter()

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{
     args::DoctorArgs,
     output::{self, Outcome},
+    verify,
 };
 use crate::{
     app,
@@ -15,6 +16,7 @@ use crate::{
     },
     deps::SystemClocks,
     ledger::{
+        evidence,
         health::{self, Health},
         recovery::{self, Report},
     },
@@ -226,17 +228,43 @@ fn pending(data_dir: &DataDir) -> Check {
 fn ledger(data_dir: &DataDir) -> Check {
     const NAME: &str = "ledger";
     let path = data_dir.ledger();
-    match health::look(&path, data_dir.reserve().exists(), true) {
+    if !path.exists() && !data_dir.reserve().exists() {
+        return Check::fine(NAME, "there is none yet".to_owned());
+    }
+    let found = evidence::read_key(&data_dir.chain_key())
+        .and_then(|key| health::look(&path, data_dir.reserve().exists(), true, &key));
+    match found {
         Ok(Health::New) => Check::fine(NAME, "there is none yet".to_owned()),
-        Ok(Health::Sound) => Check::fine(
-            NAME,
-            "opens, its pages are in order, its chain is whole, and all sums are right".to_owned(),
-        ),
+        Ok(Health::Sound) => proved(data_dir),
         Ok(Health::Damaged(cause)) => Check::problem(
             NAME,
             format!("it is damaged: {cause}"),
             "start the agent again with `tally run`: it keeps the file and salvages what can be read",
         ),
+        Err(error) => {
+            let found = format!("{:#}", anyhow::Error::from(error));
+            Check::problem(NAME, found, "mend what it names")
+        }
+    }
+}
+
+/// Nothing refers to what is missing; now whether it is as the agent wrote it.
+fn proved(data_dir: &DataDir) -> Check {
+    const NAME: &str = "ledger";
+    match verify::prove(data_dir) {
+        Ok(findings) => match findings.faults.first() {
+            None => Check::fine(
+                NAME,
+                "opens, its pages are in order, its chain is whole, and all sums are right"
+                    .to_owned(),
+            ),
+            Some(fault) => Check::problem(
+                NAME,
+                format!("it was changed behind the agent's back: {}", fault.what),
+                "find out who did: `tally verify` says where it shows. The agent goes on, and sends \
+                 nothing on the word of what was changed",
+            ),
+        },
         Err(error) => {
             let found = format!("{:#}", anyhow::Error::from(error));
             Check::problem(NAME, found, "mend what it names")

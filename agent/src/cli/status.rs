@@ -32,6 +32,10 @@ pub(super) fn page(status: &Value) -> String {
     if let Some(advice) = status.get("storage_advice").and_then(Value::as_str) {
         text = text + "nothing is recorded: " + advice + "\n";
     }
+    if status.get("evidence").and_then(Value::as_u64) > Some(0) {
+        text +=
+            "the ledger was changed behind the agent's back; `tally verify` says where it shows\n";
+    }
     if licenses.is_empty() {
         return text + "\nno licence is known; `tally license add` makes one known\n";
     }

@@ -7,14 +7,14 @@ use super::{
 use crate::{
     config::paths::DataDir,
     ledger::{
-        schema,
+        LedgerError, evidence, schema,
         verify::{Findings, verify},
     },
 };
 
 /// Reads the ledger itself: it works whether the agent runs or not.
 pub(super) fn run(data_dir: &DataDir, args: JsonArgs) -> anyhow::Result<Outcome> {
-    let findings = verify(&schema::open_read_only(&data_dir.ledger())?)?;
+    let findings = prove(data_dir)?;
     if args.json {
         output::json(&findings)?;
     } else {
@@ -25,6 +25,19 @@ pub(super) fn run(data_dir: &DataDir, args: JsonArgs) -> anyhow::Result<Outcome>
     } else {
         Outcome::Refused
     })
+}
+
+/// Proves the ledger against itself, and against what stands beside it.
+pub(super) fn prove(data_dir: &DataDir) -> Result<Findings, LedgerError> {
+    let key = evidence::read_key(&data_dir.chain_key())?;
+    let mut mark = evidence::MarkFile::new(data_dir.mark());
+    let open = || schema::open_read_only(&data_dir.ledger());
+    let (connection, doubt) = evidence::compare_with_mark(&mut mark, &key, open)?;
+    let mut findings = verify(&connection, &key)?;
+    if let Some(doubt) = doubt {
+        findings.doubt(&doubt);
+    }
+    Ok(findings)
 }
 
 fn page(findings: &Findings) -> String {
@@ -42,5 +55,10 @@ fn page(findings: &Findings) -> String {
         None => format!("  {}\n", fault.what),
     });
     text.extend(lines);
+    if findings.unproven > 0 {
+        let count = findings.unproven;
+        let line = format!("  {count} rows are from before the present key: nothing proves them\n");
+        text.push_str(&line);
+    }
     text
 }

@@ -82,6 +82,16 @@ impl DataDir {
         self.0.join("admin_token")
     }
 
+    /// The key of the ledger's chain.
+    pub fn chain_key(&self) -> PathBuf {
+        self.0.join("chain_key")
+    }
+
+    /// How far the ledger had come, outside of it.
+    pub fn mark(&self) -> PathBuf {
+        self.0.join("ledger.mark")
+    }
+
     /// The id of this device, where it had to be made up.
     pub fn hardware_id(&self) -> PathBuf {
         self.0.join("hardware_id")

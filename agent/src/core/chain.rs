@@ -1,10 +1,18 @@
-//! The hash chain over the ledger's rows: each row's hash covers the row and the hash before it.
+//! The hash chain over the ledger's rows: each row's hash covers the row and the hash before it, under a
+//! key of the device's (HMAC-SHA-256, RFC 2104).
 //!
-//! A row that is changed, removed, inserted or moved breaks the chain from there on. What a row's lane
-//! stands for (licence, feature, device, event, period, setting) is covered through the lane's digest,
-//! so that rows cannot be made to mean another licence by editing a smaller table.
+//! A row that is changed, removed, inserted or moved breaks the chain from there on, and only who has the
+//! key can make it whole again. What a row's lane stands for (licence, feature, device, event, period,
+//! setting) is covered through the lane's digest, so that rows cannot be made to mean another licence by
+//! editing a smaller table. The sums of an account carry a seal of the same key, so that what is owed
+//! cannot be called settled; so does what stands in the place of folded rows.
 
-use aws_lc_rs::digest::{Context, SHA256};
+use std::fmt;
+
+use aws_lc_rs::{
+    digest::{Context, SHA256},
+    hmac,
+};
 use tally_shared::{
     time::Timestamp,
     units::{Total, Units},
@@ -12,7 +20,7 @@ use tally_shared::{
 
 use super::book::{Account, AppNo, LaneKey, License, NoteKind, Seq};
 
-/// A SHA-256.
+/// A hash of 32 bytes: an HMAC-SHA-256 of the chain, or a SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash(pub [u8; 32]);
 
@@ -39,40 +47,98 @@ pub struct Link<'a> {
     pub time_proven: bool,
 }
 
-/// The hash of a row that follows `previous`.
-pub fn next(previous: &Hash, link: &Link<'_>) -> Hash {
-    let mut context = Context::new(&SHA256);
-    context.update(&previous.0);
-    context.update(&link.seq.0.to_be_bytes());
-    context.update(&link.lane.0);
-    context.update(&link.app.0.to_be_bytes());
-    context.update(&link.units.get().to_be_bytes());
-    context.update(&link.total.get().to_be_bytes());
-    context.update(&link.at.as_millis().to_be_bytes());
-    context.update(&[u8::from(link.time_proven)]);
-    finish(context)
+/// The key of a chain, prepared: a row costs no more than its own blocks.
+#[derive(Clone)]
+pub struct Key(hmac::Key);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
-/// The hash of a note that follows `previous`. It covers fewer bytes than a row's, so that neither can
-/// be taken for the other.
-pub fn next_note(
-    previous: &Hash,
-    seq: Seq,
-    kind: NoteKind,
-    body: &str,
-    (at, time_proven): (Timestamp, bool),
-) -> Hash {
-    let mut told = Context::new(&SHA256);
-    told.update(kind.as_str().as_bytes());
-    told.update(&[0]);
-    told.update(body.as_bytes());
-    let mut context = Context::new(&SHA256);
-    context.update(&previous.0);
-    context.update(&seq.0.to_be_bytes());
-    context.update(&finish(told).0);
-    context.update(&at.as_millis().to_be_bytes());
-    context.update(&[u8::from(time_proven)]);
-    finish(context)
+impl Key {
+    /// Prepares a secret of any length.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// What tells this key from others, and not what it is.
+    pub fn fingerprint(&self) -> String {
+        let hash = self.seal(b"fingerprint", &[]).0;
+        let number = hash.iter().take(8);
+        let number = number.fold(0, |number, byte| number << 8 | u64::from(*byte));
+        format!("{number:016x}")
+    }
+
+    /// An HMAC over something that is not of the chain, apart from all other purposes.
+    pub fn seal(&self, purpose: &[u8], bytes: &[u8]) -> Hash {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in [b"tally ".as_slice(), purpose, &[0], bytes] {
+            context.update(part);
+        }
+        hash_of(context.sign().as_ref())
+    }
+
+    /// The seal of an account's sums.
+    pub fn seal_account(&self, account: &Account) -> Hash {
+        let rows = i64::try_from(account.rows).unwrap_or(i64::MAX);
+        let numbers = [
+            account.no.0,
+            account.recorded.get(),
+            rows,
+            account.settled.get(),
+            account.waived.get(),
+        ];
+        self.seal(b"account", numbers.map(i64::to_be_bytes).as_flattened())
+    }
+
+    /// The seal of an anchor: of the places that it stands for, and the hash of the last of them.
+    pub fn seal_anchor(&self, (first, last): (Seq, Seq), hash: &Hash) -> Hash {
+        let mut bytes = [first.0, last.0]
+            .map(i64::to_be_bytes)
+            .as_flattened()
+            .to_vec();
+        bytes.extend(hash.0);
+        self.seal(b"anchor", &bytes)
+    }
+
+    /// The hash of a row that follows `previous`.
+    pub fn next(&self, previous: &Hash, link: &Link<'_>) -> Hash {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(&previous.0);
+        context.update(&link.seq.0.to_be_bytes());
+        context.update(&link.lane.0);
+        context.update(&link.app.0.to_be_bytes());
+        context.update(&link.units.get().to_be_bytes());
+        context.update(&link.total.get().to_be_bytes());
+        context.update(&link.at.as_millis().to_be_bytes());
+        context.update(&[u8::from(link.time_proven)]);
+        hash_of(context.sign().as_ref())
+    }
+
+    /// The hash of a note that follows `previous`. It covers fewer bytes than a row's, so that neither
+    /// can be taken for the other.
+    pub fn next_note(
+        &self,
+        previous: &Hash,
+        seq: Seq,
+        kind: NoteKind,
+        body: &str,
+        (at, time_proven): (Timestamp, bool),
+    ) -> Hash {
+        let mut told = Context::new(&SHA256);
+        told.update(kind.as_str().as_bytes());
+        told.update(&[0]);
+        told.update(body.as_bytes());
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(&previous.0);
+        context.update(&seq.0.to_be_bytes());
+        context.update(&finish(told).0);
+        context.update(&at.as_millis().to_be_bytes());
+        context.update(&[u8::from(time_proven)]);
+        hash_of(context.sign().as_ref())
+    }
 }
 
 /// The digest of what a lane stands for.
@@ -117,7 +183,11 @@ pub fn lane_digest(license: Option<&License>, account: Option<&Account>, key: &L
 }
 
 fn finish(context: Context) -> Hash {
+    hash_of(context.finish().as_ref())
+}
+
+fn hash_of(bytes: &[u8]) -> Hash {
     let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
+    hash.copy_from_slice(bytes);
     Hash(hash)
 }

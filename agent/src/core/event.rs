@@ -4,6 +4,7 @@ use tally_shared::units::Units;
 
 use super::{
     book::{BatchNo, LicenseNo, Seq},
+    doubt::Doubt,
     link::NetworkMode,
     outcome::{LookUpOutcome, SendOutcome},
 };
@@ -37,6 +38,8 @@ pub enum Event {
         /// What the answer said of the `Idempotency-Key`.
         key: KeyEcho,
     },
+    /// Something shows that the ledger was changed behind the agent's back.
+    Doubted(Doubt),
     /// How much of a held batch fits.
     PrefixFound {
         /// Which batch.

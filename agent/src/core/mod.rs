@@ -38,6 +38,7 @@ pub mod book;
 pub mod chain;
 pub mod clock;
 pub mod command;
+pub mod doubt;
 pub mod event;
 pub mod link;
 mod machine;

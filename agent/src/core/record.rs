@@ -210,7 +210,7 @@ fn enter(
     let digest = book
         .lane(lane)
         .map_or(chain::Hash::ORIGIN, |lane| lane.digest);
-    let seq = book.add_row(|seq, previous| {
+    let seq = book.add_row(|seq, previous, key| {
         let link = chain::Link {
             seq,
             lane: &digest,
@@ -220,7 +220,7 @@ fn enter(
             at: now.time,
             time_proven: now.proven,
         };
-        let hash = chain::next(previous, &link);
+        let hash = key.next(previous, &link);
         Row {
             seq,
             lane,

@@ -40,6 +40,9 @@ pub struct Status {
     pub synced: bool,
     /// Whether something is being asked of the server.
     pub busy: bool,
+    /// How often a start found that the ledger had been changed behind the agent's back, ever; what it
+    /// found, `tally verify` says.
+    pub evidence: u64,
     /// Each licence and feature.
     pub licenses: Vec<LicenseStatus>,
 }
@@ -185,6 +188,7 @@ impl Core {
             server_keeps_idempotency_keys: self.book.idempotent(),
             synced: !self.owes(),
             busy: self.busy() > 0,
+            evidence: self.book.evidence(),
             licenses,
         }
     }

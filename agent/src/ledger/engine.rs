@@ -23,6 +23,7 @@ pub use super::job::{
 use super::{
     Keeping, LedgerError,
     answers::{self, Answer},
+    evidence::Evidence,
     recovery,
     retention::{self, Sweep},
     schema,
@@ -68,6 +69,8 @@ pub struct Opening {
     pub clocks: Arc<dyn Clocks>,
     /// Space for what must be written on a full disk.
     pub reserve: Box<dyn Reserve>,
+    /// What guards the ledger against changes from outside.
+    pub evidence: Evidence,
 }
 
 /// The core and its ledger.
@@ -78,6 +81,7 @@ pub struct Engine {
     clocks: Arc<dyn Clocks>,
     keeping: Keeping,
     reserve: Box<dyn Reserve>,
+    evidence: Evidence,
     storage: Storage,
     /// Whether the last commit failed.
     is_failing: bool,
@@ -130,13 +134,17 @@ impl Engine {
             random,
             clocks,
             mut reserve,
+            mut evidence,
         } = opening;
         let reading = clocks.reading();
         let saved = store::load_clock(&connection)?;
         let high_water = store::high_water(&connection)?;
         let mut clock = Clock::start(&reading, saved.as_ref(), high_water);
         let now = clock.now(reading.mono);
-        let book = Book::new(store::load(&connection)?);
+        let contents = store::load(&connection, evidence.key())?;
+        // Written with the first turn, and again where that fails.
+        let doubts = evidence.examine(&connection, &contents)?;
+        let book = Book::new(contents);
         if let Err(error) = reserve.take() {
             tracing::warn!(%error, "no space can be set aside for a full disk");
         }
@@ -147,10 +155,11 @@ impl Engine {
             clocks,
             keeping,
             reserve,
+            evidence,
             storage: Storage::Ok,
             is_failing: false,
             is_short: false,
-            kept: VecDeque::new(),
+            kept: doubts.into_iter().map(Event::Doubted).collect(),
             facts: 0,
             pulse: Pulse::default(),
             logged: 0,
@@ -368,7 +377,10 @@ impl Engine {
             return Err(error);
         }
         crate::fail_point!("turn.after-commit");
-        self.logged += pages_of(self.core.book());
+        let book = self.core.book();
+        self.evidence
+            .committed(book.head(), book.has_structural_changes());
+        self.logged += pages_of(book);
         self.core.book_mut().committed();
         self.is_failing = false;
         if !self.is_short {
@@ -378,7 +390,10 @@ impl Engine {
     }
 
     fn write(&self, now: Moment, group: &Group) -> rusqlite::Result<()> {
-        store::write_changes(&self.connection, self.core.book())?;
+        let book = self.core.book();
+        store::write_changes(&self.connection, book)?;
+        self.evidence
+            .write(&self.connection, book.has_structural_changes())?;
         for ((app, key), remembered) in &group.answers {
             let age = (now, self.keeping.answers);
             answers::remember(&self.connection, age, (*app, key), remembered)?;
@@ -536,7 +551,12 @@ impl Engine {
         }
         let kept = i64::try_from(self.keeping.rows.as_millis()).unwrap_or(i64::MAX);
         let cutoff = now.time.plus_millis(kept.saturating_neg());
-        let folded = retention::fold(&mut self.connection, &mut self.sweep, cutoff);
+        let folded = retention::fold(
+            &mut self.connection,
+            &mut self.sweep,
+            cutoff,
+            self.evidence.key(),
+        );
         let wait = match folded {
             Ok(slice) if !slice.is_last => Duration::ZERO,
             Ok(_) => SWEEP_INTERVAL,

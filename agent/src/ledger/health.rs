@@ -8,7 +8,10 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::{LedgerError, beside, known::Known, salvage, schema, store, verify};
-use crate::core::book::{Book, Seq};
+use crate::core::{
+    book::{Book, Seq},
+    chain,
+};
 
 /// Up to this size, all of it is looked at: that takes no longer than people notice.
 const SMALL_BYTES: u64 = 4 << 20;
@@ -28,11 +31,18 @@ pub enum Health {
 }
 
 /// Looks at the ledger at `path`. `had_one` says that there was one; `thorough` has all of it looked at.
+/// A chain that does not fit is not damage: somebody changed the ledger, and the agent says so and goes
+/// on.
 ///
 /// # Errors
 ///
 /// [`LedgerError`] where the ledger may be sound and cannot be used: the disk refuses, or it is newer.
-pub fn look(path: &Path, had_one: bool, thorough: bool) -> Result<Health, LedgerError> {
+pub fn look(
+    path: &Path,
+    had_one: bool,
+    thorough: bool,
+    key: &chain::Key,
+) -> Result<Health, LedgerError> {
     let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
     // Before SQLite sees the files.
     let is_log_damaged = salvage::is_log_damaged(path).unwrap_or(false);
@@ -50,7 +60,7 @@ pub fn look(path: &Path, had_one: bool, thorough: bool) -> Result<Health, Ledger
         return Ok(Health::Damaged("its write-ahead log is damaged".to_owned()));
     }
     let thorough = thorough || bytes(path) + log <= SMALL_BYTES;
-    match look_inside(path, thorough) {
+    match look_inside(path, thorough, key) {
         Ok(None) => Ok(Health::Sound),
         Ok(Some(what)) => Ok(Health::Damaged(what)),
         Err(error) if is_damage(&error) => Ok(Health::Damaged(cause(error))),
@@ -81,7 +91,10 @@ pub fn is_damage(error: &LedgerError) -> bool {
             | rusqlite::Error::QueryReturnedNoRows => true,
             _ => false,
         },
-        LedgerError::Setting { .. } | LedgerError::Salvage { .. } => false,
+        LedgerError::Setting { .. }
+        | LedgerError::Salvage { .. }
+        | LedgerError::Key { .. }
+        | LedgerError::Mark { .. } => false,
     }
 }
 
@@ -95,7 +108,11 @@ pub(super) fn cause(error: LedgerError) -> String {
     }
 }
 
-fn look_inside(path: &Path, thorough: bool) -> Result<Option<String>, LedgerError> {
+fn look_inside(
+    path: &Path,
+    thorough: bool,
+    key: &chain::Key,
+) -> Result<Option<String>, LedgerError> {
     let connection = schema::open_read_only(path)?;
     schema::check_version(&connection, path)?;
     let failed = || LedgerError::while_doing("looking at it");
@@ -124,20 +141,21 @@ fn look_inside(path: &Path, thorough: bool) -> Result<Option<String>, LedgerErro
         // It is looked at after its migration.
         return Ok(None);
     }
-    look_at_books(&connection, thorough)
+    look_at_books(&connection, thorough, key)
 }
 
 /// Looks at what is owed, and where `thorough` at all.
 pub(super) fn look_at_books(
     connection: &Connection,
     thorough: bool,
+    key: &chain::Key,
 ) -> Result<Option<String>, LedgerError> {
     if thorough {
-        let findings = verify::verify(connection)?;
-        return Ok(findings.faults.first().map(|fault| fault.what.clone()));
+        let findings = verify::verify(connection, key)?;
+        return Ok(findings.damage().map(|fault| fault.what.clone()));
     }
     let failed = || LedgerError::while_doing("looking at it");
-    let contents = store::load(connection)?;
+    let contents = store::load(connection, key)?;
     let head = contents.head.0;
     let known = Known::read(connection).map_err(failed())?;
     let dangling: i64 = connection

@@ -2,12 +2,14 @@
 //!
 //! [`schema`] opens and migrates it, [`store`] writes a book's changes and reads a book back,
 //! [`engine`] takes work in and commits it, [`writer`] is the only thread that does so, and [`reader`]
-//! answers questions on its own connection. [`retention`] folds what is done with. [`health`] looks at
+//! answers questions on its own connection. [`evidence`] guards it against changes from outside.
+//! [`retention`] folds what is done with. [`health`] looks at
 //! it before a start, and [`recovery`] has a damaged one salvaged and puts what was salvaged in its place.
 
 pub mod answers;
 mod desk;
 pub mod engine;
+pub mod evidence;
 pub mod health;
 pub mod job;
 pub mod known;
@@ -95,6 +97,23 @@ pub enum LedgerError {
     Salvage {
         /// The file.
         path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The key of the ledger's chain cannot be used.
+    #[error(
+        "cannot use {path}, the key that the ledger is proved with; put it back, or remove it to go on \
+         with a new one, which the ledger then says"
+    )]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The mark beside the ledger cannot be read.
+    #[error("cannot read the ledger's mark; make it readable for this user")]
+    Mark {
         /// Why.
         source: std::io::Error,
     },

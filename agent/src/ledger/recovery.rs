@@ -25,13 +25,14 @@ use tally_shared::time::Timestamp;
 
 pub use super::salvage::{Held, Report};
 use super::{
-    FILE_NAME, LedgerError, beside,
+    FILE_NAME, LedgerError, beside, evidence,
     health::{self, Health},
     log_file, salvage, schema, store,
 };
 use crate::{
     core::{
         book::{Book, NoteKind, Seq},
+        chain,
         clock::{Clock, Moment},
     },
     deps::Clocks,
@@ -71,6 +72,20 @@ pub enum RecoveryError {
     Ledger(#[from] LedgerError),
 }
 
+/// What a ledger is compared with while it is opened.
+pub struct Guard {
+    /// What its chain is keyed with.
+    pub key: chain::Key,
+    /// The mark's file.
+    pub mark: PathBuf,
+}
+
+impl Guard {
+    fn marked(&self) -> Result<Option<(u64, Seq)>, LedgerError> {
+        evidence::marked(&self.mark, &self.key)
+    }
+}
+
 /// Which recovery there is, and how far it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct State {
@@ -82,7 +97,7 @@ struct State {
 }
 
 /// Opens the ledger in a data directory whose lock is held, salvaging a damaged one. `had_one` says that
-/// an earlier run had a ledger here.
+/// an earlier run had a ledger here; `guard` is what it is compared with.
 ///
 /// # Errors
 ///
@@ -91,6 +106,7 @@ pub fn open(
     folder: &Path,
     had_one: bool,
     clocks: &dyn Clocks,
+    guard: &Guard,
 ) -> Result<Connection, RecoveryError> {
     let path = folder.join(FILE_NAME);
     if let Some(state) = take_up(folder)? {
@@ -98,9 +114,9 @@ pub fn open(
     }
     let suspect = suspect_path(&path);
     let thorough = suspect.exists();
-    let cause = match health::look(&path, had_one, thorough)? {
+    let cause = match health::look(&path, had_one, thorough, &guard.key)? {
         Health::Damaged(cause) => cause,
-        Health::New | Health::Sound => match open_sound(&path) {
+        Health::New | Health::Sound => match open_sound(&path, &guard.key) {
             Ok(Ok(connection)) => {
                 forget(&suspect)?;
                 return Ok(connection);
@@ -111,9 +127,9 @@ pub fn open(
         },
     };
     tracing::error!(cause, "the ledger is damaged: it is salvaged");
-    let report = recover(folder, &cause, clocks)?;
+    let report = recover(folder, &cause, clocks, guard)?;
     let Some(state) = read_state(folder)?.filter(|_| !report.is_whole) else {
-        let report = accept(folder, clocks)?;
+        let report = accept(folder, clocks, guard)?;
         tracing::warn!(
             folder = report.folder,
             cause = report.cause,
@@ -141,7 +157,7 @@ pub fn pending(folder: &Path) -> Result<Option<Report>, LedgerError> {
 /// # Errors
 ///
 /// [`RecoveryError::NonePending`]; or [`LedgerError`], and then it can be tried again.
-pub fn accept(folder: &Path, clocks: &dyn Clocks) -> Result<Report, RecoveryError> {
+pub fn accept(folder: &Path, clocks: &dyn Clocks, guard: &Guard) -> Result<Report, RecoveryError> {
     let state = read_state(folder)?.ok_or(RecoveryError::NonePending)?;
     finish_folder(folder, &state)?;
     let report = read_report(folder, &state)?;
@@ -150,7 +166,7 @@ pub fn accept(folder: &Path, clocks: &dyn Clocks) -> Result<Report, RecoveryErro
         if !recovered.exists() {
             return Err(RecoveryError::NonePending);
         }
-        write_note(&recovered, &report, clocks)?;
+        write_note(&recovered, &report, clocks, guard)?;
         write_state(
             folder,
             &State {
@@ -179,10 +195,10 @@ fn suspect_path(path: &Path) -> PathBuf {
     beside(path, ".suspect")
 }
 
-fn open_sound(path: &Path) -> Result<Result<Connection, String>, LedgerError> {
+fn open_sound(path: &Path, key: &chain::Key) -> Result<Result<Connection, String>, LedgerError> {
     let connection = open_prepared(path)?;
     private_file::sync_folder(path).map_err(|source| kept(path, source))?;
-    Ok(match health::look_at_books(&connection, false)? {
+    Ok(match health::look_at_books(&connection, false, key)? {
         None => Ok(connection),
         Some(cause) => Err(cause),
     })
@@ -223,7 +239,12 @@ fn take_up(folder: &Path) -> Result<Option<State>, LedgerError> {
     Ok(None)
 }
 
-fn recover(folder: &Path, cause: &str, clocks: &dyn Clocks) -> Result<Report, LedgerError> {
+fn recover(
+    folder: &Path,
+    cause: &str,
+    clocks: &dyn Clocks,
+    guard: &Guard,
+) -> Result<Report, LedgerError> {
     let path = folder.join(FILE_NAME);
     let now = clocks.reading().wall;
     let name = free_name(folder, now);
@@ -238,7 +259,8 @@ fn recover(folder: &Path, cause: &str, clocks: &dyn Clocks) -> Result<Report, Le
         copy(&from, &to).map_err(failed(&from))?;
     }
     let recovered = folder.join(RECOVERED);
-    let mut report = salvage::salvage(&part.join(FILE_NAME), &recovered, now)?;
+    let mut report = salvage::salvage(&part.join(FILE_NAME), &recovered, now, &guard.key)?;
+    miss_the_end(&recovered, guard, &mut report)?;
     report.folder.clone_from(&name);
     cause.clone_into(&mut report.cause);
     settle_file(&recovered)?;
@@ -314,13 +336,18 @@ fn settle_file(path: &Path) -> Result<(), LedgerError> {
 }
 
 /// Writes the note that says what happened, unless it stands there already.
-fn write_note(path: &Path, report: &Report, clocks: &dyn Clocks) -> Result<(), LedgerError> {
+fn write_note(
+    path: &Path,
+    report: &Report,
+    clocks: &dyn Clocks,
+    guard: &Guard,
+) -> Result<(), LedgerError> {
     let mut connection = schema::open(path)?;
     let failed = || LedgerError::while_doing("writing the recovery's note");
     let sql = "SELECT count(*) FROM notes WHERE kind = 'recovery' AND body ->> 'folder' = ?1";
     let count = connection.query_row(sql, [&report.folder], |row| row.get::<_, i64>(0));
     if count.map_err(failed())? == 0 {
-        let mut contents = store::load(&connection)?;
+        let mut contents = store::load(&connection, &guard.key)?;
         // Places that something speaks of are not given again.
         let last = report
             .known
@@ -335,11 +362,36 @@ fn write_note(path: &Path, report: &Report, clocks: &dyn Clocks) -> Result<(), L
         book.add_note(now, NoteKind::Recovery, note_body(report).to_string());
         let tx = connection.transaction().map_err(failed())?;
         store::write_changes(&tx, &book).map_err(failed())?;
+        // Where the damage took what the ledger says of its mark, that is not doubted.
+        if let (None, Some((generation, _))) = (store::generation(&tx)?, guard.marked()?) {
+            store::write_generation(&tx, generation).map_err(failed())?;
+        }
         tx.commit().map_err(failed())?;
     }
     let closed = connection.close().map_err(|(_, error)| error);
     closed.map_err(failed())?;
     settle_file(path)
+}
+
+/// Rows that the mark beside the ledger knows of, and that left no other trace.
+fn miss_the_end(path: &Path, guard: &Guard, report: &mut Report) -> Result<(), LedgerError> {
+    let connection = schema::open_read_only(path)?;
+    let head = store::load(&connection, &guard.key)?.head.0;
+    let last = report.known.missing_places.iter().map(|range| range.1);
+    let last = last.max().unwrap_or(0).max(head.0);
+    match guard.marked()? {
+        Some((_, marked)) if marked.0 > last => {
+            let places = (last + 1, marked.0);
+            report.missing.push(format!(
+                "the newest rows, at the places {} to {}",
+                places.0, places.1
+            ));
+            report.known.missing_places.push(places);
+            report.is_whole = false;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn note_body(report: &Report) -> serde_json::Value {

@@ -5,12 +5,12 @@
 //! chain goes on. It works in slices between other work, oldest first; rows that are still owed stay
 //! where they are, with anchors around them.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use tally_shared::{period::Period, time::Timestamp, units::Units};
 
 use crate::core::{
     book::{AppNo, LaneNo, Seq},
-    chain::Hash,
+    chain::{self, Hash},
 };
 
 /// How many rows a slice looks at: a commit of a few milliseconds.
@@ -47,7 +47,7 @@ struct Old {
     outcome: Option<(String, bool)>,
 }
 
-/// Folds the next rows of a sweep that ended before `cutoff`.
+/// Folds the next rows of a sweep that ended before `cutoff`. `key` is what the chain is keyed with.
 ///
 /// # Errors
 ///
@@ -56,6 +56,7 @@ pub fn fold(
     connection: &mut Connection,
     sweep: &mut Sweep,
     cutoff: Timestamp,
+    key: &chain::Key,
 ) -> rusqlite::Result<Slice> {
     let cutoff = *sweep.cutoff.get_or_insert(cutoff);
     let rows = read(connection, sweep.reached, cutoff)?;
@@ -73,7 +74,7 @@ pub fn fold(
         rows.chunk_by(|a, b| a.outcome.is_some() && b.outcome.is_some() && b.seq.0 == a.seq.0 + 1)
     {
         if run.iter().all(|row| row.outcome.is_some()) {
-            fold_run(&tx, run)?;
+            fold_run(&tx, run, key)?;
             crate::fail_point!("fold.before-commit");
             folded += run.len();
         }
@@ -127,7 +128,7 @@ fn read(connection: &Connection, after: i64, cutoff: Timestamp) -> rusqlite::Res
 }
 
 /// Folds rows without a gap between them.
-fn fold_run(tx: &Transaction<'_>, run: &[Old]) -> rusqlite::Result<()> {
+fn fold_run(tx: &Transaction<'_>, run: &[Old], key: &chain::Key) -> rusqlite::Result<()> {
     let (Some(first), Some(last)) = (run.first(), run.last()) else {
         return Ok(());
     };
@@ -151,35 +152,36 @@ fn fold_run(tx: &Transaction<'_>, run: &[Old]) -> rusqlite::Result<()> {
     }
     tx.prepare_cached("DELETE FROM consumptions WHERE seq BETWEEN ?1 AND ?2")?
         .execute([first.seq.0, last.seq.0])?;
-    anchor(tx, first.seq, last)
+    anchor(tx, first.seq, last, key)
 }
 
 /// Notes that the places from `first` to `last` are folded, in one anchor with its neighbours.
-fn anchor(tx: &Transaction<'_>, first: Seq, last: &Old) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT INTO anchors VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![
-            first.0,
-            last.seq.0,
-            last.hash.0,
-            last.at.as_millis(),
-            last.time_proven,
-        ])?;
-    // The one before reaches up to here; then the one after begins where this ends.
-    let mut join = tx.prepare_cached(
-        "UPDATE anchors SET (last_seq, hash, at, proven) =
-             (SELECT next.last_seq, next.hash, next.at, next.proven FROM anchors next
-              WHERE next.first_seq = anchors.last_seq + 1)
-         WHERE last_seq = ?1 AND EXISTS (
-             SELECT 1 FROM anchors next WHERE next.first_seq = anchors.last_seq + 1)",
+fn anchor(tx: &Transaction<'_>, first: Seq, last: &Old, key: &chain::Key) -> rusqlite::Result<()> {
+    let mut end = (last.seq, last.hash, last.at.as_millis(), last.time_proven);
+    let mut take = tx.prepare_cached(
+        "DELETE FROM anchors WHERE first_seq = ?1 RETURNING last_seq, hash, at, proven",
     )?;
-    let mut remove = tx.prepare_cached("DELETE FROM anchors WHERE first_seq = ?1")?;
-    if join.execute([last.seq.0])? > 0 {
-        remove.execute([last.seq.0 + 1])?;
-    }
-    if join.execute([first.0 - 1])? > 0 {
-        remove.execute([first.0])?;
-    }
-    Ok(())
+    let after = take
+        .query_row([last.seq.0 + 1], |row| {
+            let hash = Hash(row.get(1)?);
+            Ok((Seq(row.get(0)?), hash, row.get(2)?, row.get(3)?))
+        })
+        .optional()?;
+    end = after.unwrap_or(end);
+    let before: Option<i64> = tx
+        .prepare_cached(
+            "SELECT first_seq FROM anchors
+             WHERE first_seq = (SELECT max(first_seq) FROM anchors WHERE first_seq < ?1)
+                 AND last_seq = ?1 - 1",
+        )?
+        .query_row([first.0], |row| row.get(0))
+        .optional()?;
+    let first = before.map_or(first, Seq);
+    let (last, hash, at, proven) = end;
+    let seal = key.seal_anchor((first, last), &hash);
+    tx.prepare_cached("INSERT OR REPLACE INTO anchors VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![first.0, last.0, hash.0, at, proven, seal.0])
+        .map(|_| ())
 }
 
 /// Forgets batches of which no row is left. The newest stays, so that no number is given twice.

@@ -15,8 +15,9 @@ use super::{
     store,
 };
 use crate::core::{
-    book::{AccountNo, AppNo, Book, LaneNo, NoteKind, Seq},
+    book::{Account, AccountNo, AppNo, Book, LaneNo, NoteKind, Seq},
     chain::{self, Hash},
+    doubt::Doubt,
 };
 
 /// So many faults are listed; more say nothing new.
@@ -39,15 +40,32 @@ pub struct Findings {
     /// All rows whose hash does not fit, those that a recovery's note names among them.
     #[serde(skip)]
     pub changed: Vec<Range>,
+    /// Rows that another key was there for, of which nothing can be proved any more.
+    pub unproven: u64,
 }
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
+    /// What kind of fault it is.
+    pub kind: FaultKind,
     /// The place, where it concerns one.
     pub seq: Option<i64>,
     /// What is wrong.
     pub what: String,
+}
+
+/// What kind of fault something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The chain or a seal does not fit: somebody changed what it covers.
+    Chain,
+    /// Sums do not agree with each other, or something that others refer to is missing: the ledger cannot
+    /// be gone on with.
+    Sums,
+    /// Something showed earlier that the ledger was changed, or shows it from outside.
+    Evidence,
 }
 
 impl Findings {
@@ -56,10 +74,50 @@ impl Findings {
         self.faults.is_empty()
     }
 
-    fn add(&mut self, seq: Option<Seq>, what: String) {
-        if self.faults.len() < FAULTS_MAX {
+    /// What says that the ledger is damaged, rather than changed by somebody who knew how.
+    pub fn damage(&self) -> Option<&Fault> {
+        let mut faults = self.faults.iter();
+        faults.find(|fault| fault.kind == FaultKind::Sums)
+    }
+
+    /// Adds what shows from outside of the ledger.
+    pub fn doubt(&mut self, doubt: &Doubt) {
+        let what = match doubt {
+            Doubt::KeyReplaced => {
+                "the chain's key is another than the ledger's: nothing proves its rows".into()
+            }
+            Doubt::MarkLost => "the mark beside the ledger is gone".into(),
+            Doubt::OlderCopy {
+                marked,
+                generations,
+            } => format!(
+                "the ledger is an older copy: its mark had come to place {}, and {generations} commits of \
+                 other things are missing",
+                marked.0
+            ),
+            Doubt::Rewritten { marked } => {
+                format!(
+                    "place {} is not what it was when its mark was made",
+                    marked.0
+                )
+            }
+            // That is what the rest of the findings says.
+            Doubt::Changed { .. } => return,
+        };
+        let seq = match doubt {
+            Doubt::OlderCopy { marked, .. } | Doubt::Rewritten { marked } => Some(marked.0),
+            _ => None,
+        };
+        let kind = FaultKind::Evidence;
+        self.faults.insert(0, Fault { kind, seq, what });
+    }
+
+    fn add(&mut self, kind: FaultKind, seq: Option<Seq>, what: String) {
+        // Damage is never left out: a start must know of it.
+        let is_first = kind == FaultKind::Sums && self.damage().is_none();
+        if self.faults.len() < FAULTS_MAX || is_first {
             let seq = seq.map(|seq| seq.0);
-            self.faults.push(Fault { seq, what });
+            self.faults.push(Fault { kind, seq, what });
         }
     }
 }
@@ -83,61 +141,170 @@ impl Sum {
 /// # Errors
 ///
 /// [`LedgerError`] where it cannot be read at all; what is wrong with what was read is in the findings.
-pub fn verify(connection: &Connection) -> Result<Findings, LedgerError> {
+pub fn verify(connection: &Connection, key: &chain::Key) -> Result<Findings, LedgerError> {
     let failed = LedgerError::while_doing("verifying it");
     connection.execute_batch("BEGIN").map_err(failed)?;
-    let findings = verify_snapshot(connection);
+    let findings = verify_snapshot(connection, key);
     let failed = LedgerError::while_doing("verifying it");
     connection.execute_batch("COMMIT").map_err(failed)?;
     findings
 }
 
 /// As [`verify`], within a transaction.
-pub(super) fn verify_snapshot(connection: &Connection) -> Result<Findings, LedgerError> {
-    let contents = store::load(connection)?;
+pub(super) fn verify_snapshot(
+    connection: &Connection,
+    key: &chain::Key,
+) -> Result<Findings, LedgerError> {
+    let contents = store::load(connection, key)?;
     let newest = contents.head;
     let book = Book::new(contents);
     let mut findings = Findings::default();
+    let is_introduced = store::chain_key(connection)?.as_deref() == Some(&key.fingerprint());
     let failed = LedgerError::while_doing("reading the recoveries");
     let known = Known::read(connection).map_err(failed)?;
     let failed = LedgerError::while_doing("verifying the chain");
-    let of_book = (&book, newest, &known);
-    let mut sums = walk(connection, of_book, &mut findings).map_err(failed)?;
+    let proved_from = if is_introduced {
+        proved_from(connection).map_err(failed)?
+    } else {
+        // Another key, and no note of it yet: who compares the ledger with its mark says so.
+        i64::MAX
+    };
+    let failed = LedgerError::while_doing("verifying the chain");
+    let range = Looked {
+        from: 1,
+        proved_from,
+    };
+    let sums = walk(connection, (&book, &known), &range, &mut findings).map_err(failed)?;
+    if sums.end != newest {
+        let what = "the chain does not end at the newest row".to_owned();
+        findings.add(FaultKind::Sums, Some(newest.0), what);
+    }
+    let mut sums = sums.of_lanes;
     let failed = LedgerError::while_doing("verifying the sums");
     add_daily(connection, &known, &mut sums, &mut findings).map_err(failed)?;
     check_accounts(&book, &sums, &known, &mut findings);
+    if is_introduced {
+        let failed = LedgerError::while_doing("verifying the seals");
+        let broken = broken_seals(connection, &book).map_err(failed)?;
+        for account in broken {
+            let what = format!("the sums of account {account} were changed");
+            findings.add(FaultKind::Chain, None, what);
+        }
+    }
     let failed = LedgerError::while_doing("verifying the batches");
     check_batches(connection, &book, &known, &mut findings).map_err(failed)?;
     Ok(findings)
 }
 
-/// Walks the chain. Returns what the rows of each lane come to.
+/// Looks at the newest rows and at the sums' seals. Says nothing of what a note names already.
+pub(super) fn recent(
+    connection: &Connection,
+    key: &chain::Key,
+    rows: i64,
+) -> Result<Option<Doubt>, LedgerError> {
+    let failed = || LedgerError::while_doing("looking at its newest rows");
+    let contents = store::load(connection, key)?;
+    let from = contents.head.0.0.saturating_sub(rows).max(1);
+    let book = Book::new(contents);
+    let known = Known::read(connection).map_err(failed())?;
+    let proved_from = proved_from(connection).map_err(failed())?;
+    let mut findings = Findings::default();
+    let range = Looked { from, proved_from };
+    walk(connection, (&book, &known), &range, &mut findings).map_err(failed())?;
+    let accounts = broken_seals(connection, &book).map_err(failed())?;
+    let accounts: Vec<i64> = accounts
+        .into_iter()
+        .filter(|no| !known.accounts.contains(no))
+        .collect();
+    let missing = known::beyond(&findings.missing, &known.missing_places);
+    let changed = known::beyond(&findings.changed, &known.changed_rows);
+    let is_sound = missing.is_empty() && changed.is_empty() && accounts.is_empty();
+    Ok((!is_sound).then_some(Doubt::Changed {
+        missing,
+        changed,
+        accounts,
+    }))
+}
+
+/// From where on the present key proves the rows: the newest note that says that it is another.
+fn proved_from(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT coalesce(max(seq), 1) FROM notes
+               WHERE kind = 'evidence' AND body ->> 'what' = 'key_replaced'";
+    connection.query_row(sql, [], |row| row.get(0))
+}
+
+/// The accounts whose sums do not fit their seal.
+fn broken_seals(connection: &Connection, book: &Book) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = connection.prepare("SELECT no, seal FROM accounts ORDER BY no")?;
+    let seals = statement.query_map([], |row| {
+        Ok((row.get(0)?, row.get::<_, Option<[u8; 32]>>(1)?))
+    })?;
+    let seals: BTreeMap<i64, Option<[u8; 32]>> = seals.collect::<rusqlite::Result<_>>()?;
+    let accounts = book
+        .licenses()
+        .flat_map(|license| book.accounts_of(license.no));
+    let is_broken = |account: &&Account| {
+        let seal = seals.get(&account.no.0).copied().flatten();
+        seal != Some(book.chain().seal_account(account).0)
+    };
+    Ok(accounts
+        .filter(is_broken)
+        .map(|account| account.no.0)
+        .collect())
+}
+
+/// Which part of the chain is looked at.
+struct Looked {
+    /// The first place.
+    from: i64,
+    /// The first place that the present key can prove.
+    proved_from: i64,
+}
+
+/// What a walk over the chain comes to.
+struct Walked {
+    /// What the rows of each lane come to.
+    of_lanes: BTreeMap<LaneNo, Sum>,
+    /// The last place, and its hash.
+    end: (Seq, Hash),
+}
+
+/// Walks the chain.
 fn walk(
     connection: &Connection,
-    (book, newest, known): (&Book, (Seq, Hash), &Known),
+    (book, known): (&Book, &Known),
+    looked: &Looked,
     findings: &mut Findings,
-) -> rusqlite::Result<BTreeMap<LaneNo, Sum>> {
+) -> rusqlite::Result<Walked> {
     let mut statement = connection.prepare(
-        "SELECT seq, 0, seq, hash, at, proven, lane, app, units, total, NULL, NULL FROM consumptions
-         UNION ALL SELECT seq, 1, seq, hash, at, proven, 0, 0, 0, 0, kind, body FROM notes
-         UNION ALL SELECT first_seq, 2, last_seq, hash, at, 0, 0, 0, 0, 0, NULL, NULL FROM anchors
+        "SELECT seq, 0, seq, hash, at, proven, lane, app, units, total, NULL, NULL, NULL
+             FROM consumptions WHERE seq >= ?1
+         UNION ALL SELECT seq, 1, seq, hash, at, proven, 0, 0, 0, 0, kind, body, NULL
+             FROM notes WHERE seq >= ?1
+         UNION ALL SELECT first_seq, 2, last_seq, hash, at, 0, 0, 0, 0, 0, NULL, NULL, seal
+             FROM anchors WHERE last_seq >= ?1
          ORDER BY 1",
     )?;
-    let mut entries = statement.query([])?;
+    let mut entries = statement.query([looked.from])?;
     let mut sums: BTreeMap<LaneNo, Sum> = BTreeMap::new();
     let mut previous = (Seq(0), Hash::ORIGIN);
+    // In the middle, the first entry is what the second is proved by.
+    let mut is_base = looked.from > 1;
     while let Some(row) = entries.next()? {
         let (first, last) = (Seq(row.get(0)?), Seq(row.get(2)?));
         let missing = (previous.0.0 + 1, first.0 - 1);
-        let is_next = missing.0 == first.0;
-        if !is_next {
+        let is_next = missing.0 == first.0 && !is_base;
+        if !is_next && !is_base {
             if !known.is_missing(missing) {
                 let what = format!("places {} to {} are missing", missing.0, missing.1);
-                findings.add(Some(Seq(missing.0)), what);
+                findings.add(FaultKind::Chain, Some(Seq(missing.0)), what);
             }
             findings.missing.push(missing);
         }
         let found = Hash(row.get(3)?);
+        // Behind missing places there is nothing to prove a row by. What explains them is made with the
+        // hash before them, so that nobody else can.
+        let mut explains = false;
         let expected = match row.get::<_, i64>(1)? {
             0 => {
                 let lane = LaneNo(row.get(6)?);
@@ -147,27 +314,53 @@ fn walk(
             }
             1 => {
                 findings.notes += 1;
-                expected_of_note(row, &previous.1)?
+                let (kind, body): (String, String) = (row.get(10)?, row.get(11)?);
+                explains =
+                    kind == NoteKind::Recovery.as_str() || kind == NoteKind::Evidence.as_str();
+                if kind == NoteKind::Evidence.as_str() {
+                    findings.add(FaultKind::Evidence, Some(first), speak_of(&body));
+                }
+                expected_of_note(row, book, (&kind, &body), &previous.1)?
             }
-            _ => Some(found),
+            _ => {
+                let seal: Option<[u8; 32]> = row.get(12)?;
+                let expected = book.chain().seal_anchor((first, last), &found);
+                (seal == Some(expected.0)).then_some(found)
+            }
         };
-        // Behind missing places, there is nothing to prove a row by.
-        if is_next && expected != Some(found) {
+        let is_anchor = row.get::<_, i64>(1)? == 2;
+        let can_prove = last.0 >= looked.proved_from && !is_base;
+        findings.unproven += u64::from(last.0 < looked.proved_from);
+        if can_prove && (is_next || explains || is_anchor) && expected != Some(found) {
             if !known.is_changed(first.0) {
                 let what = "this row was changed, or one before it".to_owned();
-                findings.add(Some(first), what);
+                findings.add(FaultKind::Chain, Some(first), what);
             }
             known::add_place(&mut findings.changed, first.0);
         }
         previous = (last, found);
+        is_base = false;
     }
-    if previous != newest {
-        findings.add(
-            Some(newest.0),
-            "the chain does not end at the newest row".to_owned(),
-        );
-    }
-    Ok(sums)
+    Ok(Walked {
+        of_lanes: sums,
+        end: previous,
+    })
+}
+
+/// What a note of evidence says, in few words.
+fn speak_of(body: &str) -> String {
+    let what = serde_json::from_str::<serde_json::Value>(body)
+        .ok()
+        .and_then(|body| body.get("what")?.as_str().map(str::to_owned));
+    let what = match what.as_deref() {
+        Some("key_replaced") => "the chain's key was another than the ledger's",
+        Some("mark_lost") => "the mark beside the ledger was gone",
+        Some("older_copy") => "the ledger was an older copy",
+        Some("rewritten") => "its end was not what it was when its mark was made",
+        Some("changed") => "rows or sums had been changed",
+        _ => "the ledger had been changed",
+    };
+    format!("a start found that {what}")
 }
 
 fn expected_of_row(
@@ -188,17 +381,22 @@ fn expected_of_row(
         at: Timestamp::from_millis(row.get(4)?),
         time_proven: row.get(5)?,
     };
-    Ok(Some(chain::next(previous, &link)))
+    Ok(Some(book.chain().next(previous, &link)))
 }
 
-fn expected_of_note(row: &Row<'_>, previous: &Hash) -> rusqlite::Result<Option<Hash>> {
-    let (kind, body): (String, String) = (row.get(10)?, row.get(11)?);
+fn expected_of_note(
+    row: &Row<'_>,
+    book: &Book,
+    (kind, body): (&str, &str),
+    previous: &Hash,
+) -> rusqlite::Result<Option<Hash>> {
     let time = (Timestamp::from_millis(row.get(4)?), row.get(5)?);
     let seq = Seq(row.get(0)?);
     let kind = NoteKind::ALL
         .into_iter()
         .find(|known| known.as_str() == kind);
-    Ok(kind.map(|kind| chain::next_note(previous, seq, kind, &body, time)))
+    let chain = book.chain();
+    Ok(kind.map(|kind| chain.next_note(previous, seq, kind, body, time)))
 }
 
 fn add_daily(
@@ -225,7 +423,7 @@ fn add_daily(
     )?;
     if places != folded + known.folded_places {
         let what = format!("{places} rows were folded, and the daily sums hold {folded}");
-        findings.add(None, what);
+        findings.add(FaultKind::Sums, None, what);
     }
     findings.folded = u64::try_from(folded).unwrap_or(0);
     Ok(())
@@ -246,7 +444,11 @@ fn check_accounts(
                 total.rows += sum.rows;
                 total.units += sum.units;
             }
-            None => findings.add(None, format!("the lane {} of some rows is missing", lane.0)),
+            None => findings.add(
+                FaultKind::Sums,
+                None,
+                format!("the lane {} of some rows is missing", lane.0),
+            ),
         }
     }
     let accounts = book
@@ -266,7 +468,7 @@ fn check_accounts(
                 "account {} recorded {} units in {} rows, and its rows hold {} in {}",
                 account.no.0, expected.units, expected.rows, found.units, found.rows
             );
-            findings.add(None, what);
+            findings.add(FaultKind::Sums, None, what);
         }
         let owed = book.batches_of(account.no).into_iter();
         let owed: i128 = owed.map(|batch| i128::from(batch.units.get())).sum();
@@ -276,11 +478,12 @@ fn check_accounts(
                 "account {} recorded {} units, settled or waived {done}, and owes {owed}",
                 account.no.0, expected.units
             );
-            findings.add(None, what);
+            findings.add(FaultKind::Sums, None, what);
         }
     }
     for account in of_accounts.keys() {
         findings.add(
+            FaultKind::Sums,
             None,
             format!("the account {} of some rows is missing", account.0),
         );
@@ -314,7 +517,7 @@ fn check_batches(
                 "batch {} covers {} units in {} rows, and its rows hold {} in {}",
                 batch.no.0, expected.1, expected.0, found.1, found.0
             );
-            findings.add(Some(batch.first), what);
+            findings.add(FaultKind::Sums, Some(batch.first), what);
         }
     }
     Ok(())

@@ -8,11 +8,12 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser;
 use tally_agent::{
-    core::{LateUsage, Policy, UndecidablePolicy, event::KeyEcho, outcome::LicenseFound},
+    core::{LateUsage, Policy, UndecidablePolicy, chain, event::KeyEcho, outcome::LicenseFound},
     deps::SystemClocks,
     ledger::{
         Keeping,
         engine::{Engine, Job, Opening, RecordJob},
+        evidence::{Evidence, MarkFile},
         schema,
         storage::ReserveFile,
         verify::verify,
@@ -41,6 +42,7 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("ledger.db");
+    let (key, mark) = (chain::Key::new(b"key"), folder.path().join("ledger.mark"));
     let open = || -> anyhow::Result<Engine> {
         Ok(Engine::open(Opening {
             connection: schema::open(&path)?,
@@ -58,6 +60,7 @@ fn main() -> anyhow::Result<()> {
             random: Box::new(|| 7),
             clocks: Arc::new(SystemClocks::new()),
             reserve: Box::new(ReserveFile::new(folder.path().join("reserve"))),
+            evidence: Evidence::new(key.clone(), Box::new(MarkFile::new(mark.clone()))),
         })?)
     };
     let started = Instant::now();
@@ -73,7 +76,7 @@ fn main() -> anyhow::Result<()> {
     openings.sort();
     println!("opened in {:.1?} (median of 5)", openings[2]);
     let started = Instant::now();
-    let findings = verify(&schema::open_read_only(&path)?)?;
+    let findings = verify(&schema::open_read_only(&path)?, &key)?;
     println!(
         "verified in {:.1?}: sound {}, {} rows",
         started.elapsed(),

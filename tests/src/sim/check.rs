@@ -9,6 +9,8 @@ use tally_agent::{
 };
 use tally_shared::wire::Counter as CounterBody;
 
+use crate::marks;
+
 use super::{
     plan::Known,
     server::Counter,
@@ -108,7 +110,8 @@ impl World {
         let path = self.device.disk.path("ledger.db");
         let connection = schema::open_read_only(&path)
             .map_err(|error| format!("cannot be opened: {error:?}"))?;
-        let findings = verify(&connection).map_err(|error| format!("not readable: {error:?}"))?;
+        let findings = verify(&connection, &marks::key())
+            .map_err(|error| format!("not readable: {error:?}"))?;
         require(findings.is_sound(), || {
             format!("the ledger is not sound: {findings:?}")
         })?;

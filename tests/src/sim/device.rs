@@ -22,6 +22,7 @@ use tally_simdisk::{Disk, ErrorKind, Fault, Kind};
 use tokio::sync::oneshot;
 
 use super::server::{BEGINNING, Instant};
+use crate::marks::{self, MemoryMarks};
 
 /// The space that the agent sets aside for a full disk.
 const RESERVE: u64 = 256 * 1024;
@@ -66,6 +67,7 @@ pub(super) struct Device {
     /// The applications' numbers, where they are known.
     pub(super) apps: Vec<AppNo>,
     capacity: Arc<Mutex<Capacity>>,
+    marks: MemoryMarks,
 }
 
 #[derive(Default)]
@@ -136,6 +138,7 @@ impl Device {
             pulse: Pulse::default(),
             apps: Vec::new(),
             capacity: Arc::default(),
+            marks: MemoryMarks::default(),
         }
     }
 
@@ -164,6 +167,7 @@ impl Device {
                 disk: self.disk.clone(),
                 capacity: Arc::clone(&self.capacity),
             }),
+            evidence: marks::evidence(&self.marks),
         })?;
         let (jobs, answers): (Vec<Job>, Vec<_>) = ["inspector", "planner"]
             .map(|name| {
@@ -204,6 +208,7 @@ impl Device {
         self.disk.cut_power_after(0);
         self.engine = None;
         self.disk.power_on(seed);
+        self.marks.lose_power(seed);
         self.pulse = Pulse::default();
         self.boot();
     }

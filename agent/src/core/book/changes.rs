@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tally_shared::units::Units;
 
 use super::{
-    Account, AccountNo, Batch, BatchNo, Book, Lane, LaneNo, License, LicenseNo, Note, Row, Seq,
+    Account, AccountNo, Batch, BatchNo, Book, Lane, LaneNo, License, LicenseNo, Note, NoteKind,
+    Row, Seq,
 };
 use crate::core::chain::Hash;
 
@@ -43,6 +44,14 @@ impl Changes {
             && self.lanes.is_empty()
             && self.notes.is_empty()
             && self.idempotent.is_none())
+    }
+}
+
+impl Changes {
+    /// How many of its notes are evidence.
+    pub(super) fn evidence(&self) -> u64 {
+        let is_evidence = |note: &&Note| note.kind == NoteKind::Evidence;
+        self.notes.iter().filter(is_evidence).count() as u64
     }
 }
 
@@ -154,6 +163,7 @@ impl Book {
     /// Forgets how things were: the changes are on disk.
     pub fn committed(&mut self) {
         let changes = std::mem::take(&mut self.changes);
+        self.evidence += changes.evidence();
         for no in changes.ended {
             self.batches.remove(&no);
         }

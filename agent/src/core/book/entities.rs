@@ -266,17 +266,20 @@ pub enum NoteKind {
     Decision,
     /// A damaged ledger was salvaged.
     Recovery,
+    /// Something shows that the ledger was changed behind the agent's back.
+    Evidence,
 }
 
 impl NoteKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Decision, Self::Recovery];
+    pub const ALL: [Self; 3] = [Self::Decision, Self::Recovery, Self::Evidence];
 
     /// Its name in the ledger.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Decision => "decision",
             Self::Recovery => "recovery",
+            Self::Evidence => "evidence",
         }
     }
 }

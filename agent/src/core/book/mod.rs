@@ -41,6 +41,9 @@ pub struct Book {
     by_license: BTreeMap<LicenseNo, BTreeMap<Option<String>, AccountNo>>,
     by_account: BTreeMap<AccountNo, BTreeSet<BatchNo>>,
     head: (Seq, Hash),
+    chain: chain::Key,
+    /// Notes of evidence that are committed.
+    evidence: u64,
     next_lane: LaneNo,
     next_batch: BatchNo,
     idempotent: bool,
@@ -59,10 +62,14 @@ pub struct Contents {
     pub batches: Vec<Batch>,
     /// The newest row's place and hash; place 0 and the chain's origin where there is none.
     pub head: (Seq, Hash),
+    /// What the chain is keyed with.
+    pub chain: chain::Key,
     /// The highest number that a batch ever had.
     pub last_batch: BatchNo,
     /// Whether the server was last seen to keep idempotency keys.
     pub idempotent: bool,
+    /// How many notes of evidence there are.
+    pub evidence: u64,
 }
 
 impl Book {
@@ -78,9 +85,11 @@ impl Book {
             by_license: BTreeMap::new(),
             by_account: BTreeMap::new(),
             head: contents.head,
+            chain: contents.chain,
             next_lane: LaneNo(1),
             next_batch: BatchNo(contents.last_batch.0 + 1),
             idempotent: contents.idempotent,
+            evidence: contents.evidence,
             changes: Changes::default(),
         };
         for license in contents.licenses {
@@ -102,6 +111,21 @@ impl Book {
             book.batches.insert(batch.no, batch);
         }
         book
+    }
+
+    /// The newest place, and its hash.
+    pub const fn head(&self) -> (Seq, Hash) {
+        self.head
+    }
+
+    /// What the chain is keyed with.
+    pub const fn chain(&self) -> &chain::Key {
+        &self.chain
+    }
+
+    /// How many notes say that the ledger was changed behind the agent's back.
+    pub fn evidence(&self) -> u64 {
+        self.evidence + self.changes.evidence()
     }
 
     /// All licences.
@@ -328,10 +352,19 @@ impl Book {
         no
     }
 
-    /// Appends a row; `make` gets its place and the hash of the row before it.
-    pub(in crate::core) fn add_row(&mut self, make: impl FnOnce(Seq, &Hash) -> Row) -> Seq {
+    /// Leaves the places up to and with this one empty: they were given once.
+    pub(in crate::core) fn skip_to(&mut self, seq: Seq) {
         self.changes.head.get_or_insert(self.head);
-        let row = make(Seq(self.head.0.0 + 1), &self.head.1);
+        self.head.0 = self.head.0.max(seq);
+    }
+
+    /// Appends a row; `make` gets its place, the hash of the row before it, and the key.
+    pub(in crate::core) fn add_row(
+        &mut self,
+        make: impl FnOnce(Seq, &Hash, &chain::Key) -> Row,
+    ) -> Seq {
+        self.changes.head.get_or_insert(self.head);
+        let row = make(Seq(self.head.0.0 + 1), &self.head.1, &self.chain);
         self.head = (row.seq, row.hash);
         let seq = row.seq;
         self.changes.rows.push(row);
@@ -342,7 +375,8 @@ impl Book {
     pub(crate) fn add_note(&mut self, now: Moment, kind: NoteKind, body: String) -> Seq {
         self.changes.head.get_or_insert(self.head);
         let seq = Seq(self.head.0.0 + 1);
-        let hash = chain::next_note(&self.head.1, seq, kind, &body, (now.time, now.proven));
+        let time = (now.time, now.proven);
+        let hash = self.chain.next_note(&self.head.1, seq, kind, &body, time);
         self.head = (seq, hash);
         self.changes.notes.push(Note {
             seq,

@@ -6,6 +6,7 @@
 //! book and in the link, so that a restart loses only its pauses.
 
 mod agenda;
+mod distrust;
 mod learn;
 pub(super) mod resolve;
 mod split;
@@ -94,6 +95,7 @@ impl Core {
                 room,
                 prefix,
             } => self.split(now, batch, room, prefix),
+            Event::Doubted(doubt) => self.doubt_ledger(now, &doubt),
         }
     }
 

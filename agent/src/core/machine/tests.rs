@@ -12,7 +12,7 @@ use tally_shared::{
 use crate::core::{
     Core, LateUsage, Policy, Rejected, UndecidablePolicy,
     book::{AppNo, BatchNo, Book, Contents, LicenseNo, Seq},
-    chain::Hash,
+    chain::{self, Hash},
     clock::Moment,
     command::Command,
     event::{Event, KeyEcho, Prefix},
@@ -40,6 +40,8 @@ impl World {
             lanes: vec![],
             batches: vec![],
             head: (Seq(0), Hash::ORIGIN),
+            chain: chain::Key::new(b"key"),
+            evidence: 0,
             last_batch: BatchNo(0),
             idempotent: false,
         };

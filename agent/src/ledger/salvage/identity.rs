@@ -57,13 +57,17 @@ struct Candidates {
     licenses: Vec<License>,
     accounts: BTreeMap<AccountNo, Account>,
     lanes: BTreeMap<LaneNo, LaneKey>,
+    chain: chain::Key,
 }
 
 /// Restores what rows, batches and sums refer to.
-pub(super) fn restore(connection: &Connection) -> Result<Restored, LedgerError> {
+pub(super) fn restore(
+    connection: &Connection,
+    chain: &chain::Key,
+) -> Result<Restored, LedgerError> {
     let failed = LedgerError::while_doing("finding out whose the rows are");
     let mut restored = Restored::default();
-    let contents = store::load(connection)?;
+    let contents = store::load(connection, chain)?;
     let mut known = Candidates {
         licenses: contents.licenses,
         accounts: contents
@@ -72,6 +76,7 @@ pub(super) fn restore(connection: &Connection) -> Result<Restored, LedgerError> 
             .map(|found| (found.no, found))
             .collect(),
         lanes: contents.lanes.into_iter().collect(),
+        chain: chain.clone(),
     };
     restore_all(connection, &mut known, &mut restored).map_err(failed)?;
     Ok(restored)
@@ -90,7 +95,8 @@ fn restore_all(
             let (Some(key), Some((license, account))) = (&key, whose) else {
                 return false;
             };
-            sample.fits(&chain::lane_digest(Some(license), Some(account), key))
+            let digest = chain::lane_digest(Some(license), Some(account), key);
+            sample.fits(&digest, &known.chain)
         };
         if whose.is_some() && (samples.is_empty() || samples.iter().any(fits)) {
             continue;
@@ -161,7 +167,8 @@ impl Candidates {
                 let account = stand_in(license, feature.as_deref());
                 for device in &devices {
                     let found = lane_keys(device, &periods, &settings).find(|key| {
-                        sample.fits(&chain::lane_digest(Some(license), Some(&account), key))
+                        let digest = chain::lane_digest(Some(license), Some(&account), key);
+                        sample.fits(&digest, &self.chain)
                     });
                     if let Some(key) = found {
                         return Some((index, feature, key));
@@ -276,7 +283,7 @@ fn stand_in(license: &License, feature: Option<&str>) -> Account {
 }
 
 impl Sample {
-    fn fits(&self, lane: &Hash) -> bool {
+    fn fits(&self, lane: &Hash, key: &chain::Key) -> bool {
         let link = chain::Link {
             seq: self.seq,
             lane,
@@ -286,7 +293,7 @@ impl Sample {
             at: self.at,
             time_proven: self.time_proven,
         };
-        chain::next(&self.previous, &link) == self.hash
+        key.next(&self.previous, &link) == self.hash
     }
 }
 
@@ -334,7 +341,7 @@ fn write_account(connection: &Connection, account: &Account) -> rusqlite::Result
     connection
         .execute(
             "INSERT INTO accounts VALUES
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, 0, 0, 0, 0, 0)",
+                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, 0, 0, 0, 0, 0, NULL)",
             params![
                 account.no.0,
                 account.license.0,
@@ -405,7 +412,7 @@ fn add_lost(connection: &Connection, restored: &mut Restored) -> rusqlite::Resul
     let accounts = connection.execute(
         "INSERT OR IGNORE INTO accounts
          SELECT DISTINCT account, (SELECT coalesce(max(no), 0) + 1 FROM licenses),
-                'lost-' || account, 0, 0, 0, 0, 0, NULL, 0, 0, 1, 0, 0, 0, 0, 0
+                'lost-' || account, 0, 0, 0, 0, 0, NULL, 0, 0, 1, 0, 0, 0, 0, 0, NULL
          FROM lanes WHERE account NOT IN (SELECT no FROM accounts)",
         [],
     )?;

@@ -32,7 +32,7 @@ use super::{
     known::{Known, Range},
     schema, store, verify,
 };
-use crate::core::book::Book;
+use crate::core::{book::Book, chain};
 
 /// Tables whose records stand nowhere else: where a part of one is lost, nothing says what it was. What
 /// is lost of the others shows by the chain and the sums.
@@ -92,12 +92,17 @@ pub(super) fn is_log_damaged(path: &Path) -> std::io::Result<bool> {
 }
 
 /// Salvages the ledger at `source` into a new file at `target`, in one transaction. The source is only
-/// read.
+/// read. `key` is what its chain is keyed with.
 ///
 /// # Errors
 ///
 /// [`LedgerError`], where the new file cannot be written.
-pub(super) fn salvage(source: &Path, target: &Path, now: Timestamp) -> Result<Report, LedgerError> {
+pub(super) fn salvage(
+    source: &Path,
+    target: &Path,
+    now: Timestamp,
+    key: &chain::Key,
+) -> Result<Report, LedgerError> {
     let unreadable = |source_error| LedgerError::Salvage {
         path: source.to_owned(),
         source: source_error,
@@ -112,7 +117,7 @@ pub(super) fn salvage(source: &Path, target: &Path, now: Timestamp) -> Result<Re
     let tx = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(failed)?;
-    let report = fill(&mut image, &tx, now)?;
+    let report = fill(&mut image, &tx, now, key)?;
     tx.commit()
         .map_err(LedgerError::while_doing("keeping what was salvaged"))?;
     let closed = connection.close().map_err(|(_, error)| error);
@@ -120,20 +125,29 @@ pub(super) fn salvage(source: &Path, target: &Path, now: Timestamp) -> Result<Re
     Ok(report)
 }
 
-fn fill(image: &mut image::Image, tx: &Connection, now: Timestamp) -> Result<Report, LedgerError> {
+fn fill(
+    image: &mut image::Image,
+    tx: &Connection,
+    now: Timestamp,
+    key: &chain::Key,
+) -> Result<Report, LedgerError> {
     let failed = || LedgerError::while_doing("salvaging it");
     let gathered = read::gather(image, tx).map_err(failed())?;
     let kept = count(tx).map_err(failed())?;
+    if store::chain_key(tx)?.is_none() {
+        // Which key it was is lost; if it was another, no row fits this one.
+        store::write_chain_key(tx, &key.fingerprint()).map_err(failed())?;
+    }
     let mut missing = mend::records(tx).map_err(failed())?;
-    let book = Book::new(store::load(tx)?);
+    let book = Book::new(store::load(tx, key)?);
     let mut taken = strays::put_back(tx, &book).map_err(failed())?;
-    let identities = identity::restore(tx)?;
+    let identities = identity::restore(tx, key)?;
     if !identities.proved.is_empty() {
-        let book = Book::new(store::load(tx)?);
+        let book = Book::new(store::load(tx, key)?);
         taken += strays::put_back(tx, &book).map_err(failed())?;
     }
     let before = Known::read(tx).map_err(failed())?;
-    let findings = verify::verify_snapshot(tx)?;
+    let findings = verify::verify_snapshot(tx, key)?;
     let evidence = books::Evidence {
         missing: &findings.missing,
         changed: &findings.changed,
@@ -146,6 +160,7 @@ fn fill(image: &mut image::Image, tx: &Connection, now: Timestamp) -> Result<Rep
         now,
     };
     let balance = books::balance(tx, evidence).map_err(failed())?;
+    store::seal_accounts(tx, key)?;
     missing.extend(identities.missing);
     for (table, what) in ALONE {
         if gathered.damaged.contains_key(table) {

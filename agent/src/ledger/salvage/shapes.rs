@@ -15,7 +15,7 @@ pub(super) enum Column {
     Text,
     /// A text, or nothing.
     MaybeText,
-    /// A SHA-256.
+    /// A hash.
     Hash,
     /// One of these texts.
     OneOf(&'static [&'static str]),
@@ -25,6 +25,8 @@ pub(super) enum Column {
     MaybeAdded,
     /// A text or nothing; nothing in records from before the column was added.
     MaybeTextAdded,
+    /// A hash or nothing; nothing in records from before the column was added.
+    MaybeHashAdded,
 }
 
 /// A table.
@@ -37,7 +39,8 @@ pub(super) struct Table {
 }
 
 use Column::{
-    Added, Hash, MaybeAdded, MaybeNumber, MaybeText, MaybeTextAdded, Number, OneOf, Text,
+    Added, Hash, MaybeAdded, MaybeHashAdded, MaybeNumber, MaybeText, MaybeTextAdded, Number, OneOf,
+    Text,
 };
 
 const STATES: &[&str] = &[
@@ -73,8 +76,24 @@ pub(super) const TABLES: &[Table] = &[
         "accounts",
         true,
         &[
-            Number, Number, MaybeText, Number, Number, Number, Number, Number, MaybeText, Number,
-            Number, Number, Number, Number, Number, Added, Added,
+            Number,
+            Number,
+            MaybeText,
+            Number,
+            Number,
+            Number,
+            Number,
+            Number,
+            MaybeText,
+            Number,
+            Number,
+            Number,
+            Number,
+            Number,
+            Number,
+            Added,
+            Added,
+            MaybeHashAdded,
         ],
     ),
     table("apps", true, &[Number, Text]),
@@ -128,7 +147,11 @@ pub(super) const TABLES: &[Table] = &[
         &[Number, Text, Hash, Number, Text, Number, Added],
     ),
     table("notes", true, &[Number, Number, Number, Text, Text, Hash]),
-    table("anchors", true, &[Number, Number, Hash, Number, Number]),
+    table(
+        "anchors",
+        true,
+        &[Number, Number, Hash, Number, Number, MaybeHashAdded],
+    ),
     table(
         "daily",
         false,
@@ -218,7 +241,7 @@ impl Column {
     const fn default(self) -> Option<Value> {
         match self {
             Self::Added => Some(Value::Integer(0)),
-            Self::MaybeAdded | Self::MaybeTextAdded => Some(Value::Null),
+            Self::MaybeAdded | Self::MaybeTextAdded | Self::MaybeHashAdded => Some(Value::Null),
             _ => None,
         }
     }
@@ -226,7 +249,11 @@ impl Column {
     fn fits(self, value: &Value) -> bool {
         match (self, value) {
             (
-                Self::MaybeNumber | Self::MaybeText | Self::MaybeAdded | Self::MaybeTextAdded,
+                Self::MaybeNumber
+                | Self::MaybeText
+                | Self::MaybeAdded
+                | Self::MaybeTextAdded
+                | Self::MaybeHashAdded,
                 Value::Null,
             )
             | (
@@ -235,7 +262,7 @@ impl Column {
             )
             | (Self::Text | Self::MaybeText | Self::MaybeTextAdded, Value::Text(_)) => true,
             (Self::OneOf(names), Value::Text(text)) => names.contains(&text.as_str()),
-            (Self::Hash, Value::Blob(bytes)) => bytes.len() == 32,
+            (Self::Hash | Self::MaybeHashAdded, Value::Blob(bytes)) => bytes.len() == 32,
             _ => false,
         }
     }

@@ -48,7 +48,7 @@ pub(super) fn put_back(connection: &Connection, book: &Book) -> rusqlite::Result
                 at: stray.at,
                 time_proven: stray.time_proven,
             };
-            chain::next(previous, &link) == stray.hash
+            book.chain().next(previous, &link) == stray.hash
         };
         let Some(seq) = places.iter().find(fits).map(|(seq, _)| *seq) else {
             continue;

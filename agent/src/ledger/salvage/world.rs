@@ -15,6 +15,7 @@ use crate::{
     core::{
         Core, Decision, LateUsage, Policy, UndecidablePolicy,
         book::{AppNo, Book},
+        chain,
         clock::{Moment, Reading},
         command::Command,
         event::{Event, KeyEcho},
@@ -22,6 +23,7 @@ use crate::{
     },
     deps::Clocks,
     ledger::{
+        recovery::Guard,
         retention::{self, Sweep},
         schema, store,
     },
@@ -40,6 +42,19 @@ pub(super) struct World {
     pub(super) counted: BTreeMap<String, i64>,
 }
 
+/// What the chain is keyed with.
+pub(super) fn key() -> chain::Key {
+    chain::Key::new(b"key")
+}
+
+/// What a ledger in this folder is compared with.
+pub(super) fn guard(folder: &Path) -> Guard {
+    Guard {
+        key: key(),
+        mark: folder.join("ledger.mark"),
+    }
+}
+
 pub(super) struct FixedClocks;
 
 impl Clocks for FixedClocks {
@@ -56,6 +71,7 @@ impl World {
     pub(super) fn new(path: &Path) -> Self {
         let connection = schema::open(path).unwrap();
         let app = store::app_no(&connection, "inspector").unwrap();
+        store::write_chain_key(&connection, &key().fingerprint()).unwrap();
         store::app_no(&connection, "other").unwrap();
         let policy = Policy {
             sync_interval: Duration::from_secs(5),
@@ -71,7 +87,7 @@ impl World {
         };
         let mut random = StdRng::seed_from_u64(1);
         let random = Box::new(move || random.next_u64());
-        let book = Book::new(store::load(&connection).unwrap());
+        let book = Book::new(store::load(&connection, &key()).unwrap());
         let mut world = Self {
             core: Core::new(book, policy, random, now),
             connection,
@@ -175,7 +191,7 @@ impl World {
             if round == 1 {
                 let cutoff = self.now.time.plus(Duration::from_secs(1));
                 let mut sweep = Sweep::default();
-                retention::fold(&mut self.connection, &mut sweep, cutoff).unwrap();
+                retention::fold(&mut self.connection, &mut sweep, cutoff, &key()).unwrap();
             }
             if round == 5 {
                 let held = self.core.book().batches().next().unwrap();

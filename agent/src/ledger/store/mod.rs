@@ -4,13 +4,15 @@ mod read;
 mod write;
 
 pub use self::{
-    read::{find_prefix, high_water, load, load_clock},
-    write::{app_no, write_changes, write_clock},
+    read::{Placed, chain_key, find_prefix, generation, hash_at, high_water, load, load_clock},
+    write::{app_no, seal_accounts, write_chain_key, write_changes, write_clock, write_generation},
 };
 
 // What both sides call things in the ledger.
 
+const CHAIN_KEY: &str = "chain_key";
 const CLOCK: &str = "clock";
+const GENERATION: &str = "generation";
 const IDEMPOTENT: &str = "server_keeps_idempotency_keys";
 
 const LIMIT: &str = "limit";

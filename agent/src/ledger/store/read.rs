@@ -12,14 +12,14 @@ use tally_shared::{
 };
 use uuid::Uuid;
 
-use super::{CLOCK, DEFECT, IDEMPOTENT, LATE, LIMIT, UNDECIDABLE};
+use super::{CHAIN_KEY, CLOCK, DEFECT, GENERATION, IDEMPOTENT, LATE, LIMIT, UNDECIDABLE};
 use crate::{
     core::{
         book::{
             Account, AccountNo, Batch, BatchNo, BatchState, Contents, Hold, LaneKey, LaneNo,
             License, LicenseNo, Op, Pause, Sealed, Seq,
         },
-        chain::Hash,
+        chain::{self, Hash},
         clock::SavedClock,
         event::Prefix,
     },
@@ -30,7 +30,7 @@ type Result<T, E = LedgerError> = std::result::Result<T, E>;
 
 /// Reads everything that the book needs. Rows are not among it: their sums stand in the batches and
 /// accounts, in the same commits as the rows.
-pub fn load(connection: &Connection) -> Result<Contents> {
+pub fn load(connection: &Connection, chain: &chain::Key) -> Result<Contents> {
     let batches = read_batches(connection)?;
     let head = read_head(connection)?;
     let last_batch = connection
@@ -44,8 +44,17 @@ pub fn load(connection: &Connection) -> Result<Contents> {
         lanes: read_lanes(connection)?,
         batches,
         head: head.map_or((Seq(0), Hash::ORIGIN), |head| (head.seq, head.hash)),
+        chain: chain.clone(),
         last_batch: BatchNo(last_batch),
         idempotent: read_meta(connection, IDEMPOTENT)?.as_deref() == Some("1"),
+        evidence: connection
+            .query_row(
+                "SELECT count(*) FROM notes WHERE kind = 'evidence'",
+                [],
+                |row| row.get::<_, i64>(0),
+            )
+            .map(i64::unsigned_abs)
+            .map_err(LedgerError::while_doing("counting the evidence"))?,
     })
 }
 
@@ -54,6 +63,45 @@ pub fn load_clock(connection: &Connection) -> Result<Option<SavedClock>> {
     let text = read_meta(connection, CLOCK)?;
     // A clock that cannot be read is a clock that was never saved: the time is unproven.
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// The fingerprint of the key that the chain has.
+pub fn chain_key(connection: &Connection) -> Result<Option<String>> {
+    read_meta(connection, CHAIN_KEY)
+}
+
+/// How often more than rows was committed; `None` where nothing ever was, or that is lost.
+pub fn generation(connection: &Connection) -> Result<Option<u64>> {
+    Ok(read_meta(connection, GENERATION)?.and_then(|text| text.parse().ok()))
+}
+
+/// The hash of what stands at a place; [`Placed::Folded`] where that cannot be told any more.
+pub fn hash_at(connection: &Connection, seq: Seq) -> Result<Placed> {
+    let sql = "SELECT hash FROM consumptions WHERE seq = ?1
+               UNION ALL SELECT hash FROM notes WHERE seq = ?1
+               UNION ALL SELECT iif(last_seq = ?1, hash, NULL) FROM anchors
+                   WHERE first_seq = (SELECT max(first_seq) FROM anchors WHERE first_seq <= ?1)
+                       AND last_seq >= ?1";
+    let found = connection
+        .query_row(sql, [seq.0], |row| row.get::<_, Option<[u8; 32]>>(0))
+        .optional();
+    let found = found.map_err(LedgerError::while_doing("reading a place of it"))?;
+    Ok(match found {
+        None => Placed::Nothing,
+        Some(None) => Placed::Folded,
+        Some(Some(hash)) => Placed::Hash(Hash(hash)),
+    })
+}
+
+/// What stands at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// Something with this hash.
+    Hash(Hash),
+    /// A row that was folded.
+    Folded,
+    /// Nothing.
+    Nothing,
 }
 
 /// The time of the newest row, and whether it was proven: no later row may be before it, unless it never

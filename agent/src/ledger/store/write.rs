@@ -3,11 +3,13 @@
 use rusqlite::{Connection, named_params, params};
 use tally_shared::{limits::Standing, period::Period, time::Timestamp, wire::ErrorCode};
 
-use super::{CLOCK, DEFECT, IDEMPOTENT, LATE, LIMIT, UNDECIDABLE};
+use super::{CHAIN_KEY, CLOCK, DEFECT, GENERATION, IDEMPOTENT, LATE, LIMIT, UNDECIDABLE};
 use crate::core::{
     book::{Account, AppNo, Batch, BatchState, Book, Hold, Lane, License},
+    chain,
     clock::SavedClock,
 };
+use crate::ledger::LedgerError;
 
 /// Writes all of a book's changes, within a transaction.
 pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<()> {
@@ -15,7 +17,7 @@ pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<(
         write_license(connection, license)?;
     }
     for account in book.changed_accounts() {
-        write_account(connection, account)?;
+        write_account(connection, account, book.chain())?;
     }
     for lane in book.new_lanes() {
         write_lane(connection, lane)?;
@@ -26,7 +28,7 @@ pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<(
         write_batch(connection, batch)?;
     }
     for account in book.grown_accounts() {
-        write_account_sums(connection, account)?;
+        write_account_sums(connection, account, book.chain())?;
     }
     for batch in book.grown_batches() {
         write_batch_sums(connection, batch)?;
@@ -44,6 +46,33 @@ pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<(
 /// Writes the clock.
 pub fn write_clock(connection: &Connection, clock: &SavedClock) -> rusqlite::Result<()> {
     write_meta(connection, CLOCK, &json(clock)?)
+}
+
+/// Seals the sums of all accounts anew, as they stand.
+///
+/// # Errors
+///
+/// [`LedgerError`] where the ledger cannot be read or written.
+pub fn seal_accounts(connection: &Connection, key: &chain::Key) -> Result<(), LedgerError> {
+    let book = Book::new(super::load(connection, key)?);
+    for account in book
+        .licenses()
+        .flat_map(|license| book.accounts_of(license.no))
+    {
+        write_account_sums(connection, account, key)
+            .map_err(LedgerError::while_doing("sealing its sums"))?;
+    }
+    Ok(())
+}
+
+/// Writes which key the chain has.
+pub fn write_chain_key(connection: &Connection, fingerprint: &str) -> rusqlite::Result<()> {
+    write_meta(connection, CHAIN_KEY, fingerprint)
+}
+
+/// Writes how often more than rows was committed.
+pub fn write_generation(connection: &Connection, generation: u64) -> rusqlite::Result<()> {
+    write_meta(connection, GENERATION, &generation.to_string())
 }
 
 /// The number of an application, made if it has none.
@@ -95,7 +124,11 @@ fn write_license(connection: &Connection, license: &License) -> rusqlite::Result
     Ok(())
 }
 
-fn write_account(connection: &Connection, account: &Account) -> rusqlite::Result<()> {
+fn write_account(
+    connection: &Connection,
+    account: &Account,
+    key: &chain::Key,
+) -> rusqlite::Result<()> {
     let Standing {
         limits,
         reset,
@@ -106,13 +139,14 @@ fn write_account(connection: &Connection, account: &Account) -> rusqlite::Result
         .prepare_cached(
             "INSERT INTO accounts
          VALUES (:no, :license, :feature, :max, :unlimited, :negative, :overages, :max_overages,
-                 :period, :total, :as_of, :shared, :recorded, :settled, :rows, :waived, :late)
+                 :period, :total, :as_of, :shared, :recorded, :settled, :rows, :waived, :late,
+                 :seal)
          ON CONFLICT (no) DO UPDATE SET
              max_consumptions = :max, allow_unlimited_consumptions = :unlimited,
              allow_negative_consumptions = :negative, allow_overages = :overages,
              max_overages = :max_overages, period = :period, total = :total, as_of = :as_of,
              shared = :shared, recorded = :recorded, settled = :settled, row_count = :rows,
-             waived = :waived, late = :late",
+             waived = :waived, late = :late, seal = :seal",
         )?
         .execute(named_params! {
             ":no": account.no.0,
@@ -132,18 +166,26 @@ fn write_account(connection: &Connection, account: &Account) -> rusqlite::Result
             ":rows": i64::try_from(account.rows).unwrap_or(i64::MAX),
             ":waived": account.waived.get(),
             ":late": account.late.get(),
+            ":seal": key.seal_account(account).0,
         })
         .map(|_| ())
 }
 
 /// Touches no index, unlike [`write_account`].
-fn write_account_sums(connection: &Connection, account: &Account) -> rusqlite::Result<()> {
+fn write_account_sums(
+    connection: &Connection,
+    account: &Account,
+    key: &chain::Key,
+) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("UPDATE accounts SET recorded = ?2, row_count = ?3 WHERE no = ?1")?
+        .prepare_cached(
+            "UPDATE accounts SET recorded = ?2, row_count = ?3, seal = ?4 WHERE no = ?1",
+        )?
         .execute(params![
             account.no.0,
             account.recorded.get(),
             i64::try_from(account.rows).unwrap_or(i64::MAX),
+            key.seal_account(account).0,
         ])
         .map(|_| ())
 }

@@ -1,0 +1,49 @@
+//! Doubts about the ledger itself: what shows that it was changed behind the agent's back.
+
+use super::book::Seq;
+
+/// The places from the first to the second.
+pub type Places = (i64, i64);
+
+/// What shows that the ledger is not as the agent left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// The chain's key is another than the one that the ledger was written with.
+    KeyReplaced,
+    /// The mark beside the ledger is gone.
+    MarkLost,
+    /// The ledger is older than its mark: it was put back from a copy, or its end was cut off.
+    OlderCopy {
+        /// The newest place, by the mark.
+        marked: Seq,
+        /// How many commits of more than rows are missing.
+        generations: u64,
+    },
+    /// Where the mark stands, the ledger has something else: its end was written anew.
+    Rewritten {
+        /// The mark's place.
+        marked: Seq,
+    },
+    /// Rows, or sums of accounts, are not as they were written.
+    Changed {
+        /// Places that nothing is at.
+        missing: Vec<Places>,
+        /// Rows whose hash does not fit.
+        changed: Vec<Places>,
+        /// Accounts whose sums do not fit their seal.
+        accounts: Vec<i64>,
+    },
+}
+
+impl Doubt {
+    /// Its name in the ledger and in the status.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::KeyReplaced => "key_replaced",
+            Self::MarkLost => "mark_lost",
+            Self::OlderCopy { .. } => "older_copy",
+            Self::Rewritten { .. } => "rewritten",
+            Self::Changed { .. } => "changed",
+        }
+    }
+}
