@@ -25,7 +25,7 @@ use crate::{
         storage::ReserveFile,
         writer::{self, Ledger},
     },
-    private_file,
+    private_file::{self, TooOpen, Who},
     sync::{
         client::{Client, ClientError},
         driver,
@@ -102,6 +102,9 @@ pub enum AppError {
     /// The admin token cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// Others can read what is secret.
+    #[error(transparent)]
+    TooOpen(#[from] TooOpen),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -149,6 +152,7 @@ impl App {
         let tls = config.tls.map(Tls::open).transpose()?.map(Arc::new);
         let data_dir = DataDir::new(config.data_dir);
         let lock = take_data_dir(&data_dir)?;
+        check_secrets(&data_dir)?;
         // First of all: a salvage takes its time, and nobody shall find an agent meanwhile.
         // The reserve is made once there is a ledger.
         let had_one = data_dir.reserve().exists();
@@ -301,6 +305,27 @@ pub fn accept_recovery(
     let _lock = take_data_dir(data_dir)?;
     let guard = open_guard(data_dir)?;
     Ok(recovery::accept(data_dir.path(), clocks, &guard)?)
+}
+
+/// Refuses a data directory that other users of the device can look into, or a file in it whose content
+/// they could take with them by another name.
+///
+/// # Errors
+///
+/// [`TooOpen`], for the first that is found.
+pub fn check_secrets(data_dir: &DataDir) -> Result<(), TooOpen> {
+    private_file::check(data_dir.path(), Who::Owner)?;
+    let apps = std::fs::read_dir(data_dir.apps()).into_iter().flatten();
+    let apps = apps.filter_map(|entry| Some(entry.ok()?.path()));
+    [
+        data_dir.admin_token(),
+        data_dir.chain_key(),
+        data_dir.private_key(),
+        data_dir.apps(),
+    ]
+    .into_iter()
+    .chain(apps)
+    .try_for_each(|path| private_file::check(&path, Who::Owner))
 }
 
 fn open_guard(data_dir: &DataDir) -> Result<Guard, LedgerError> {

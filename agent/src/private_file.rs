@@ -1,6 +1,71 @@
 //! Files and folders that only their owner can read, created so, not changed to it afterwards.
 
-use std::{io, io::Write as _, path::Path};
+use std::{
+    io,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+/// Who may read a file with a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Its owner alone.
+    Owner,
+    /// Its owner and its group, as for keys that several services use.
+    OwnerAndGroup,
+}
+
+/// A file or a folder with secrets that others can read.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path} can be read by other users of this device (its mode is {mode:o}); it holds secrets: \
+     chmod {wanted:o} '{path}'"
+)]
+pub struct TooOpen {
+    path: PathBuf,
+    mode: u32,
+    wanted: u32,
+}
+
+/// Refuses a file or a folder that more can read than should. One that is not there is nobody's.
+///
+/// # Errors
+///
+/// [`TooOpen`], which says how to mend it.
+#[cfg(unix)]
+pub fn check(path: &Path, who: Who) -> Result<(), TooOpen> {
+    let Ok(found) = std::fs::metadata(path) else {
+        return Ok(());
+    };
+    let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777;
+    let others = match who {
+        Who::Owner => 0o077,
+        Who::OwnerAndGroup => 0o027,
+    };
+    if mode & others == 0 {
+        return Ok(());
+    }
+    let wanted = match (found.is_dir(), who) {
+        (true, _) => 0o700,
+        (false, Who::Owner) => 0o600,
+        (false, Who::OwnerAndGroup) => 0o640,
+    };
+    Err(TooOpen {
+        path: path.to_owned(),
+        mode,
+        wanted,
+    })
+}
+
+/// Other systems give a file the rights of its folder, which is the user's own.
+///
+/// # Errors
+///
+/// None.
+#[cfg(not(unix))]
+pub fn check(_path: &Path, _who: Who) -> Result<(), TooOpen> {
+    Ok(())
+}
 
 /// Creates a folder, and those above it, for its owner only. One that exists is left as it is.
 ///

@@ -616,6 +616,17 @@ mod answers {
     }
 
     #[test]
+    fn a_feature_that_is_consumed_needs_its_limit_and_its_total() {
+        for left_out in ["max_consumption", "total_consumptions"] {
+            let text = FEATURE.replace(&format!("\"{left_out}\""), "\"x\"");
+            assert!(
+                serde_json::from_str::<FeatureCounter>(&text).is_err(),
+                "{left_out}"
+            );
+        }
+    }
+
+    #[test]
     fn a_licence_is_written_with_its_counter_first_and_unknown_fields_last() {
         check_both_ways(&license(), &license_json());
     }
@@ -704,7 +715,8 @@ mod answers {
 
     fn feature() -> FeatureCounter {
         read::<FeatureCounter>(
-            r#"{"id":8,"code":"render","name":"Render","feature_type":"consumption"}"#,
+            r#"{"id":8,"code":"render","name":"Render","feature_type":"consumption",
+            "max_consumption":0,"total_consumptions":0}"#,
         )
         .with(&standing(), Total::new(-3))
     }

@@ -10,6 +10,8 @@ mod load;
 mod paths;
 mod raw;
 mod rights;
+mod secrets;
 mod signatures;
 mod target;
 mod tls;
+mod wire;

@@ -14,12 +14,12 @@ use tally_tests::{
 };
 use tempfile::TempDir;
 
-use crate::raw::Raw;
+use crate::{raw::Raw, secrets::write_secret};
 
 /// Writes a certificate of its own for a name, with its key.
 fn write_certificate(folder: &Path, name: &str) -> Result<String> {
     let made = rcgen::generate_simple_self_signed(vec![name.to_owned()])?;
-    fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
+    write_secret(&folder.join("key.pem"), &made.signing_key.serialize_pem())?;
     fs::write(folder.join("cert.pem"), made.cert.pem())?;
     Ok(made.cert.pem())
 }

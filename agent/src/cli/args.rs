@@ -22,7 +22,7 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the agent
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Make licences known to the agent
     #[command(subcommand)]
     License(LicenseCommand),
@@ -121,6 +121,22 @@ pub(super) struct RunArgs {
     /// Verify the server's answers with this public key (PEM)
     #[arg(long, env = "TALLY_SERVER_PUBLIC_KEY", value_name = "FILE")]
     pub(super) server_public_key: Option<PathBuf>,
+
+    /// Trust only these authorities for the server's certificate (PEM) [default: the platform's]
+    #[arg(long, env = "TALLY_SERVER_CA", value_name = "FILE")]
+    pub(super) server_ca: Option<PathBuf>,
+
+    /// A certificate of this device, for a server that asks for one (PEM)
+    #[arg(long, env = "TALLY_SERVER_CLIENT_CERT", value_name = "FILE")]
+    pub(super) server_client_cert: Option<PathBuf>,
+
+    /// Its private key (PEM)
+    #[arg(long, env = "TALLY_SERVER_CLIENT_KEY", value_name = "FILE")]
+    pub(super) server_client_key: Option<PathBuf>,
+
+    /// Speak to a server elsewhere in the clear, where the network between is trusted
+    #[arg(long, env = "TALLY_INSECURE_SERVER")]
+    pub(super) insecure_server: bool,
 
     /// The config file (TOML)
     #[arg(long, env = "TALLY_CONFIG", value_name = "FILE")]

@@ -136,25 +136,14 @@ fn folder(data_dir: &DataDir) -> Check {
             "name another with --data-dir",
         );
     }
-    if is_open_to_others(&found) {
-        let fix = format!("close it: chmod 700 '{path}'");
+    if let Err(error) = app::check_secrets(data_dir) {
         return Check::problem(
             NAME,
-            format!("others can read {path}, with the keys in it"),
-            &fix,
+            error.to_string(),
+            "close it: `tally run` refuses to start so",
         );
     }
     Check::fine(NAME, path)
-}
-
-#[cfg(unix)]
-fn is_open_to_others(found: &std::fs::Metadata) -> bool {
-    std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o077 != 0
-}
-
-#[cfg(not(unix))]
-fn is_open_to_others(_found: &std::fs::Metadata) -> bool {
-    false
 }
 
 /// Those that an agent started from here would have. One that runs has its own.
@@ -171,7 +160,12 @@ fn credentials() -> Check {
         }
     };
     let server = file.server.unwrap_or_default();
-    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_set = |name: &str| {
+        let file = name.trim_start_matches("TALLY_").to_lowercase();
+        let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map(std::path::PathBuf::from);
+        folder.is_some_and(|folder| folder.join(file).exists())
+            || std::env::var_os(name).is_some_and(|value| !value.is_empty())
+    };
     let missing: Vec<&str> = [
         ("TALLY_SERVER_API_KEY", server.api_key.is_some()),
         ("TALLY_SERVER_SHARED_KEY", server.shared_key.is_some()),

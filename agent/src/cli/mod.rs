@@ -48,7 +48,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
     if let Command::Run(args) = cli.command {
-        return run::run(cli.data_dir, args);
+        return run::run(cli.data_dir, *args);
     }
     let data_dir = paths::DataDir::new(paths::data_dir(cli.data_dir)?);
     match cli.command {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     app::App,
-    config::{self, Given, file::ConfigFile, paths},
+    config::{self, Given, GivenServer, file::ConfigFile, paths},
     deps::SystemClocks,
     secret::Secret,
 };
@@ -28,18 +28,25 @@ pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Ou
         tls_key: args.tls_key,
         public_names: args.public_names,
         data_dir: paths::data_dir(data_dir.or_else(|| file.data_dir.clone()))?,
-        server_url: args.server_url,
+        server: GivenServer {
+            url: args.server_url,
+            api_key: variable("TALLY_SERVER_API_KEY")?.map(Secret::new),
+            shared_key: variable("TALLY_SERVER_SHARED_KEY")?.map(Secret::new),
+            request_timeout: args.request_timeout,
+            public_key: args.server_public_key,
+            ca: args.server_ca,
+            client_cert: args.server_client_cert,
+            client_key: args.server_client_key,
+            insecure: args.insecure_server,
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        },
         sync_interval: args.sync_interval,
         settle_wait: args.settle_wait,
         refresh_interval: args.refresh_interval,
-        request_timeout: args.request_timeout,
         undecidable: args.undecidable,
         late_usage: args.late_usage,
         retention: args.retention,
         idempotency_retention: args.idempotency_retention,
-        server_public_key: args.server_public_key,
-        server_api_key: variable("TALLY_SERVER_API_KEY")?,
-        server_shared_key: variable("TALLY_SERVER_SHARED_KEY")?.map(Secret::new),
     };
     let mut config = config::resolve(given, file)?;
     config.limits.connections = config.limits.connections.min(files_to_spare());

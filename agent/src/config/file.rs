@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use super::{ConfigError, limits::LimitsFile};
 use crate::{
     core::{LateUsage, UndecidablePolicy},
+    private_file::{self, Who},
     secret::Secret,
 };
 
@@ -65,7 +66,7 @@ pub struct ServerFile {
     #[serde(deserialize_with = "url")]
     pub url: Option<Url>,
     /// The API key.
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
     /// The shared key.
     pub shared_key: Option<Secret>,
     /// Verifies the server's answers.
@@ -73,6 +74,14 @@ pub struct ServerFile {
     /// How long an exchange may take.
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Option<Duration>,
+    /// The only authorities that its certificate may come from (PEM).
+    pub ca: Option<PathBuf>,
+    /// A certificate of this device, for a server that asks for one (PEM).
+    pub client_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub client_key: Option<PathBuf>,
+    /// Whether it may be spoken to in the clear.
+    pub insecure: bool,
 }
 
 impl ConfigFile {
@@ -94,10 +103,15 @@ impl ConfigFile {
                 });
             }
         };
-        Self::parse(&text).map_err(|error| ConfigError::Parse {
+        let file = Self::parse(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
             message: on_one_line(&text, &error),
-        })
+        })?;
+        let server = file.server.as_ref();
+        if server.is_some_and(|server| server.api_key.is_some() || server.shared_key.is_some()) {
+            private_file::check(path, Who::Owner)?;
+        }
+        Ok(file)
     }
 
     /// Reads the text of a config file.

@@ -4,18 +4,19 @@
 pub mod file;
 pub mod limits;
 pub mod paths;
+mod server;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use reqwest::Url;
-use tally_shared::signature::Verifier;
 
+pub use self::server::GivenServer;
 use self::{file::ConfigFile, limits::Limits};
 use crate::{
     core::{LateUsage, Policy, UndecidablePolicy},
     http::tls::TlsFiles,
     ledger::Keeping,
-    secret::Secret,
+    private_file::TooOpen,
     sync::client::ServerConfig,
 };
 
@@ -66,16 +67,14 @@ pub struct Given {
     pub public_names: Vec<String>,
     /// `--data-dir`, already resolved: the config file may lie elsewhere.
     pub data_dir: PathBuf,
-    /// `--server-url`
-    pub server_url: Option<Url>,
+    /// What concerns the licence server.
+    pub server: GivenServer,
     /// `--sync-interval`
     pub sync_interval: Option<Duration>,
     /// `--settle-wait`
     pub settle_wait: Option<Duration>,
     /// `--refresh-interval`
     pub refresh_interval: Option<Duration>,
-    /// `--request-timeout`
-    pub request_timeout: Option<Duration>,
     /// `--undecidable`
     pub undecidable: Option<UndecidablePolicy>,
     /// `--late-usage`
@@ -84,19 +83,13 @@ pub struct Given {
     pub retention: Option<Duration>,
     /// `--idempotency-retention`
     pub idempotency_retention: Option<Duration>,
-    /// `--server-public-key`
-    pub server_public_key: Option<PathBuf>,
-    /// `TALLY_SERVER_API_KEY`
-    pub server_api_key: Option<String>,
-    /// `TALLY_SERVER_SHARED_KEY`
-    pub server_shared_key: Option<Secret>,
 }
 
 /// Settings that cannot be used. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The config file cannot be read.
-    #[error("cannot read the config file {path}: {source}")]
+    /// The config file, or a file of credentials, cannot be read.
+    #[error("cannot read {path}: {source}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -151,6 +144,31 @@ pub enum ConfigError {
          together, or none of them"
     )]
     NoTls,
+    /// What is sent could be read and changed by anybody on the way.
+    #[error(
+        "the server's URL {url} is not https: whoever is on the way could read the keys and change the \
+         answers. Use https://, or, where the network is trusted, give --insecure-server"
+    )]
+    InsecureServer {
+        /// The URL.
+        url: Url,
+    },
+    /// A file for TLS to the server cannot be used.
+    #[error("cannot use {path} for TLS to the server: {message}")]
+    ServerTls {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// Half of a pair.
+    #[error(
+        "a certificate for the server needs its key: give --server-client-cert and --server-client-key"
+    )]
+    HalfIdentity,
+    /// A file with a secret can be read by others.
+    #[error(transparent)]
+    TooOpen(#[from] TooOpen),
     /// The server's URL is not one of HTTP.
     #[error("the server's URL {url} must begin with https:// (or http:// on this device)")]
     ServerUrl {
@@ -211,19 +229,6 @@ pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
         (false, (None, None)) => return Err(ConfigError::NotLoopback { listen }),
         _ => return Err(ConfigError::NoTls),
     };
-    let server = file.server.unwrap_or_default();
-    let url = given
-        .server_url
-        .or(server.url)
-        .ok_or(ConfigError::Missing {
-            what: "licence server",
-            flag: "--server-url URL",
-            variable: "TALLY_SERVER_URL",
-            key: "url",
-        })?;
-    if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
-        return Err(ConfigError::ServerUrl { url });
-    }
     let sync_interval = given
         .sync_interval
         .or(file.sync_interval)
@@ -234,35 +239,13 @@ pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
             least: SYNC_INTERVAL_MIN,
         });
     }
+    let server = server::resolve(given.server, file.server.unwrap_or_default())?;
     Ok(Config {
         listen,
         tls,
         limits: file.limits.resolve()?,
         data_dir: given.data_dir,
-        server: ServerConfig {
-            url,
-            api_key: credential(
-                given.server_api_key.or(server.api_key),
-                "API key of the licence server",
-                "TALLY_SERVER_API_KEY",
-                "api_key",
-            )?,
-            shared_key: credential(
-                given.server_shared_key.or(server.shared_key),
-                "shared key of the licence server",
-                "TALLY_SERVER_SHARED_KEY",
-                "shared_key",
-            )?,
-            request_timeout: given
-                .request_timeout
-                .or(server.request_timeout)
-                .unwrap_or(DEFAULT_REQUEST_TIMEOUT),
-            verifier: given
-                .server_public_key
-                .or(server.public_key)
-                .map(read_public_key)
-                .transpose()?,
-        },
+        server,
         policy: Policy {
             sync_interval,
             settle_wait: given
@@ -289,34 +272,19 @@ pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
     })
 }
 
-fn credential<T>(
-    value: Option<T>,
-    what: &'static str,
-    variable: &'static str,
-    key: &'static str,
-) -> Result<T, ConfigError> {
-    value.ok_or(ConfigError::NoCredential {
-        what,
-        variable,
-        key,
-    })
-}
-
-fn read_public_key(path: PathBuf) -> Result<Verifier, ConfigError> {
-    let read = fs_err::read_to_string(&path).map_err(|error| error.to_string());
-    read.and_then(|text| Verifier::from_pem(&text).map_err(|error| error.to_string()))
-        .map_err(|message| ConfigError::PublicKey { path, message })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     fn given() -> Given {
         Given {
-            server_url: Some(Url::parse("http://127.0.0.1:7412").unwrap()),
-            server_api_key: Some("key".to_owned()),
-            server_shared_key: Some(Secret::new("shared".to_owned())),
+            server: GivenServer {
+                url: Some(Url::parse("http://127.0.0.1:7412").unwrap()),
+                api_key: Some(Secret::new("key".to_owned())),
+                shared_key: Some(Secret::new("shared".to_owned())),
+                ..GivenServer::default()
+            },
             ..Given::default()
         }
     }
@@ -371,14 +339,41 @@ mod tests {
 
     #[test]
     fn missing_credentials_name_their_variable() {
-        let given = Given {
-            server_shared_key: None,
-            ..given()
-        };
+        let mut given = given();
+        given.server.shared_key = None;
         let refused = resolve(given, ConfigFile::default()).unwrap_err();
         assert!(
             refused.to_string().contains("TALLY_SERVER_SHARED_KEY"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn in_the_clear_only_to_this_device_or_where_asked_for() {
+        let at = |url: &str, insecure| {
+            let mut given = given();
+            given.server.url = Some(Url::parse(url).unwrap());
+            given.server.insecure = insecure;
+            resolve(given, ConfigFile::default())
+        };
+        for url in [
+            "https://example.com",
+            "http://localhost:1",
+            "http://[::1]:1",
+        ] {
+            assert!(at(url, false).is_ok(), "{url}");
+        }
+        for url in [
+            "http://example.com",
+            "http://localhost.example.com",
+            "http://10.0.0.1",
+        ] {
+            let refused = at(url, false);
+            assert!(
+                matches!(refused, Err(ConfigError::InsecureServer { .. })),
+                "{url}"
+            );
+            assert!(at(url, true).is_ok(), "{url}");
+        }
     }
 }

@@ -10,7 +10,10 @@ use tally_shared::{
     limits::Standing,
     signature::Verifier,
     time::Timestamp,
-    wire::{Counter, ErrorCode, FeatureCounter, LicenseBody, Subject, error::ErrorBody},
+    wire::{
+        Counter, ErrorCode, FeatureCounter, LicenseBody, Subject,
+        add_consumption::FEATURE_TYPE_CONSUMPTION, error::ErrorBody,
+    },
 };
 
 /// What sending a batch came to.
@@ -184,7 +187,10 @@ pub fn of_look_up(
         429 => return LookUpOutcome::Throttled(answer.retry_after),
         _ => {}
     }
-    match answer.error().filter(|_| answer.status < 500) {
+    let error = answer.error().filter(|_| answer.status < 500);
+    // The server may name the key that it was asked about.
+    let error = error.map(|(code, message)| (code, subject.holder.mask_in(&message)));
+    match error {
         Some((code, _)) if kind(code) == Kind::Credentials => {
             LookUpOutcome::RefusedCredentials(code)
         }
@@ -205,6 +211,9 @@ fn standing(body: &[u8], is_feature: bool) -> Option<Standing> {
     let as_of = Timestamp::default();
     if is_feature {
         let feature: FeatureCounter = serde_json::from_slice(body).ok()?;
+        if feature.feature_type != FEATURE_TYPE_CONSUMPTION {
+            return None;
+        }
         return Some(feature.standing(as_of));
     }
     let counter: Counter = serde_json::from_slice(body).ok()?;

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::guard::{self, Names};
+use crate::private_file::{self, TooOpen, Who};
 
 /// How often the files are looked at, at most; and only while somebody connects.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -44,6 +45,9 @@ pub enum TlsError {
         /// Why.
         source: pem::Error,
     },
+    /// Others can read the key.
+    #[error(transparent)]
+    TooOpen(#[from] TooOpen),
     /// The file holds no certificate.
     #[error("there is no certificate in {path}; it must be PEM")]
     Empty {
@@ -84,6 +88,7 @@ impl Tls {
     ///
     /// [`TlsError`].
     pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
+        private_file::check(&files.key, Who::OwnerAndGroup)?;
         let stamp = stamp(&files);
         let current = RwLock::new(Arc::new(read(&files)?));
         Ok(Self {

@@ -6,7 +6,7 @@
 use std::{error::Error as _, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{
-    Method, Url,
+    Certificate, Identity, Method, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER},
     redirect,
 };
@@ -47,13 +47,30 @@ pub struct ServerConfig {
     /// Its address; paths of the contract are appended to it.
     pub url: Url,
     /// The API key.
-    pub api_key: String,
+    pub api_key: Secret,
     /// The shared key that signs.
     pub shared_key: Secret,
     /// How long an exchange may take.
     pub request_timeout: Duration,
     /// Verifies the server's answers, where configured.
     pub verifier: Option<Verifier>,
+    /// What is particular about TLS.
+    pub tls: ServerTls,
+}
+
+/// How the server is known, and who the agent is to it.
+#[derive(Clone, Default)]
+pub struct ServerTls {
+    /// The only authorities that are trusted; the platform's where there are none.
+    pub authorities: Vec<Certificate>,
+    /// A certificate of the agent's own, with its key.
+    pub identity: Option<Identity>,
+}
+
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerTls")
+    }
 }
 
 /// A client that cannot be built.
@@ -95,6 +112,16 @@ impl Client {
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .user_agent(concat!("tally/", env!("CARGO_PKG_VERSION")));
+        let ServerTls {
+            authorities,
+            identity,
+        } = config.tls.clone();
+        if !authorities.is_empty() {
+            builder = builder.tls_certs_only(authorities);
+        }
+        if let Some(identity) = identity {
+            builder = builder.identity(identity);
+        }
         if is_loopback(&config.url) {
             builder = builder.no_proxy();
         }
@@ -116,7 +143,11 @@ impl Client {
             .body(request.to_json());
         let Exchanged { exchange, key } = self.exchange(post, &key.to_string()).await;
         let verifier = self.config.verifier.as_ref();
-        let outcome = outcome::of_send(exchange, request.feature.is_some(), verifier);
+        let mut outcome = outcome::of_send(exchange, request.feature.is_some(), verifier);
+        if let SendOutcome::RefusedRequest(_, message) = &mut outcome {
+            // The server may name the key that it was asked about.
+            *message = request.subject.holder.mask_in(message);
+        }
         let key = match &outcome {
             SendOutcome::Unknown(..) | SendOutcome::Unreached(_) => KeyEcho::NoAnswer,
             _ => key,
@@ -148,7 +179,7 @@ impl Client {
         let started = self.clocks.reading().mono;
         let date = lock(&self.clock).corrected(started).to_http_date();
         let shared_key = self.config.shared_key.expose();
-        let authorization = auth::authorization(&self.config.api_key, shared_key, &date);
+        let authorization = auth::authorization(self.config.api_key.expose(), shared_key, &date);
         let request = request
             .header(DATE, date)
             .header(AUTHORIZATION, authorization)

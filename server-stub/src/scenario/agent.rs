@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    path::PathBuf,
+    fmt, io,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::{Duration, SystemTime},
 };
@@ -160,7 +160,7 @@ pub enum AgentError {
 impl Agent {
     /// An agent that does not run yet.
     pub(super) fn new(spec: AgentSpec, setting: Setting) -> Result<Self, AgentError> {
-        fs::create_dir_all(setting.folder.join("data")).map_err(|source| AgentError::Folder {
+        create_private(&setting.folder.join("data")).map_err(|source| AgentError::Folder {
             name: spec.name.clone(),
             source,
         })?;
@@ -516,4 +516,13 @@ impl fmt::Debug for Agent {
             .field("url", &self.url)
             .finish_non_exhaustive()
     }
+}
+
+/// Makes a folder for its owner only, as agents want theirs.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }

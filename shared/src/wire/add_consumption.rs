@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::{
     ApiError, Holder, Subject,
     body::{Fields, expected, invalid},
-    check_license::null_as_default,
 };
 use crate::{
     limits::{Limits, OverageSetting, Request, Standing},
@@ -216,7 +215,11 @@ pub struct Counter {
 }
 
 /// A feature as answers carry it: `add_feature_consumption`, and `product_features` of `check_license`.
+///
+/// One that can be consumed must come with its limit and its total: without them it would pass for one of
+/// which nothing is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FeatureFields")]
 #[expect(clippy::struct_excessive_bools, reason = "the contract's fields")]
 pub struct FeatureCounter {
     /// The server's id of the feature.
@@ -224,34 +227,69 @@ pub struct FeatureCounter {
     /// What requests call it.
     pub code: String,
     /// For people.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub name: String,
     /// `consumption`, or another type that cannot be consumed.
     pub feature_type: String,
     /// The limit without overage (singular on the wire, unlike a licence's).
-    #[serde(default, deserialize_with = "null_as_default")]
     pub max_consumption: i64,
     /// The total after the request.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub total_consumptions: Total,
     /// No limit.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub allow_unlimited_consumptions: bool,
     /// Whether the total may be lowered.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub allow_negative_consumptions: bool,
     /// Whether the limit may be passed.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub allow_overages: bool,
     /// By how much; 0 without bound.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub max_overages: i64,
     /// Whether the total returns to zero.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub reset_consumption: bool,
     /// How often it does.
-    #[serde(default)]
     pub consumption_period: Option<Period>,
+}
+
+/// A feature's fields as they come: a server says nothing, or `null`, of what a feature has not.
+#[derive(Deserialize)]
+struct FeatureFields {
+    id: i64,
+    code: String,
+    name: Option<String>,
+    feature_type: String,
+    max_consumption: Option<i64>,
+    total_consumptions: Option<Total>,
+    allow_unlimited_consumptions: Option<bool>,
+    allow_negative_consumptions: Option<bool>,
+    allow_overages: Option<bool>,
+    max_overages: Option<i64>,
+    reset_consumption: Option<bool>,
+    consumption_period: Option<Period>,
+}
+
+impl TryFrom<FeatureFields> for FeatureCounter {
+    type Error = &'static str;
+
+    fn try_from(fields: FeatureFields) -> Result<Self, Self::Error> {
+        let is_counted = fields.max_consumption.is_some() && fields.total_consumptions.is_some();
+        if fields.feature_type == FEATURE_TYPE_CONSUMPTION && !is_counted {
+            return Err(
+                "a feature that is consumed needs `max_consumption` and `total_consumptions`",
+            );
+        }
+        Ok(Self {
+            id: fields.id,
+            code: fields.code,
+            name: fields.name.unwrap_or_default(),
+            feature_type: fields.feature_type,
+            max_consumption: fields.max_consumption.unwrap_or_default(),
+            total_consumptions: fields.total_consumptions.unwrap_or_default(),
+            allow_unlimited_consumptions: fields.allow_unlimited_consumptions.unwrap_or_default(),
+            allow_negative_consumptions: fields.allow_negative_consumptions.unwrap_or_default(),
+            allow_overages: fields.allow_overages.unwrap_or_default(),
+            max_overages: fields.max_overages.unwrap_or_default(),
+            reset_consumption: fields.reset_consumption.unwrap_or_default(),
+            consumption_period: fields.consumption_period,
+        })
+    }
 }
 
 /// The `feature_type` of a feature that can be consumed.

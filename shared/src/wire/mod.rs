@@ -13,6 +13,8 @@ pub use add_consumption::{AddConsumption, ConsumptionEvent, Counter, FeatureCoun
 pub use check_license::{CheckLicense, LicenseBody};
 pub use error::{ApiError, ErrorCode};
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// `POST`: adds units to a licence.
@@ -35,7 +37,9 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
 /// How a request names the licence: by its key, or by the user who holds it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// A licence key is a secret that opens the licence: it prints masked.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Holder {
     /// `license_key`, for key-based products.
@@ -58,6 +62,34 @@ impl Holder {
         match self {
             Self::LicenseKey(value) | Self::Username(value) => value,
         }
+    }
+
+    /// What may be shown to anybody: of a key only its end, which is enough to tell it from others.
+    pub fn masked(&self) -> String {
+        match self {
+            Self::LicenseKey(key) => {
+                // Of a short key, its end would be most of it.
+                let shown = if key.chars().count() >= 12 { 4 } else { 0 };
+                let from = key.char_indices().rev().nth(shown.max(1) - 1);
+                let end = from.filter(|_| shown > 0).and_then(|(at, _)| key.get(at..));
+                format!("…{}", end.unwrap_or_default())
+            }
+            Self::Username(name) => name.clone(),
+        }
+    }
+
+    /// A text of somebody else's, such as the server's, in which a licence key may stand, with it masked.
+    pub fn mask_in(&self, text: &str) -> String {
+        match self {
+            Self::LicenseKey(key) if !key.is_empty() => text.replace(key, &self.masked()),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field(), self.masked())
     }
 }
 
