@@ -8,7 +8,8 @@ use tally_tests::Result;
 use crate::target::Target;
 
 /// Everything that shows or changes state.
-const ROUTES: [(&str, &str); 9] = [
+const ROUTES: [(&str, &str); 10] = [
+    ("GET", "/metrics"),
     ("GET", "/v1/status"),
     ("GET", "/v1/licenses"),
     ("GET", "/v1/events"),

@@ -9,6 +9,7 @@ use tally_shared::{
     period::Period,
     time::Timestamp,
     units::{Total, Units},
+    wire::Holder,
 };
 
 use super::{
@@ -166,6 +167,17 @@ impl Conservation {
         ];
         let sum: i128 = parts.into_iter().map(i128::from).sum();
         sum == i128::from(self.recorded)
+    }
+}
+
+impl LicenseStatus {
+    /// Who holds it, as may be shown to anybody.
+    pub fn masked_holder(&self) -> String {
+        let value = self.holder_value.clone();
+        match self.holder {
+            "license_key" => Holder::LicenseKey(value).masked(),
+            _ => value,
+        }
     }
 }
 

@@ -206,7 +206,7 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Response> {
     plain(&serde_json::json!({"status": "ok"}))
 }
 
-async fn current_status(api: &Api) -> Result<FullStatus> {
+pub(super) async fn current_status(api: &Api) -> Result<FullStatus> {
     let status = api.ledger.ask(Core::status).await?;
     let storage = api.ledger.pulse().borrow().storage;
     Ok(FullStatus {

@@ -15,6 +15,7 @@ mod front;
 mod guard;
 mod license_api;
 mod look_up;
+mod metrics;
 pub(crate) mod serve;
 mod slots;
 mod strangers;
@@ -129,6 +130,7 @@ fn router(api: Api) -> Router {
             "/v1/licenses",
             get(control_api::licenses).post(control_api::add_license),
         )
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/events", get(control_api::events))
         .route("/v1/batches", get(control_api::batches))
         .route("/v1/batches/{batch}/resolve", post(control_api::resolve))

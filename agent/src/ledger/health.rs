@@ -150,6 +150,10 @@ pub(super) fn look_at_books(
     thorough: bool,
     key: &chain::Key,
 ) -> Result<Option<String>, LedgerError> {
+    // What a start reads beside the books: it must not fail there.
+    store::load_clock(connection)?;
+    store::high_water(connection)?;
+    store::generation(connection)?;
     if thorough {
         let findings = verify::verify(connection, key)?;
         return Ok(findings.damage().map(|fault| fault.what.clone()));
