@@ -52,10 +52,15 @@ async function start(args, environment, folder) {
   };
 }
 
+/** A browser of its own, with further flags. */
+export function launch(...flags) {
+  return chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", ...flags] });
+}
+
 /** One browser for all tests of a file; each page has a context of its own. */
 let browser;
 function launched() {
-  browser ??= chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+  browser ??= launch();
   return browser;
 }
 after(async () => { await (await browser)?.close(); });
