@@ -119,6 +119,9 @@ fn no_licence_key_and_no_credential_is_logged() -> Result {
     stub.edit(1, json!({"license_enabled": false}))?;
     assert_eq!(app.add(1)?.status, 200);
     let _ = agent.tally(&["sync"])?;
+    let metrics = agent.metrics()?;
+    assert!(metrics.contains("holder=\"…DDDD\""), "{metrics}");
+    assert!(!metrics.contains(seed::KEY), "{metrics}");
     let said = agent.said()?;
     assert!(said.contains("TRACE") || said.contains("DEBUG"), "{said}");
     for secret in [seed::KEY, seed::SHARED_KEY, &agent.admin_token()?] {

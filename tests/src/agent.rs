@@ -242,6 +242,19 @@ impl Agent {
         Ok(text.trim().to_owned())
     }
 
+    /// What Prometheus reads.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not say.
+    pub fn metrics(&self) -> crate::Result<String> {
+        let client = reqwest::blocking::Client::builder().no_proxy().build()?;
+        let request = client.get(format!("{}/metrics", self.url()?));
+        let answer = request.bearer_auth(self.admin_token()?).send()?;
+        ensure!(answer.status().is_success(), "{}", answer.status());
+        Ok(answer.text()?)
+    }
+
     /// The number of its process.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ fn says(agent: &Agent, what: &str) -> Result {
     assert_eq!(code, Some(1), "{findings:#}");
     let doctor = agent.tally(&["doctor"])?;
     assert_eq!(doctor.status.code(), Some(1));
+    let metrics = agent.metrics()?;
+    assert!(metrics.contains("\ntally_evidence_total 1\n"), "{metrics}");
     Ok(())
 }
 
