@@ -12,6 +12,7 @@ pub mod config;
 pub mod core;
 pub mod deps;
 pub mod http;
+pub mod keyring;
 pub mod ledger;
 pub mod private_file;
 pub mod secret;

@@ -143,3 +143,31 @@ fn every_test_that_a_guarantee_names_exists() {
     }
     assert!(count >= 25, "only {count} promises");
 }
+
+/// So do the claims about security; there, the names stand in the text.
+#[test]
+fn every_test_that_a_claim_about_security_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folders = ["agent", "shared", "tests"];
+    let tests: Vec<(String, String)> = folders.into_iter().flat_map(sources).collect();
+    let mut count = 0;
+    for file in ["SECURITY.md", "docs/evidence.md"] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        let code = text.split('`').skip(1).step_by(2);
+        let is_test = |name: &&str| {
+            let is_name = name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            is_name && name.matches('_').count() >= 3
+        };
+        for name in code.filter(is_test) {
+            count += 1;
+            let function = format!("fn {name}(");
+            assert!(
+                tests.iter().any(|(_, text)| text.contains(&function)),
+                "no test is called {name}: {file}"
+            );
+        }
+    }
+    assert!(count >= 25, "only {count} claims");
+}

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use reqwest::Url;
 
 use crate::core::{LateUsage, UndecidablePolicy, link::NetworkMode};
@@ -47,6 +47,27 @@ pub(super) enum Command {
     Network(NetworkArgs),
     /// Open the agent's page in the browser
     Dashboard(DashboardArgs),
+    /// Put a credential of the licence server into the platform's keyring, from standard input
+    Credential(CredentialArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  tally credential server_shared_key < key.txt && tally run --server-keyring")]
+pub(super) struct CredentialArgs {
+    /// Which
+    pub(super) name: Credential,
+}
+
+/// A credential of the licence server.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(super) enum Credential {
+    /// Names the account
+    ServerApiKey,
+    /// Signs its requests
+    ServerSharedKey,
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +154,10 @@ pub(super) struct RunArgs {
     /// Its private key (PEM)
     #[arg(long, env = "TALLY_SERVER_CLIENT_KEY", value_name = "FILE")]
     pub(super) server_client_key: Option<PathBuf>,
+
+    /// Take the server's credentials from the platform's keyring (`tally credential` puts them there)
+    #[arg(long, env = "TALLY_SERVER_KEYRING")]
+    pub(super) server_keyring: bool,
 
     /// Speak to a server elsewhere in the clear, where the network between is trusted
     #[arg(long, env = "TALLY_INSECURE_SERVER")]

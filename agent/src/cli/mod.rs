@@ -4,6 +4,7 @@
 mod app;
 mod args;
 mod client;
+mod credential;
 mod dashboard;
 mod doctor;
 mod drill;
@@ -64,5 +65,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Resolve(args) => resolve::run(&data_dir, args),
         Command::Network(args) => drill::run(&data_dir, &args),
         Command::Dashboard(args) => dashboard::run(&data_dir, args),
+        Command::Credential(args) => credential::run(&args),
     }
 }

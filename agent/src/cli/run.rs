@@ -38,6 +38,7 @@ pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Ou
             client_cert: args.server_client_cert,
             client_key: args.server_client_key,
             insecure: args.insecure_server,
+            keyring: args.server_keyring,
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         },
         sync_interval: args.sync_interval,

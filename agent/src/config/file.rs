@@ -82,6 +82,8 @@ pub struct ServerFile {
     pub client_key: Option<PathBuf>,
     /// Whether it may be spoken to in the clear.
     pub insecure: bool,
+    /// Whether its credentials stand in the platform's keyring.
+    pub keyring: bool,
 }
 
 impl ConfigFile {

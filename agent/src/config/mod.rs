@@ -15,6 +15,7 @@ use self::{file::ConfigFile, limits::Limits};
 use crate::{
     core::{LateUsage, Policy, UndecidablePolicy},
     http::tls::TlsFiles,
+    keyring::KeyringError,
     ledger::Keeping,
     private_file::TooOpen,
     sync::client::ServerConfig,
@@ -88,8 +89,16 @@ pub struct Given {
 /// Settings that cannot be used. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The config file, or a file of credentials, cannot be read.
-    #[error("cannot read {path}: {source}")]
+    /// A file with a credential cannot be read.
+    #[error("cannot read the credential {path}")]
+    Credential {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The config file cannot be read.
+    #[error("cannot read the config file {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -166,6 +175,9 @@ pub enum ConfigError {
         "a certificate for the server needs its key: give --server-client-cert and --server-client-key"
     )]
     HalfIdentity,
+    /// The credentials cannot be had from where they are.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// A file with a secret can be read by others.
     #[error(transparent)]
     TooOpen(#[from] TooOpen),

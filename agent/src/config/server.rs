@@ -10,6 +10,7 @@ use tally_shared::signature::Verifier;
 
 use super::{ConfigError, DEFAULT_REQUEST_TIMEOUT, file::ServerFile};
 use crate::{
+    keyring,
     private_file::{self, Who},
     secret::Secret,
     sync::client::{ServerConfig, ServerTls, is_loopback},
@@ -36,6 +37,8 @@ pub struct GivenServer {
     pub client_key: Option<PathBuf>,
     /// `--insecure-server`
     pub insecure: bool,
+    /// `--server-keyring`
+    pub keyring: bool,
     /// `CREDENTIALS_DIRECTORY`: where systemd puts what a unit's `LoadCredential=` names.
     pub credentials: Option<PathBuf>,
 }
@@ -64,9 +67,14 @@ pub(super) fn resolve(given: GivenServer, file: ServerFile) -> Result<ServerConf
         _ => return Err(ConfigError::HalfIdentity),
     };
     let credentials = given.credentials;
+    let has_keyring = given.keyring || file.keyring;
     let of_service = |name: &str| {
         let path = credentials.as_ref().map(|folder| folder.join(name));
-        path.map_or(Ok(None), |path| read_credential(&path))
+        let found = path.map_or(Ok(None), |path| read_credential(&path))?;
+        match found {
+            None if has_keyring => Ok(keyring::read(name)?),
+            found => Ok::<_, ConfigError>(found),
+        }
     };
     Ok(ServerConfig {
         url,
@@ -117,7 +125,7 @@ fn read_credential(path: &Path) -> Result<Option<Secret>, ConfigError> {
     match std::fs::read_to_string(path).map(Secret::new) {
         Ok(text) => Ok(Some(Secret::new(text.expose().trim().to_owned()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ConfigError::Read {
+        Err(source) => Err(ConfigError::Credential {
             path: path.to_owned(),
             source,
         }),
