@@ -1,6 +1,7 @@
 //! The whole thing over real processes and sockets: an application, an agent, a network, a server.
 
 mod contract;
+mod copies;
 mod damage;
 mod disk;
 mod exactly_once;

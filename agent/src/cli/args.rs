@@ -4,6 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use reqwest::Url;
+use tally_shared::time::Timestamp;
 
 use crate::core::{LateUsage, UndecidablePolicy, link::NetworkMode};
 
@@ -37,6 +38,10 @@ pub(super) enum Command {
     Status(JsonArgs),
     /// Show the ledger's rows
     Log(LogArgs),
+    /// Write the ledger's rows to a file or to standard output
+    Export(ExportArgs),
+    /// Write a consistent copy of the ledger, while the agent runs or not
+    Backup(BackupArgs),
     /// Prove the ledger against itself: the chain over its rows, and its sums
     Verify(JsonArgs),
     /// Check the data directory, and accept what was salvaged of a damaged ledger
@@ -49,6 +54,94 @@ pub(super) enum Command {
     Dashboard(DashboardArgs),
     /// Put a credential of the licence server into the platform's keyring, from standard input
     Credential(CredentialArgs),
+    /// Print the completions for a shell
+    #[command(after_help = "\
+Examples:
+  tally completions bash > ~/.local/share/bash-completion/completions/tally
+  tally completions zsh > \"${fpath[1]}/_tally\"")]
+    Completions(CompletionsArgs),
+    /// Write the manual pages into a folder
+    #[command(after_help = "\
+Example:
+  tally man ~/.local/share/man/man1")]
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Times are RFC 3339, or dates (their start in UTC). Rows that were folded into daily sums are not in it.
+
+Examples:
+  tally export --since 2026-11-01 --until 2026-12-01 > november.csv
+  tally export --app inspector --format jsonl --output rows.jsonl")]
+pub(super) struct ExportArgs {
+    /// Rows from this time on
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) since: Option<Timestamp>,
+
+    /// Rows before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) until: Option<Timestamp>,
+
+    /// Rows of this application
+    #[arg(long, value_name = "NAME")]
+    pub(super) app: Option<String>,
+
+    /// Rows of this product
+    #[arg(long, value_name = "CODE")]
+    pub(super) product: Option<String>,
+
+    /// Rows of this licence: its key, or its user
+    #[arg(long, value_name = "KEY OR USER")]
+    pub(super) license: Option<String>,
+
+    /// How they are written
+    #[arg(long, value_enum, default_value_t = ExportFormat::Csv)]
+    pub(super) format: ExportFormat,
+
+    /// Where to; standard output where it is not given
+    #[arg(long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+}
+
+/// How rows are exported.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum ExportFormat {
+    /// Comma-separated values, with a line of names
+    Csv,
+    /// A JSON object a line, as `tally log --json` has them
+    Jsonl,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The copy holds what is owed, so keep it as safe as the ledger. To restore it, stop the agent and put it in the place
+of ledger.db, without ledger.db-wal and ledger.db-shm. The agent then finds that it is older than what it last wrote,
+says so, and lets the server's total decide what was sent since.
+
+Example:
+  tally backup /mnt/usb/ledger-2026-11-23.db")]
+pub(super) struct BackupArgs {
+    /// The copy; it must not exist
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// Which
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ManArgs {
+    /// The folder; it is made where there is none
+    pub(super) folder: PathBuf,
+}
+
+/// RFC 3339, or a date.
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text)
+        .ok_or_else(|| format!("{text:?} is no time such as 2026-11-23 or 2026-11-23T12:00:00Z"))
 }
 
 #[derive(Debug, Args)]

@@ -3,13 +3,16 @@
 
 mod app;
 mod args;
+mod backup;
 mod client;
 mod credential;
 mod dashboard;
 mod doctor;
 mod drill;
+mod export;
 mod license;
 mod log;
+mod manual;
 mod output;
 mod record;
 mod resolve;
@@ -66,5 +69,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Network(args) => drill::run(&data_dir, &args),
         Command::Dashboard(args) => dashboard::run(&data_dir, args),
         Command::Credential(args) => credential::run(&args),
+        Command::Export(args) => export::run(&data_dir, &args),
+        Command::Backup(args) => backup::run(&data_dir, &args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::pages(&args),
     }
 }

@@ -93,6 +93,7 @@ pub fn is_damage(error: &LedgerError) -> bool {
         },
         LedgerError::Setting { .. }
         | LedgerError::Salvage { .. }
+        | LedgerError::Copy { .. }
         | LedgerError::Key { .. }
         | LedgerError::Mark { .. } => false,
     }

@@ -7,6 +7,7 @@
 //! it before a start, and [`recovery`] has a damaged one salvaged and puts what was salvaged in its place.
 
 pub mod answers;
+pub mod copy;
 mod desk;
 pub mod engine;
 pub mod evidence;
@@ -96,6 +97,14 @@ pub enum LedgerError {
     )]
     Salvage {
         /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A copy cannot be written to its end.
+    #[error("cannot write the copy {path}")]
+    Copy {
+        /// The copy.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
