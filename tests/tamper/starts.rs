@@ -12,8 +12,10 @@ use crate::{agent, copy_to, edit, stub, verify};
 fn says(agent: &Agent, what: &str) -> Result {
     let status = agent.json(&["status"])?;
     assert_eq!(status["evidence"], json!(1), "{status:#}");
-    let log = agent.json(&["log"])?.to_string();
-    assert!(log.contains("evidence") && log.contains(what), "{log}");
+    let log = agent.json(&["log"])?;
+    let mut rows = log.as_array().into_iter().flatten();
+    let is_it = |row: &Value| row["kind"] == "evidence" && row["state"] == what;
+    assert!(rows.any(is_it), "{log:#}");
     let (code, findings) = verify(&agent.data_dir())?;
     assert_eq!(code, Some(1), "{findings:#}");
     let doctor = agent.tally(&["doctor"])?;

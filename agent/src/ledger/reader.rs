@@ -17,7 +17,7 @@ pub const PAGE_MAX: u32 = 1000;
 pub struct LogRow {
     /// Its place.
     pub seq: i64,
-    /// `consumption`, or for what else happened `decision` or `recovery`.
+    /// `consumption`, or for what else happened `decision`, `recovery` or `evidence`.
     pub kind: String,
     /// When.
     pub at: Timestamp,
@@ -41,7 +41,8 @@ pub struct LogRow {
     pub total: i64,
     /// The event kind that it is sent with.
     pub event: String,
-    /// Where it is: `open`, `sealed`, `sent`, `unknown`, `held`, `settled` or `waived`.
+    /// Where it is: `open`, `sealed`, `sent`, `unknown`, `held`, `settled` or `waived`; of a decision or
+    /// of evidence, what was decided or found.
     pub state: String,
     /// Whether it was sent after its period was over, so that the server counted it in a later one.
     pub late: bool,
@@ -166,7 +167,9 @@ fn read_notes(
             units: 0,
             total: 0,
             event: String::new(),
-            state: text("decision").unwrap_or_default(),
+            state: text("decision")
+                .or_else(|| text("what"))
+                .unwrap_or_default(),
             late: false,
             batch: note
                 .get("batch")
