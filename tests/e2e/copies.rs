@@ -106,6 +106,35 @@ fn a_copy_of_a_running_ledger_can_be_put_back_and_nothing_is_counted_twice() -> 
 }
 
 #[test]
+fn the_status_shows_at_a_glance_what_is_used_and_what_is_left() -> Result {
+    let license = seed::license(
+        100,
+        json!({"reset_consumption": true, "consumption_period": "monthly"}),
+    );
+    let stub = stub(&[license], Keys::Kept)?;
+    let agent = agent(&stub)?;
+    agent.add_license()?;
+    let app = agent.app("inspector")?;
+    assert_eq!(app.add(25)?.status, 200);
+    agent.wait_settled(0)?;
+    agent.network("offline")?;
+    assert_eq!(app.add(25)?.status, 200);
+    let page = agent.tally(&["status"])?;
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    let bar =
+        "[██████▓▓▓▓▓▓············] 50 of 100 used, 50 left · 25 not counted by the server yet";
+    assert!(
+        page.contains(bar) && page.contains("begins anew in "),
+        "{page}"
+    );
+    assert!(
+        page.starts_with("offline: the network is switched off"),
+        "{page}"
+    );
+    Ok(())
+}
+
+#[test]
 fn shells_and_manuals_know_the_commands() -> Result {
     let stub = stub(&[seed::license(1, json!({}))], Keys::Kept)?;
     let agent = agent(&stub)?;

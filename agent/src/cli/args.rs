@@ -35,7 +35,7 @@ pub(super) enum Command {
     /// Send what is owed now, and wait until it is settled
     Sync(JsonArgs),
     /// Show whether the server is reached, and what is owed
-    Status(JsonArgs),
+    Status(StatusArgs),
     /// Show the ledger's rows
     Log(LogArgs),
     /// Write the ledger's rows to a file or to standard output
@@ -124,6 +124,16 @@ Example:
 pub(super) struct BackupArgs {
     /// The copy; it must not exist
     pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Keep it on the screen, and up to date
+    #[arg(long, conflicts_with = "json")]
+    pub(super) watch: bool,
+
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
 }
 
 #[derive(Debug, Args)]

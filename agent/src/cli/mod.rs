@@ -4,6 +4,7 @@
 mod app;
 mod args;
 mod backup;
+mod bars;
 mod client;
 mod credential;
 mod dashboard;
@@ -61,7 +62,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::License(command) => license::run(&data_dir, command),
         Command::Record(args) => record::run(&data_dir, args),
         Command::Sync(args) => sync::run(&data_dir, args),
-        Command::Status(args) => status::run(&data_dir, args),
+        Command::Status(args) => status::run(&data_dir, &args),
         Command::Log(args) => log::run(&data_dir, &args),
         Command::Verify(args) => verify::run(&data_dir, args),
         Command::Doctor(args) => doctor::run(&data_dir, args),

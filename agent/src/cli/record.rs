@@ -40,8 +40,12 @@ pub(super) fn run(data_dir: &DataDir, args: RecordArgs) -> anyhow::Result<Outcom
         let max = answer
             .get("max_consumptions")
             .or_else(|| answer.get("max_consumption"));
-        let max = max.and_then(Value::as_i64).unwrap_or_default();
-        output::line(&format!("granted {} · {total} of {max} used", args.units))?;
+        let is_unlimited = answer.get("allow_unlimited_consumptions") == Some(&Value::Bool(true));
+        let of = match max.and_then(Value::as_i64) {
+            Some(max) if !is_unlimited => format!("of {max} used"),
+            _ => "used, without a limit".to_owned(),
+        };
+        output::line(&format!("granted {} · {total} {of}", args.units))?;
     } else {
         anyhow::bail!("refused: {}", refusal(&reply));
     }

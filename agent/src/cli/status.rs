@@ -1,24 +1,61 @@
 //! `tally status`
 
-use std::time::Duration;
+use std::{
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use serde_json::Value;
+use tally_shared::time::Timestamp;
 
 use super::{
-    args::JsonArgs,
+    args::StatusArgs,
+    bars,
     client::Agent,
     output::{self, Outcome, table},
 };
 use crate::config::paths::DataDir;
 
-pub(super) fn run(data_dir: &DataDir, args: JsonArgs) -> anyhow::Result<Outcome> {
-    let status: Value = Agent::connect(data_dir)?.get("/v1/status")?;
-    if args.json {
+/// How often `--watch` looks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Clears the screen, and goes to its top.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+pub(super) fn run(data_dir: &DataDir, args: &StatusArgs) -> anyhow::Result<Outcome> {
+    let agent = Agent::connect(data_dir)?;
+    if args.watch {
+        return watch(&agent);
+    }
+    let status: Value = agent.get("/v1/status")?;
+    if args.output.json {
         output::json(&status)?;
     } else {
         output::text(&page(&status))?;
     }
     Ok(Outcome::Done)
+}
+
+/// Shows the state again and again, until it is interrupted or the agent ends.
+fn watch(agent: &Agent) -> anyhow::Result<Outcome> {
+    let clear = if std::io::stdout().is_terminal() {
+        CLEAR
+    } else {
+        ""
+    };
+    loop {
+        let status: Value = agent.get("/v1/status")?;
+        let mut out = std::io::stdout().lock();
+        let shown = write!(out, "{clear}{}\n\n", page(&status)).and_then(|()| out.flush());
+        match shown {
+            // Nobody looks any more.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                return Ok(Outcome::Done);
+            }
+            other => other?,
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
 }
 
 /// The state of an agent, for a person.
@@ -39,7 +76,9 @@ pub(super) fn page(status: &Value) -> String {
     if licenses.is_empty() {
         return text + "\nno licence is known; `tally license add` makes one known\n";
     }
-    text = text + "\n" + &license_table(&licenses);
+    let now = status.get("time").and_then(Value::as_str);
+    let now = now.and_then(Timestamp::parse);
+    text = text + "\n" + &bars::bars(&licenses, now) + "\n" + &license_table(&licenses);
     let held = held_lines(&licenses);
     if !held.is_empty() {
         text = text + "\nheld (`tally resolve` decides):\n" + &held;
