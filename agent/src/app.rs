@@ -132,6 +132,7 @@ pub struct App {
     client: Arc<Client>,
     clocks: Arc<dyn Clocks>,
     data_dir: DataDir,
+    stopping: CancellationToken,
     _lock: Lock,
 }
 
@@ -188,6 +189,7 @@ impl App {
         let (ledger, writer) = writer::start(engine).map_err(AppError::Thread)?;
         let client = Client::new(config.server, Arc::clone(&clock), Arc::clone(&clocks))?;
         let client = Arc::new(client);
+        let stopping = CancellationToken::new();
         let api = Api::new(http::Parts {
             ledger: ledger.clone(),
             ledger_path: data_dir.ledger(),
@@ -200,6 +202,7 @@ impl App {
             limits: config.limits,
             tls: tls.clone(),
             origin: origin.clone(),
+            stopping: stopping.clone(),
         });
         crate::fail_point!("start.before-ready");
         Ok(Self {
@@ -214,6 +217,7 @@ impl App {
             client,
             clocks,
             data_dir,
+            stopping,
             _lock: lock,
         })
     }
@@ -229,7 +233,7 @@ impl App {
     ///
     /// [`AppError::WriterEnded`].
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let stop_serving = CancellationToken::new();
+        let stop_serving = self.stopping;
         let stop_syncing = CancellationToken::new();
         let stop_workers = CancellationToken::new();
         let _stop_workers = stop_workers.clone().drop_guard();

@@ -127,6 +127,7 @@ export async function consume(url, fields = {}, keys = KEYS) {
   const response = await fetch(`${url}/api/v4/add_consumption`, {
     method: "POST",
     headers: {
+      "content-type": "application/json",
       Date: date,
       Authorization: `algorithm="hmac-sha256",headers="date",signature="${signature}",apikey="${keys.api_key}"`,
     },

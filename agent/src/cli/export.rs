@@ -95,8 +95,9 @@ fn for_each_row(
         let page = Page {
             after: Some(after),
             limit: Some(reader::PAGE_MAX),
+            ..Page::default()
         };
-        let rows = reader::rows(&data_dir.ledger(), page)?;
+        let rows = reader::rows(&data_dir.ledger(), &page)?;
         let Some(last) = rows.last() else {
             return Ok(());
         };

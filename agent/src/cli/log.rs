@@ -5,14 +5,24 @@ use super::{
     client::Agent,
     output::{self, Outcome, table},
 };
-use crate::{config::paths::DataDir, ledger::reader::LogRow};
+use crate::{
+    config::paths::DataDir,
+    ledger::reader::{LogRow, Page, RefusalRow},
+};
 
 pub(super) fn run(data_dir: &DataDir, args: &LogArgs) -> anyhow::Result<Outcome> {
-    let after = args
-        .after
-        .map(|seq| format!("&after={seq}"))
-        .unwrap_or_default();
-    let path = format!("/v1/events?limit={}{after}", args.limit);
+    if args.refused {
+        return refusals(data_dir, args);
+    }
+    let page = Page {
+        after: args.after,
+        limit: Some(args.limit),
+        app: args.app.clone(),
+        product: args.product.clone(),
+        license: args.license.clone(),
+        state: args.state.clone(),
+    };
+    let path = format!("/v1/events?{}", serde_urlencoded::to_string(&page)?);
     let rows: Vec<LogRow> = Agent::connect(data_dir)?.get(&path)?;
     if args.output.json {
         output::json(&rows)?;
@@ -43,6 +53,39 @@ pub(super) fn run(data_dir: &DataDir, args: &LogArgs) -> anyhow::Result<Outcome>
             units,
             total,
             format!("{}{late}", row.state),
+        ]
+    }));
+    output::text(&table(&lines))?;
+    Ok(Outcome::Done)
+}
+
+/// What was refused, newest last, with the numbers that `tally explain` takes.
+fn refusals(data_dir: &DataDir, args: &LogArgs) -> anyhow::Result<Outcome> {
+    let mut rows: Vec<RefusalRow> = Agent::connect(data_dir)?.get("/v1/refusals")?;
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    rows.drain(..rows.len().saturating_sub(limit));
+    if args.output.json {
+        output::json(&rows)?;
+        return Ok(Outcome::Done);
+    }
+    let head = [
+        "NO", "TIME", "APP", "PRODUCT", "LICENCE", "UNITS", "REFUSED",
+    ];
+    let mut lines = vec![head.map(str::to_owned)];
+    lines.extend(rows.into_iter().map(|row| {
+        let mark = if row.time_proven { "" } else { "?" };
+        let licence = match row.feature {
+            Some(feature) => format!("{} · {feature}", row.holder_value),
+            None => row.holder_value,
+        };
+        [
+            row.refusal,
+            format!("{}{mark}", row.at),
+            row.app,
+            row.product,
+            licence,
+            row.units.to_string(),
+            row.code,
         ]
     }));
     output::text(&table(&lines))?;

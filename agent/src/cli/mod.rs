@@ -10,6 +10,7 @@ mod credential;
 mod dashboard;
 mod doctor;
 mod drill;
+mod explain;
 mod export;
 mod license;
 mod log;
@@ -64,6 +65,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Sync(args) => sync::run(&data_dir, args),
         Command::Status(args) => status::run(&data_dir, &args),
         Command::Log(args) => log::run(&data_dir, &args),
+        Command::Explain(args) => explain::run(&data_dir, &args),
         Command::Verify(args) => verify::run(&data_dir, args),
         Command::Doctor(args) => doctor::run(&data_dir, args),
         Command::Resolve(args) => resolve::run(&data_dir, args),

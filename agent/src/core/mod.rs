@@ -45,6 +45,7 @@ mod machine;
 pub mod outcome;
 mod reconcile;
 mod record;
+pub mod refusal;
 pub mod report;
 
 use std::time::Duration;
@@ -58,6 +59,7 @@ use self::{
     event::{Event, KeyEcho},
     link::Link,
     outcome::LicenseFound,
+    refusal::{Refusal, Refusals},
 };
 pub use self::{
     machine::resolve::{Decision, Unresolvable},
@@ -133,6 +135,7 @@ pub struct Core {
     link: Link,
     policy: Policy,
     random: Random,
+    refusals: Refusals,
 }
 
 impl Core {
@@ -143,6 +146,7 @@ impl Core {
             link: Link::new(),
             policy,
             random,
+            refusals: Refusals::default(),
         };
         core.resume(now);
         core
@@ -160,7 +164,29 @@ impl Core {
         request: &AddConsumption,
     ) -> Result<Recorded, Rejected> {
         let offline = !self.link.is_up();
-        record::record(&mut self.book, now, app, request, offline)
+        let recorded = record::record(&mut self.book, now, app, request, offline);
+        if let Err(Rejected::Refused(error)) = &recorded {
+            self.refusals.add(Refusal {
+                no: 0,
+                at: now.time,
+                time_proven: now.proven,
+                app,
+                product: request.subject.product.clone(),
+                holder: request.subject.holder.clone(),
+                feature: request.feature.clone(),
+                hardware_id: request.subject.hardware_id.clone(),
+                units: request.units,
+                code: error.code,
+                message: error.message.clone(),
+                judged: record::judged(&self.book, now, request),
+            });
+        }
+        recorded
+    }
+
+    /// The refusals of late, oldest first.
+    pub fn refusals(&self) -> impl DoubleEndedIterator<Item = &Refusal> {
+        self.refusals.iter()
     }
 
     /// Takes a fact and gives the orders that follow from it. They may be carried out only after the

@@ -13,6 +13,7 @@ use super::{
     book::{Account, AccountNo, AppNo, Batch, BatchNo, Book, LaneKey, License, Row, Seq},
     chain,
     clock::Moment,
+    refusal::Judged,
 };
 
 /// A granted consumption.
@@ -94,10 +95,24 @@ pub(super) fn record(
         period: standing.period_start(now.time),
         setting,
     };
+    let account = account.no;
     let seq = enter(book, now, app, key, request.units, grant.total);
+    book.judge(account, seq, standing);
     Ok(Recorded {
         seq: Some(seq),
         answer,
+    })
+}
+
+/// What a request is judged by, where its account is known.
+pub(super) fn judged(book: &Book, now: Moment, request: &AddConsumption) -> Option<Judged> {
+    let license = book.find(&request.subject)?;
+    let account = book.account_of(license.no, request.feature.as_deref())?;
+    let standing = effective(book, account);
+    let pending = book.pending(account, now.time)?;
+    Some(Judged {
+        standing,
+        total_before: standing.total_at(now.time).checked_add(pending)?,
     })
 }
 

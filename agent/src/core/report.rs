@@ -89,6 +89,8 @@ pub struct LicenseStatus {
     /// The total that requests are judged by: the server's and everything of this period that it has
     /// not counted.
     pub total: Total,
+    /// The part of it that the server has not counted.
+    pub uncounted: i64,
     /// How often it returns to zero.
     pub period: Option<Period>,
     /// When it does next.
@@ -99,8 +101,23 @@ pub struct LicenseStatus {
     pub conservation: Conservation,
     /// Units that were sent after their period was over: the server counted them in a later one.
     pub late: Units,
+    /// Whether its total ever moved by more than this agent's units: other devices consume of it too.
+    pub shared: bool,
+    /// What the limit does not protect while other devices cannot be heard of.
+    pub exposure: Exposure,
     /// What waits, and why.
     pub held: Vec<HeldBatch>,
+}
+
+/// How far the limit could be passed, all devices together, because they did not hear of each other: at
+/// worst they have consumed all that the server's last total left. Units beyond the limit are held when
+/// they are sent, not lost. Zero where there is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Exposure {
+    /// Units granted here that the server has not counted: so many could be beyond the limit now.
+    pub now: i64,
+    /// So many could be, should this device go on alone until its own limit stops it.
+    pub at_worst: i64,
 }
 
 /// recorded = settled + pending + in flight + unknown + held + waived.
@@ -167,6 +184,20 @@ impl Conservation {
         ];
         let sum: i128 = parts.into_iter().map(i128::from).sum();
         sum == i128::from(self.recorded)
+    }
+}
+
+impl Exposure {
+    fn of(cap: Option<i64>, counted: Total, total: Total) -> Self {
+        let Some(cap) = cap else {
+            return Self::default();
+        };
+        let (counted, total) = (counted.get(), total.get());
+        Self {
+            now: total.saturating_sub(counted).max(0),
+            // Where the limit sank, this device has stopped at its old one already.
+            at_worst: cap.max(total).saturating_sub(counted).max(0),
+        }
     }
 }
 
@@ -297,6 +328,8 @@ impl Core {
     fn license_status(&self, now: Moment, license: &License, account: &Account) -> LicenseStatus {
         let standing = effective(&self.book, account);
         let batches = self.book.batches_of(account.no);
+        let counted = account.standing.total_at(now.time);
+        let total = self.judged_total(now, account);
         LicenseStatus {
             id: license.id,
             product: license.product.clone(),
@@ -311,12 +344,15 @@ impl Core {
             cap: standing.limits.cap(),
             max_consumptions: standing.limits.max_consumptions,
             server_total: account.standing.total,
-            total: self.judged_total(now, account),
+            total,
+            uncounted: total.get().saturating_sub(counted.get()),
             period: standing.reset,
             resets_at: standing.reset.map(|period| period.next(now.time)),
             refreshed_at: license.refreshed_at,
             conservation: conservation(account, &batches),
             late: account.late,
+            shared: account.shared,
+            exposure: Exposure::of(standing.limits.cap(), counted, total),
             held: batches
                 .iter()
                 .filter_map(|batch| self.held(now, account, batch))

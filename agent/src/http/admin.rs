@@ -254,11 +254,17 @@ pub(super) async fn open(
     Ok(response)
 }
 
-/// Says that the agent runs, and nothing else.
-pub(super) async fn home() -> Response {
+/// Whether a browser that sends this was let in.
+pub(super) fn is_let_in(api: &Api, headers: &HeaderMap) -> bool {
+    let now = api.clocks.mono();
+    cookie(headers).is_some_and(|session| api.admin.has_session(session, now))
+}
+
+/// Says that the agent runs, and how to get in.
+pub(super) fn closed() -> Response {
     page(
         StatusCode::OK,
-        "Tally runs on this device. `tally status` shows its state.",
+        "Tally runs on this device. `tally status` shows its state; `tally dashboard` opens its page here.",
     )
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::{
     extract::{Path, Query, State},
-    response::Response,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
 use tally_shared::wire::{ErrorCode, Holder, Subject};
@@ -13,13 +14,19 @@ use super::{
     Api,
     answer::{Refused, Result, plain},
     body::Posted,
+    chart,
     look_up::look_up,
 };
 use crate::{
-    core::{Core, Decision, book::BatchNo, event::Event, link::NetworkMode, report::Status},
+    core::{
+        Core, Decision, book::BatchNo, event::Event, link::NetworkMode, refusal::Refusal,
+        report::Status,
+    },
     ledger::{
+        explain,
         reader::{self, Page},
         storage::Storage,
+        usage::{self, Question, Usage},
     },
 };
 
@@ -132,13 +139,68 @@ pub(super) async fn add_license(State(api): State<Api>, Posted(body): Posted) ->
 
 pub(super) async fn events(State(api): State<Api>, Query(page): Query<Page>) -> Result<Response> {
     let path = api.ledger_path.clone();
-    plain(&blocking(move || reader::rows(&path, page)).await??)
+    plain(&blocking(move || reader::rows(&path, &page)).await??)
 }
 
 pub(super) async fn batches(State(api): State<Api>, Query(page): Query<Page>) -> Result<Response> {
     let path = api.ledger_path.clone();
     let limit = page.limit.unwrap_or(reader::PAGE_MAX);
     plain(&blocking(move || reader::batches(&path, limit)).await??)
+}
+
+/// Why a consumption was granted.
+pub(super) async fn explain_row(State(api): State<Api>, Path(seq): Path<i64>) -> Result<Response> {
+    let path = api.ledger_path.clone();
+    let explained = blocking(move || explain::explain(&path, seq)).await??;
+    let none = "there is no such row: the number is beyond the newest, or the row was folded";
+    plain(&explained.ok_or_else(|| Refused::new(ErrorCode::NotFound, none))?)
+}
+
+/// What was refused of late, and why.
+pub(super) async fn refusals(State(api): State<Api>) -> Result<Response> {
+    let kept = api.ledger.ask(|core, _| core.refusals().cloned().collect());
+    let kept: Vec<Refusal> = kept.await?;
+    let path = api.ledger_path.clone();
+    plain(&blocking(move || reader::refusals(&path, &kept)).await??)
+}
+
+/// What was consumed of a licence over time.
+pub(super) async fn usage(
+    State(api): State<Api>,
+    Query(question): Query<Question>,
+) -> Result<Response> {
+    plain(&read_usage(&api, question).await?)
+}
+
+/// The same, drawn.
+pub(super) async fn usage_chart(
+    State(api): State<Api>,
+    Query(question): Query<Question>,
+) -> Result<Response> {
+    let drawn = chart::draw(&read_usage(&api, question).await?);
+    Ok(([(CONTENT_TYPE, "image/svg+xml")], drawn).into_response())
+}
+
+async fn read_usage(api: &Api, question: Question) -> Result<Usage> {
+    let wanted = question.clone();
+    let found = api.ledger.ask(move |core, now| {
+        let licenses = core.status(now).licenses.into_iter();
+        let mut found = licenses.filter(|license| {
+            license.product == wanted.product
+                && license.holder_value == wanted.license
+                && license.feature == wanted.feature
+                && wanted.id.is_none_or(|id| license.id == id)
+        });
+        found.next().map(|license| (now.time, license.period))
+    });
+    let (now, period) = found.await?.ok_or_else(|| {
+        Refused::new(
+            ErrorCode::NotFound,
+            "no such licence or feature is known here",
+        )
+    })?;
+    let path = api.ledger_path.clone();
+    Ok(blocking(move || usage::usage(&path, &question, now, period)).await??)
 }
 
 /// Decides what became of a held batch.

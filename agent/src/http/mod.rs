@@ -9,8 +9,10 @@ mod admin;
 mod answer;
 mod auth;
 mod body;
+mod chart;
 mod connection;
 mod control_api;
+mod dashboard;
 mod front;
 mod guard;
 mod license_api;
@@ -19,6 +21,7 @@ mod metrics;
 pub(crate) mod serve;
 mod slots;
 mod strangers;
+mod stream;
 pub mod tls;
 
 use std::{path::PathBuf, sync::Arc};
@@ -28,6 +31,8 @@ use axum::{
     routing::{get, post, put},
 };
 use tally_shared::signature::Signer;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use self::{look_up::LookUps, slots::Slots, strangers::Strangers};
 use crate::{
@@ -70,6 +75,8 @@ pub struct Parts {
     pub tls: Option<Arc<tls::Tls>>,
     /// Where browsers find the agent, such as `http://127.0.0.1:7411`.
     pub origin: String,
+    /// Ends what would go on for ever.
+    pub stopping: CancellationToken,
 }
 
 /// What handlers share.
@@ -89,6 +96,8 @@ pub struct Inner {
     slots: Slots,
     control_slots: Slots,
     strangers: Strangers,
+    streams: Arc<Semaphore>,
+    stopping: CancellationToken,
 }
 
 impl Api {
@@ -110,6 +119,8 @@ impl Api {
             slots: Slots::new(parts.limits.requests),
             control_slots: Slots::new(parts.limits.control_requests),
             strangers: Strangers::default(),
+            streams: Arc::new(Semaphore::new(stream::STREAMS_MAX)),
+            stopping: parts.stopping,
         }))
     }
 }
@@ -132,8 +143,13 @@ fn router(api: Api) -> Router {
         )
         .route("/metrics", get(metrics::metrics))
         .route("/v1/events", get(control_api::events))
+        .route("/v1/events/{seq}", get(control_api::explain_row))
+        .route("/v1/refusals", get(control_api::refusals))
         .route("/v1/batches", get(control_api::batches))
         .route("/v1/batches/{batch}/resolve", post(control_api::resolve))
+        .route("/v1/usage", get(control_api::usage))
+        .route("/v1/usage.svg", get(control_api::usage_chart))
+        .route("/v1/stream", get(stream::stream))
         .route("/v1/sync", post(control_api::sync))
         .route("/v1/network", put(control_api::set_network))
         .route("/v1/apps/reload", post(control_api::reload_apps))
@@ -143,8 +159,8 @@ fn router(api: Api) -> Router {
         .route_layer(middleware::from_fn_with_state(api.clone(), admin::require));
     Router::new()
         .route("/healthz", get(control_api::health))
-        .route("/", get(admin::home))
         .route("/open", get(admin::open))
+        .merge(dashboard::router())
         .merge(control)
         .fallback(answer::not_found)
         .method_not_allowed_fallback(answer::method_not_allowed)

@@ -43,6 +43,8 @@ struct Seat {
     engine: Engine,
     commands: mpsc::UnboundedSender<Command>,
     pulse: watch::Sender<Pulse>,
+    /// Counts the turns that changed something, for those who show it.
+    news: watch::Sender<u64>,
     /// The jobs of a turn; kept, so that turns do not allocate.
     jobs: Vec<Job>,
 }
@@ -66,6 +68,7 @@ impl Desk {
         engine: Engine,
         commands: mpsc::UnboundedSender<Command>,
         pulse: watch::Sender<Pulse>,
+        news: watch::Sender<u64>,
     ) -> std::io::Result<(Arc<Self>, thread::JoinHandle<()>)> {
         let desk = Arc::new(Self {
             queue: Mutex::new(Queue {
@@ -76,6 +79,7 @@ impl Desk {
                 engine,
                 commands,
                 pulse,
+                news,
                 jobs: Vec::with_capacity(GROUP_MAX),
             })),
             relief: OnceLock::new(),
@@ -146,6 +150,10 @@ impl Desk {
             *last = turn.pulse;
             news
         });
+        // Nobody is told anything where nobody listens: this is in the way of every request.
+        if turn.changed && seat.news.receiver_count() > 0 {
+            seat.news.send_modify(|turns| *turns += 1);
+        }
         if turn.stop {
             crate::fail_point!("stop.before-clock");
             seat.engine.save_clock();

@@ -192,6 +192,7 @@ impl Engine {
             self.take(now, job, &mut group);
         }
         group.stirs |= self.core.book().has_structural_changes();
+        let changed = group.stirs || self.core.book().has_changes();
         let failed = match self.commit(now, &group) {
             Ok(()) => None,
             Err(error) => {
@@ -207,7 +208,10 @@ impl Engine {
                 Some(failed)
             }
         };
-        self.finish(now, group, failed.as_ref())
+        Turn {
+            changed,
+            ..self.finish(now, group, failed.as_ref())
+        }
     }
 
     /// Whether there is something to [tidy](Self::tidy).
@@ -459,6 +463,7 @@ impl Engine {
         Turn {
             commands: group.commands,
             stop: group.stop,
+            changed: group.stirs,
             pulse: self.pulse,
         }
     }

@@ -125,6 +125,8 @@ pub struct Turn {
     pub commands: Vec<Command>,
     /// Whether it was the last.
     pub stop: bool,
+    /// Whether it may have changed what people are shown.
+    pub changed: bool,
     /// What there is to wait for.
     pub pulse: Pulse,
 }

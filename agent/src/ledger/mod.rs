@@ -11,6 +11,7 @@ pub mod copy;
 mod desk;
 pub mod engine;
 pub mod evidence;
+pub mod explain;
 pub mod health;
 pub mod job;
 pub mod known;
@@ -22,6 +23,7 @@ mod salvage;
 pub mod schema;
 pub mod storage;
 pub mod store;
+pub mod usage;
 pub mod verify;
 pub mod writer;
 

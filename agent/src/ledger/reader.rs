@@ -1,16 +1,21 @@
 //! Questions about the ledger, answered on a connection of their own: they never wait for the writer
 //! and never make it wait.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use rusqlite::{Connection, named_params};
 use serde::{Deserialize, Serialize};
 use tally_shared::time::Timestamp;
 
-use super::{LedgerError, schema};
+use super::{LedgerError, explain::JudgedBy, schema};
+use crate::core::{book::AppNo, refusal::Refusal};
 
 /// At most so many rows are answered at once.
 pub const PAGE_MAX: u32 = 1000;
+
+/// Where rows are chosen by what they are, so many of the newest are looked through: a question takes a
+/// moment, however long the ledger is.
+const SEARCH_ROWS: i64 = 200_000;
 
 /// A row of the ledger, as people and scripts read it. Fields are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,12 +96,30 @@ pub struct BatchRow {
 }
 
 /// Which rows to read.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Page {
     /// Only those after this place.
     pub after: Option<i64>,
     /// At most so many; the newest ones where `after` is not given.
     pub limit: Option<u32>,
+    /// Only those of this application.
+    pub app: Option<String>,
+    /// Only those of this product.
+    pub product: Option<String>,
+    /// Only those of this licence: its key, or its user.
+    pub license: Option<String>,
+    /// Only those in this state.
+    pub state: Option<String>,
+}
+
+impl Page {
+    /// Whether it leaves rows out for what they are.
+    const fn is_choosy(&self) -> bool {
+        self.app.is_some()
+            || self.product.is_some()
+            || self.license.is_some()
+            || self.state.is_some()
+    }
 }
 
 /// Reads rows, oldest first.
@@ -104,13 +127,15 @@ pub struct Page {
 /// # Errors
 ///
 /// [`LedgerError`].
-pub fn rows(path: &Path, page: Page) -> Result<Vec<LogRow>, LedgerError> {
+pub fn rows(path: &Path, page: &Page) -> Result<Vec<LogRow>, LedgerError> {
     let connection = schema::open_read_only(path)?;
     let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
     let failed = LedgerError::while_doing("reading rows");
-    let mut rows = read_rows(&connection, page.after, limit).map_err(failed)?;
-    let failed = LedgerError::while_doing("reading notes");
-    rows.extend(read_notes(&connection, page.after, limit).map_err(failed)?);
+    let mut rows = read_rows(&connection, page, limit).map_err(failed)?;
+    if !page.is_choosy() {
+        let failed = LedgerError::while_doing("reading notes");
+        rows.extend(read_notes(&connection, page.after, limit).map_err(failed)?);
+    }
     rows.sort_by_key(|row| row.seq);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if page.after.is_some() {
@@ -130,6 +155,72 @@ pub fn batches(path: &Path, limit: u32) -> Result<Vec<BatchRow>, LedgerError> {
     let connection = schema::open_read_only(path)?;
     let failed = LedgerError::while_doing("reading batches");
     read_batches(&connection, limit.min(PAGE_MAX)).map_err(failed)
+}
+
+/// A refusal, as people and scripts read it. Fields are added, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalRow {
+    /// Its number since the agent started, as `tally explain` takes it: `r1`, `r2`, …
+    pub refusal: String,
+    /// When.
+    pub at: Timestamp,
+    /// Whether the server had confirmed the clock.
+    pub time_proven: bool,
+    /// The application.
+    pub app: String,
+    /// The product.
+    pub product: String,
+    /// `license_key` or `username`.
+    pub holder: String,
+    /// The key or the user.
+    pub holder_value: String,
+    /// The feature, if it was one's.
+    pub feature: Option<String>,
+    /// The device.
+    pub hardware_id: String,
+    /// The units that were asked for.
+    pub units: i64,
+    /// The contract's code.
+    pub code: String,
+    /// What the application was told.
+    pub message: String,
+    /// What it was judged by; `None` where nothing is known of such an account.
+    pub judged_by: Option<JudgedBy>,
+}
+
+/// The refusals of late, with the names of their applications.
+///
+/// # Errors
+///
+/// [`LedgerError`].
+pub fn refusals(path: &Path, refusals: &[Refusal]) -> Result<Vec<RefusalRow>, LedgerError> {
+    let connection = schema::open_read_only(path)?;
+    let failed = LedgerError::while_doing("reading the names of applications");
+    let names = app_names(&connection).map_err(failed)?;
+    let row = |refusal: &Refusal| RefusalRow {
+        refusal: format!("r{}", refusal.no),
+        at: refusal.at,
+        time_proven: refusal.time_proven,
+        app: names.get(&refusal.app).cloned().unwrap_or_default(),
+        product: refusal.product.clone(),
+        holder: refusal.holder.field().to_owned(),
+        holder_value: refusal.holder.value().to_owned(),
+        feature: refusal.feature.clone(),
+        hardware_id: refusal.hardware_id.clone(),
+        units: refusal.units.get(),
+        code: refusal.code.as_str().to_owned(),
+        message: refusal.message.clone(),
+        judged_by: refusal
+            .judged
+            .map(|judged| JudgedBy::new(&judged.standing, refusal.at, judged.total_before.get())),
+    };
+    Ok(refusals.iter().map(row).collect())
+}
+
+fn app_names(connection: &Connection) -> rusqlite::Result<BTreeMap<AppNo, String>> {
+    let mut statement = connection.prepare("SELECT no, name FROM apps")?;
+    let names = statement.query_map([], |row| Ok((AppNo(row.get(0)?), row.get(1)?)))?;
+    names.collect()
 }
 
 /// In which order to read, so that the wanted ones come first.
@@ -182,31 +273,45 @@ fn read_notes(
     rows.collect()
 }
 
-fn read_rows(
-    connection: &Connection,
-    after: Option<i64>,
-    limit: u32,
-) -> rusqlite::Result<Vec<LogRow>> {
+fn read_rows(connection: &Connection, page: &Page, limit: u32) -> rusqlite::Result<Vec<LogRow>> {
+    let mut after = page.after.unwrap_or(0);
+    if page.is_choosy() {
+        let newest = "SELECT coalesce(max(seq), 0) FROM consumptions";
+        let newest: i64 = connection.query_row(newest, [], |row| row.get(0))?;
+        after = after.max(newest.saturating_sub(SEARCH_ROWS));
+    }
     // A row does not know its batch: of those of its lane that were not replaced by others, which do not
     // overlap, it is the one that begins last before it.
     let sql = format!(
         "SELECT c.seq, c.at, c.proven, apps.name, licenses.product, licenses.holder_field,
                 licenses.holder_value, accounts.feature, lanes.hardware_id, c.units, c.total,
                 lanes.event, batches.state, batches.no, lower(hex(c.hash)), batches.late
-         FROM (SELECT * FROM consumptions WHERE seq > :after ORDER BY seq {order} LIMIT :limit) c
-         JOIN apps ON apps.no = c.app
-         JOIN lanes ON lanes.no = c.lane
-         JOIN accounts ON accounts.no = lanes.account
-         JOIN licenses ON licenses.no = accounts.license
-         JOIN batches ON batches.no = (
+         FROM consumptions c
+         CROSS JOIN apps ON apps.no = c.app
+         CROSS JOIN lanes ON lanes.no = c.lane
+         CROSS JOIN accounts ON accounts.no = lanes.account
+         CROSS JOIN licenses ON licenses.no = accounts.license
+         CROSS JOIN batches ON batches.no = (
              SELECT no FROM batches
              WHERE lane = c.lane AND first_seq <= c.seq AND state != 'superseded'
              ORDER BY first_seq DESC LIMIT 1)
-         ORDER BY c.seq",
-        order = order(after),
+         WHERE c.seq > :after
+             AND (:app IS NULL OR apps.name = :app)
+             AND (:product IS NULL OR licenses.product = :product)
+             AND (:license IS NULL OR licenses.holder_value = :license)
+             AND (:state IS NULL OR batches.state = :state)
+         ORDER BY c.seq {order} LIMIT :limit",
+        order = order(page.after),
     );
     let mut statement = connection.prepare(&sql)?;
-    let parameters = named_params! { ":after": after.unwrap_or(0), ":limit": limit };
+    let parameters = named_params! {
+        ":after": after,
+        ":limit": limit,
+        ":app": page.app,
+        ":product": page.product,
+        ":license": page.license,
+        ":state": page.state,
+    };
     let rows = statement.query_map(parameters, |row| {
         Ok(LogRow {
             kind: "consumption".to_owned(),

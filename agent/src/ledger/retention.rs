@@ -62,6 +62,7 @@ pub fn fold(
     let rows = read(connection, sweep.reached, cutoff)?;
     let Some(last) = rows.last().map(|row| row.seq) else {
         forget_batches(connection, cutoff)?;
+        forget_judgements(connection)?;
         *sweep = Sweep::default();
         return Ok(Slice {
             folded: 0,
@@ -196,5 +197,21 @@ fn forget_batches(connection: &Connection, cutoff: Timestamp) -> rusqlite::Resul
                  LIMIT 4096)",
         )?
         .execute([cutoff.as_millis()])
+        .map(|_| ())
+}
+
+/// Forgets what only folded rows were judged by.
+fn forget_judgements(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM judgements WHERE (account, seq) IN (
+                 SELECT account, seq FROM judgements j
+                 WHERE seq < (
+                     SELECT max(seq) FROM judgements
+                     WHERE account = j.account
+                         AND seq <= coalesce((SELECT min(seq) FROM consumptions), 1 << 62))
+                 LIMIT 4096)",
+        )?
+        .execute([])
         .map(|_| ())
 }

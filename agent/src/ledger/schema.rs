@@ -11,6 +11,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_init.sql"),
     include_str!("migrations/0002_decisions_and_retention.sql"),
     include_str!("migrations/0003_evidence.sql"),
+    include_str!("migrations/0004_judgements.sql"),
 ];
 
 /// A log that a reader let grow beyond this is cut off when it is next written from its start. In use it

@@ -24,6 +24,7 @@ use crate::core::{
 pub struct Ledger {
     desk: Arc<Desk>,
     pulse: watch::Receiver<Pulse>,
+    news: watch::Sender<u64>,
 }
 
 /// The ledger's thread, and the orders that it releases.
@@ -42,8 +43,10 @@ pub struct Writer {
 pub fn start(engine: Engine) -> std::io::Result<(Ledger, Writer)> {
     let (commands_out, commands) = mpsc::unbounded_channel();
     let (pulse_out, pulse) = watch::channel(Pulse::default());
-    let (desk, thread) = Desk::open(engine, commands_out, pulse_out)?;
-    Ok((Ledger { desk, pulse }, Writer { commands, thread }))
+    let news = watch::Sender::new(0);
+    let (desk, thread) = Desk::open(engine, commands_out, pulse_out, news.clone())?;
+    let ledger = Ledger { desk, pulse, news };
+    Ok((ledger, Writer { commands, thread }))
 }
 
 impl Ledger {
@@ -145,6 +148,11 @@ impl Ledger {
     /// What the core waits for.
     pub fn pulse(&self) -> watch::Receiver<Pulse> {
         self.pulse.clone()
+    }
+
+    /// Changes whenever something did that people are shown.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     /// Commits what is in the queue and ends the thread.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tally_shared::units::Units;
+use tally_shared::{limits::Standing, units::Units};
 
 use super::{
     Account, AccountNo, Batch, BatchNo, Book, Lane, LaneNo, License, LicenseNo, Note, NoteKind,
@@ -18,6 +18,7 @@ pub(super) struct Changes {
     pub(super) batches: BTreeMap<BatchNo, Option<Batch>>,
     pub(super) lanes: BTreeSet<LaneNo>,
     pub(super) rows: Vec<Row>,
+    pub(super) judgements: Vec<Judgement>,
     /// What the rows added to.
     pub(super) growth: Vec<Growth>,
     pub(super) notes: Vec<Note>,
@@ -25,6 +26,19 @@ pub(super) struct Changes {
     pub(super) idempotent: Option<bool>,
     /// Batches that reached their end and leave memory at the commit.
     pub(super) ended: BTreeSet<BatchNo>,
+}
+
+/// What the rows of an account are judged by from one on.
+#[derive(Clone, Copy, Debug)]
+pub struct Judgement {
+    /// The account.
+    pub account: AccountNo,
+    /// The first of the rows.
+    pub seq: Seq,
+    /// How the account stood by the server's last word.
+    pub standing: Standing,
+    /// What the rows before were judged by, where it is known.
+    pub(super) before: Option<Standing>,
 }
 
 /// What a row added to sums that nothing else changed in this commit.
@@ -103,6 +117,11 @@ impl Book {
         &self.changes.rows
     }
 
+    /// What the rows to write were judged by, where that is new.
+    pub fn new_judgements(&self) -> &[Judgement] {
+        &self.changes.judgements
+    }
+
     /// The notes to write.
     pub fn new_notes(&self) -> &[Note] {
         &self.changes.notes
@@ -177,6 +196,12 @@ impl Book {
         restore(&mut self.batches, changes.batches);
         for growth in changes.growth.iter().rev() {
             self.shrink(growth);
+        }
+        for judgement in changes.judgements.iter().rev() {
+            match judgement.before {
+                Some(before) => self.judged.insert(judgement.account, before),
+                None => self.judged.remove(&judgement.account),
+            };
         }
         for no in changes.lanes {
             if let Some(lane) = self.lanes.remove(&no) {

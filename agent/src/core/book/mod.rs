@@ -20,6 +20,7 @@ use tally_shared::{
 };
 
 use self::changes::Changes;
+pub use self::changes::Judgement;
 pub use self::entities::{
     Account, AccountNo, AppNo, Batch, BatchNo, BatchState, Hold, Lane, LaneKey, LaneNo, License,
     LicenseNo, Note, NoteKind, Op, Pause, Row, Sealed, Seq,
@@ -47,6 +48,8 @@ pub struct Book {
     next_lane: LaneNo,
     next_batch: BatchNo,
     idempotent: bool,
+    /// What the newest row of an account was judged by; unknown after a start.
+    judged: BTreeMap<AccountNo, Standing>,
     changes: Changes,
 }
 
@@ -90,6 +93,7 @@ impl Book {
             next_batch: BatchNo(contents.last_batch.0 + 1),
             idempotent: contents.idempotent,
             evidence: contents.evidence,
+            judged: BTreeMap::new(),
             changes: Changes::default(),
         };
         for license in contents.licenses {
@@ -369,6 +373,20 @@ impl Book {
         let seq = row.seq;
         self.changes.rows.push(row);
         seq
+    }
+
+    /// Keeps what a row was judged by, where that is not what the row before it was.
+    pub(in crate::core) fn judge(&mut self, account: AccountNo, seq: Seq, standing: Standing) {
+        if self.judged.get(&account) == Some(&standing) {
+            return;
+        }
+        let before = self.judged.insert(account, standing);
+        self.changes.judgements.push(Judgement {
+            account,
+            seq,
+            standing,
+            before,
+        });
     }
 
     /// Appends a note.

@@ -165,6 +165,13 @@ pub(super) const TABLES: &[Table] = &[
             Number,
         ],
     ),
+    table(
+        "judgements",
+        false,
+        &[
+            Number, Number, Number, Number, Number, Number, Number, Number, Number, MaybeText,
+        ],
+    ),
 ];
 
 const fn table(name: &'static str, has_rowid: bool, columns: &'static [Column]) -> Table {
@@ -210,7 +217,7 @@ impl Table {
         match self.name {
             "licenses" | "apps" | "devices" | "notes" => is_place(number(0)),
             "accounts" => are_places(0, 1) && are_small(9, 16) && number(14) >= 0,
-            "lanes" => are_places(0, 1),
+            "lanes" | "judgements" => are_places(0, 1),
             "batches" => {
                 let is_counted = (0..=u32::MAX.into()).contains(&number(11));
                 let rows_max = number(3) - number(2) + 1;

@@ -23,6 +23,7 @@ pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<(
         write_lane(connection, lane)?;
     }
     write_rows(connection, book)?;
+    write_judgements(connection, book)?;
     write_notes(connection, book)?;
     for batch in book.changed_batches() {
         write_batch(connection, batch)?;
@@ -219,6 +220,34 @@ fn write_rows(connection: &Connection, book: &Book) -> rusqlite::Result<()> {
             row.time_proven,
             row.hash.0,
         ])?;
+    }
+    Ok(())
+}
+
+fn write_judgements(connection: &Connection, book: &Book) -> rusqlite::Result<()> {
+    for judgement in book.new_judgements() {
+        let Standing {
+            limits,
+            reset,
+            total,
+            as_of,
+        } = judgement.standing;
+        connection
+            .prepare_cached(
+                "INSERT INTO judgements VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?
+            .execute(params![
+                judgement.account.0,
+                judgement.seq.0,
+                total.get(),
+                as_of.as_millis(),
+                limits.max_consumptions,
+                limits.allow_unlimited_consumptions,
+                limits.allow_negative_consumptions,
+                limits.allow_overages,
+                limits.max_overages,
+                reset.map(Period::as_str),
+            ])?;
     }
     Ok(())
 }
