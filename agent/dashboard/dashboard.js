@@ -463,7 +463,7 @@ function rowItem(key, row, isFresh) {
   const isOwn = row.kind !== undefined && row.kind !== "consumption";
   const cell = h("td", {});
   const made = {
-    whole, outcome: cell, state: undefined,
+    whole, outcome: cell, state: null,
     row: h("tr", { class: isFresh ? "fresh" : "", "data-key": key }, h("td", {}, open), h("td", {}, time(row.at), row.time_proven ? "" : "?"),
       h("td", {}, isOwn ? row.kind : row.app), h("td", { class: "mono" }, row.holder_value ? name(row) : "–"),
       h("td", { class: "number" }, isOwn ? "" : number(row.units)), h("td", { class: "number" }, isOwn || row.refusal ? "" : number(row.total)), cell),

@@ -10,11 +10,11 @@ use crate::ledger::usage::{AppUsage, Usage};
 
 /// The drawing's own measure; the page scales it.
 const WIDTH: i64 = 1520;
-const HEIGHT: i64 = 440;
+const HEIGHT: i64 = 460;
 const LEFT: i64 = 104;
 const RIGHT: i64 = WIDTH - 16;
-const TOP: i64 = 44;
-const BOTTOM: i64 = HEIGHT - 48;
+const TOP: i64 = 50;
+const BOTTOM: i64 = HEIGHT - 54;
 
 /// The style has colours for so many applications; those that consumed least share the last one.
 const COLOURS: usize = 7;
@@ -224,8 +224,8 @@ fn times(usage: &Usage) -> String {
         let _ = write!(
             text,
             "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
-            x(usage, time).clamp(LEFT + 30, RIGHT - 34),
-            HEIGHT - 12
+            x(usage, time).clamp(LEFT + 34, RIGHT - 38),
+            HEIGHT - 14
         );
         at += every;
     }
@@ -304,7 +304,7 @@ fn resets(usage: &Usage) -> String {
             let _ = write!(
                 text,
                 "<text class=\"reset-label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">reset</text>",
-                x.clamp(LEFT + 30, RIGHT - 34),
+                x.clamp(LEFT + 34, RIGHT - 38),
                 TOP - 20
             );
         }
