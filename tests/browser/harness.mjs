@@ -66,7 +66,7 @@ function launched() {
 after(async () => { await (await browser)?.close(); });
 
 /** A stub, an agent where one is wanted, and a browser; all of it ends with the test. */
-export async function world(test, { licenses = [LICENSE], stubArgs = [], agent: withAgent = false, agentArgs = [] } = {}) {
+export async function world(test, { licenses = [LICENSE], stubArgs = [], agent: withAgent = false, settleWait = "300ms" } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "tally-browser-"));
   const endings = [() => rmSync(folder, { recursive: true, force: true })];
   test.after(async () => { for (const end of endings.reverse()) await end(); });
@@ -82,7 +82,7 @@ export async function world(test, { licenses = [LICENSE], stubArgs = [], agent: 
     const dataDir = join(folder, "data");
     const environment = { TALLY_SERVER_API_KEY: KEYS.api_key, TALLY_SERVER_SHARED_KEY: KEYS.shared_key };
     agent = await start(["tally", "run", "--listen", "127.0.0.1:0", "--data-dir", dataDir, "--server-url", stub.url,
-      "--sync-interval", "50ms", "--settle-wait", "300ms", ...agentArgs], environment, folder);
+      "--sync-interval", "50ms", "--settle-wait", settleWait], environment, folder);
     endings.push(agent.stop);
     agent.dataDir = dataDir;
     /** Runs a command of the agent's command line; JSON comes back parsed. */

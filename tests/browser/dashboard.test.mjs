@@ -1,0 +1,273 @@
+// The agent's dashboard, as whoever looks after a device uses it.
+
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+
+import { LICENSE, checkAccessible, consume, control, picture, world } from "./harness.mjs";
+
+const KEY = LICENSE.license_key;
+const USER = "field@example.com";
+const LICENSES = [
+  { ...LICENSE, max_consumptions: 500, allow_overages: true, max_overages: 100, devices: [{ hardware_id: "device-1" }, { hardware_id: "van-7" }] },
+  { id: 2, product: "inspect", username: USER, max_consumptions: 1000, reset_consumption: true, consumption_period: "daily",
+    total_consumptions: 62, devices: [{ hardware_id: "device-1" }] },
+];
+
+/** A stub, an agent with what it needs, and its page, let in by a link. */
+async function dashboard(t, { known = true, ...options } = {}, page = {}) {
+  const opened = await world(t, { licenses: LICENSES, agent: true, ...options });
+  const { agent, stub } = opened;
+  if (known) {
+    agent.tally("license", "add", "--product", "inspect", "--license-key", KEY, "--hardware-id", "device-1");
+    agent.tally("license", "add", "--product", "inspect", "--username", USER, "--hardware-id", "device-1");
+  }
+  const keys = {};
+  for (const app of ["inspector", "kiosk"]) keys[app] = agent.tally("app", "add", app, "--unsigned-answers");
+  const view = await opened.open(agent.tally("dashboard", "--print").url, page);
+  await view.locator("#live", { hasText: "live" }).waitFor();
+  return {
+    ...opened, page: view, stubAt: (path) => `${stub.url}/stub/v1/${path}`,
+    /** Consumes as an application of this device. */
+    use: (fields = {}, app = "inspector") => consume(agent.url, fields, keys[app]),
+  };
+}
+
+const ofUser = { license_key: undefined, username: USER };
+const card = (page, index = 0) => page.locator("#licenses > li").nth(index);
+const row = (page, key) => page.locator(`#ledger-rows tr[data-key="${key}"]`);
+const settled = (page) => page.locator("#owed", { hasText: "nothing" }).waitFor();
+
+/** Loses the acknowledgement of a batch while another device consumes too: nobody but a person can know. */
+async function undecidable({ page, agent, stub, stubAt, use }) {
+  agent.tally("network", "offline");
+  await use({ consumptions: 7 });
+  await control("PUT", stubAt("faults"), [{ action: { drop: "after" }, path: "/api/v4/add_consumption", times: 1 }]);
+  agent.tally("network", "online");
+  await page.waitForFunction(async () => (await (await fetch("/v1/batches")).json()).some((batch) => batch.state === "unknown"));
+  assert.equal((await consume(stub.url, { consumptions: 3, hardware_id: "van-7" })).status, 200);
+  await page.locator("#held > li").waitFor();
+}
+
+describe("the dashboard", { concurrency: false }, () => {
+  test("is shown to who was let in, and says to others how to get in", async (t) => {
+    const { agent, open, page } = await dashboard(t);
+    assert.equal(await page.title(), "Tally on this device");
+    const other = await open(`${agent.url}/`);
+    assert.match(await other.locator("body").textContent(), /`tally dashboard` opens its page here/);
+    assert.equal((await fetch(`${agent.url}/v1/stream`)).status, 401);
+    assert.equal((await fetch(`${agent.url}/v1/usage?product=inspect&license=${KEY}`)).status, 401);
+  });
+
+  test("where nothing is known yet, it says what to do", async (t) => {
+    const { page } = await dashboard(t, { known: false });
+    assert.match(await page.locator("#licenses-empty").textContent(), /tally license add/);
+    await page.locator("#held-empty").waitFor();
+    await page.locator("#rows-empty").waitFor();
+  });
+
+  test("a consumption shows within two seconds, and again when the server has counted it", async (t) => {
+    const { page, use } = await dashboard(t);
+    await use({ consumptions: 30 });
+    await card(page).locator(".big", { hasText: /^30$/ }).waitFor({ timeout: 2000 });
+    await row(page, 1).getByText("inspector").waitFor({ timeout: 2000 });
+    await row(page, 1).getByText("settled").waitFor();
+    await card(page).getByText("30 counted by the server").waitFor();
+    await card(page).getByText("every unit accounted for").waitFor();
+    await page.locator("#batch-rows tr", { hasText: "settled" }).waitFor();
+    await card(page).locator("svg title", { hasText: "inspector 30" }).first().waitFor({ state: "attached" });
+  });
+
+  test("rows are chosen by application, licence and outcome, and say what they were judged by", async (t) => {
+    const { page, use } = await dashboard(t);
+    await use({ consumptions: 5 });
+    await use({ consumptions: 6 }, "kiosk");
+    await use({ ...ofUser, consumptions: 7 }, "kiosk");
+    assert.equal((await use({ consumptions: 900 })).status, 400);
+    await row(page, "r1").getByText("refused").waitFor();
+    await settled(page);
+    const shown = () => page.locator("#ledger-rows tr[data-key]").evaluateAll((rows) => rows.map((it) => it.dataset.key));
+    const choose = async (expected) => {
+      await page.waitForFunction((keys) => [...document.querySelectorAll("#ledger-rows tr[data-key]")].map((it) => it.dataset.key).join() === keys, expected.join());
+    };
+    assert.deepEqual(await shown(), ["r1", "3", "2", "1"]);
+    await page.getByLabel("Application").fill("kiosk");
+    await choose(["3", "2"]);
+    await page.getByLabel("Licence", { exact: true }).selectOption({ label: `inspect ${USER}` });
+    await choose(["3"]);
+    await page.getByLabel("Application").fill("");
+    await page.getByLabel("Licence", { exact: true }).selectOption({ label: "all" });
+    await page.getByLabel("Outcome").selectOption("refused");
+    await choose(["r1"]);
+    await page.getByRole("button", { name: "Row r1: why" }).press("Enter");
+    await page.getByText("Judged by a total of 11").waitFor();
+    await page.getByLabel("Outcome").selectOption("settled");
+    await choose(["3", "2", "1"]);
+    await page.getByRole("button", { name: "Row 2: why" }).click();
+    await page.getByText("Judged by a total of 5").waitFor();
+  });
+
+  test("what nobody but a person can know is decided here, and stands in the ledger", async (t) => {
+    const opened = await dashboard(t, { stubArgs: ["--no-idempotency"], settleWait: "2s" });
+    const { page, agent } = opened;
+    await undecidable(opened);
+    await page.locator("#attention", { hasText: "One batch waits for a decision" }).waitFor();
+    await page.getByRole("button", { name: /^It was counted/ }).click();
+    await page.getByRole("dialog").getByText("settled, and never sent again").waitFor();
+    await page.locator("#decide-reason").fill("the vendor's log shows it");
+    await page.getByRole("button", { name: "Decide so" }).click();
+    await page.locator("#held > li").waitFor({ state: "detached" });
+    await page.locator("#ledger-rows").getByText("decision").waitFor();
+    const [license] = agent.tally("status").licenses;
+    assert.deepEqual([license.conservation.settled, license.conservation.held], [7, 0]);
+    const decided = agent.tally("log").find((it) => it.kind === "decision");
+    assert.deepEqual([decided.note.decision, decided.note.by, decided.note.reason], ["applied", "person", "the vendor's log shows it"]);
+  });
+
+  test("giving units up needs a reason, and can be thought better of", async (t) => {
+    const opened = await dashboard(t, { stubArgs: ["--no-idempotency"], settleWait: "2s" });
+    const { page, agent } = opened;
+    await undecidable(opened);
+    const give = page.getByRole("button", { name: /^Give it up/ });
+    await give.click();
+    await page.getByRole("button", { name: "Decide so" }).click();
+    assert.ok(await page.locator("#decide").evaluate((dialog) => dialog.open), "a decision without its reason was taken");
+    await page.keyboard.press("Escape");
+    assert.equal(agent.tally("status").licenses[0].conservation.held, 7);
+    await give.click();
+    await page.locator("#decide-reason").fill("demo device");
+    await page.getByRole("button", { name: "Decide so" }).click();
+    await page.locator("#held > li").waitFor({ state: "detached" });
+    assert.equal(agent.tally("status").licenses[0].conservation.waived, 7);
+  });
+
+  test("a drill takes the network away; recording goes on, and everything is owed until it is back", async (t) => {
+    const { page, use } = await dashboard(t);
+    await page.getByRole("button", { name: "Drill: go offline" }).click();
+    await page.locator("#server", { hasText: "switched off for a drill" }).waitFor();
+    await use({ consumptions: 12 });
+    await card(page).getByText("12 not counted yet").waitFor();
+    await page.locator("#owed", { hasText: "12 units" }).waitFor();
+    await card(page).getByText("12 units granted here could be beyond the limit now").waitFor();
+    await page.getByRole("button", { name: "Drill: go online" }).click();
+    await settled(page);
+    await page.getByRole("button", { name: "Sync now" }).click();
+    await page.locator("#say", { hasText: "Nothing is left to send" }).waitFor({ state: "attached" });
+  });
+
+  test("a server that is gone shows, and that it is back", async (t) => {
+    const { page, stubAt, use } = await dashboard(t);
+    await control("PUT", stubAt("network"), { state: "gone" });
+    await use({ consumptions: 2 });
+    await page.locator("#server", { hasText: "not reached" }).waitFor();
+    await control("PUT", stubAt("network"), { state: "up" });
+    await page.getByRole("button", { name: "Sync now" }).click();
+    await page.locator("#server", { hasText: /^reached/ }).waitFor();
+    await settled(page);
+  });
+
+  test("the chart shows who consumed, over the span that is asked for, and when the period turns", async (t) => {
+    const { page, use } = await dashboard(t);
+    await use({ ...ofUser, consumptions: 9 });
+    await use({ ...ofUser, consumptions: 4 }, "kiosk");
+    const title = (text) => card(page, 1).locator("svg title", { hasText: text }).first().waitFor({ state: "attached" });
+    await title("inspector 9, kiosk 4");
+    await title("the total returns to zero");
+    const legend = card(page, 1).locator(".legend").nth(1);
+    assert.equal(await legend.textContent(), "inspector 9kiosk 4");
+    for (const span of ["Hour", "Week", "Month"]) {
+      const before = await card(page, 1).locator("svg > title").textContent();
+      await page.getByRole("button", { name: span, exact: true }).click();
+      await page.waitForFunction((old) => document.querySelectorAll(".picture svg > title")[1]?.textContent !== old, before);
+      await title("inspector 9, kiosk 4");
+    }
+  });
+
+  test("licence keys are masked wherever they would stand", async (t) => {
+    const { page, use } = await dashboard(t);
+    await use({ consumptions: 3 });
+    await use({ consumptions: 900 });
+    await row(page, "r1").waitFor();
+    await page.getByRole("button", { name: "Row 1: why" }).click();
+    await page.getByText("Judged by a total of").waitFor();
+    assert.ok(!(await page.locator("body").innerHTML()).replaceAll(/value="[^"]*"/g, "").includes(KEY), "a key stands in the page");
+    assert.ok(!(await page.locator("body").innerText()).includes(KEY), "a key is shown");
+  });
+
+  test("the page takes up again after the agent was away, and the agent's end does not wait for it", async (t) => {
+    const { page, agent } = await dashboard(t);
+    const begun = performance.now();
+    await agent.stop();
+    assert.ok(!/unanswered/.test(agent.said()), agent.said());
+    assert.ok(performance.now() - begun < 10_000);
+    await page.locator("#live", { hasText: "reconnecting" }).waitFor();
+    page.wrong.length = 0;
+  });
+
+  test("everything can be done by the keyboard", async (t) => {
+    const { page } = await dashboard(t);
+    await page.keyboard.press("Tab");
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to the licences");
+    await page.getByRole("button", { name: "Drill: go offline" }).focus();
+    await page.keyboard.press("Enter");
+    await page.locator("#server", { hasText: "drill" }).waitFor();
+    const reached = await page.evaluate(() => [...document.querySelectorAll("button, select, input")]
+      .filter((it) => it.checkVisibility() && it.tabIndex < 0).length);
+    assert.equal(reached, 0, "controls that Tab does not reach");
+  });
+
+  for (const colorScheme of ["light", "dark"]) {
+    test(`labels and contrast hold in ${colorScheme}: empty, busy, and offline with held items`, async (t) => {
+      const view = { colorScheme, viewport: { width: 1440, height: 1180 } };
+      const empty = await dashboard(t, { known: false }, view);
+      await empty.page.locator("#rows-empty").waitFor();
+      await checkAccessible(empty.page);
+      await picture(empty.page, `dashboard-empty-${colorScheme}`);
+
+      const opened = await dashboard(t, { stubArgs: ["--no-idempotency"], settleWait: "2s" }, view);
+      await aDay(opened);
+      await checkAccessible(opened.page);
+      await picture(opened.page, `dashboard-${colorScheme}`);
+
+      await undecidable(opened);
+      await opened.page.getByRole("button", { name: "Drill: go offline" }).click();
+      await opened.page.locator("#server", { hasText: "drill" }).waitFor();
+      await opened.use({ consumptions: 21 }, "kiosk");
+      await card(opened.page).getByText("21 not counted yet").waitFor();
+      await opened.page.getByRole("button", { name: /^Row \d+: why/ }).first().click();
+      await opened.page.getByText("Judged by a total of").waitFor();
+      await checkAccessible(opened.page);
+      await picture(opened.page, `dashboard-offline-${colorScheme}`);
+      await opened.page.getByRole("button", { name: /^It was counted/ }).click();
+      await checkAccessible(opened.page);
+    });
+  }
+
+  test("nothing is cut off on a small screen", async (t) => {
+    const opened = await dashboard(t, {}, { viewport: { width: 390, height: 844 } });
+    await opened.use({ consumptions: 40 });
+    await row(opened.page, 1).waitFor();
+    const wider = await opened.page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    assert.equal(wider, 0, "the page scrolls sideways");
+    await checkAccessible(opened.page);
+    await picture(opened.page, "dashboard-small");
+  });
+});
+
+/** A day on the device, by the server's clock, which the agent follows. */
+async function aDay({ page, agent, stubAt, use }) {
+  const now = Date.parse((await control("GET", stubAt("clock"))).now);
+  for (let hour = 0; hour < 14; hour += 1) {
+    await control("PUT", stubAt("clock"), { now: new Date(now + hour * 3600_000).toISOString() });
+    agent.tally("sync");
+    for (let turn = 0; turn < 2 + ((hour * 5) % 4); turn += 1) {
+      const consumptions = 1 + ((hour * 7 + turn * 5) % 9);
+      await use({ consumptions }, turn % 3 === 1 ? "kiosk" : "inspector");
+      await use({ ...ofUser, consumptions }, turn % 2 === 0 ? "kiosk" : "inspector");
+    }
+  }
+  agent.tally("sync");
+  assert.equal((await use({ consumptions: 900 }, "kiosk")).status, 400);
+  await row(page, "r1").waitFor();
+  await settled(page);
+  await page.locator("#batch-rows").getByText("settled").first().waitFor();
+}
