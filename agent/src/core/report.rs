@@ -84,6 +84,9 @@ pub struct LicenseStatus {
     pub cap: Option<i64>,
     /// The limit without overage.
     pub max_consumptions: i64,
+    /// Whether the licence has no limit at all. Where it has one, and `cap` is `None`, the overage is without
+    /// bound.
+    pub unlimited: bool,
     /// The server's total, as last heard of.
     pub server_total: Total,
     /// The total that requests are judged by: the server's and everything of this period that it has
@@ -343,6 +346,7 @@ impl Core {
                 .map(tally_shared::wire::ErrorCode::as_str),
             cap: standing.limits.cap(),
             max_consumptions: standing.limits.max_consumptions,
+            unlimited: standing.limits.allow_unlimited_consumptions,
             server_total: account.standing.total,
             total,
             uncounted: total.get().saturating_sub(counted.get()),

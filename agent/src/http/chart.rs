@@ -1,49 +1,95 @@
 //! The chart of a licence's consumption over time: bars by application, one on the other, with the turns
 //! of its period. Drawn here, so that the page needs no library; coloured by the page's style.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, ops::RangeInclusive};
 
 use chrono::{DateTime, Datelike as _};
 use tally_shared::time::Timestamp;
 
 use crate::ledger::usage::{AppUsage, Usage};
 
-/// The drawing's own measure; the page scales it.
-const WIDTH: i64 = 1520;
-const HEIGHT: i64 = 460;
-const LEFT: i64 = 104;
-const RIGHT: i64 = WIDTH - 16;
+/// How wide a page may show it, in its pixels; words are drawn for that width, so that they can be read.
+const WIDTHS: RangeInclusive<i64> = 240..=2000;
+const WIDTH_UNASKED: i64 = 640;
+
+/// The drawing's own measure, two to a pixel.
+const HEIGHT: i64 = 400;
+const LEFT: i64 = 100;
 const TOP: i64 = 50;
-const BOTTOM: i64 = HEIGHT - 54;
+const BOTTOM: i64 = HEIGHT - 48;
+
+const MINUS: &str = "\u{2212}";
+
+/// The room that the name of a time takes.
+const TIME_ROOM: i64 = 120;
+
+/// The room that the word at a reset takes.
+const RESET_ROOM: i64 = 90;
 
 /// The style has colours for so many applications; those that consumed least share the last one.
 const COLOURS: usize = 7;
 
 const MINUTE: i64 = 60_000;
-const DAY: i64 = 24 * 60 * MINUTE;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+
+/// How far apart times are named: whole numbers of what they name.
+const TIMES: [i64; 10] = [
+    5 * MINUTE,
+    10 * MINUTE,
+    20 * MINUTE,
+    2 * HOUR,
+    4 * HOUR,
+    8 * HOUR,
+    DAY,
+    2 * DAY,
+    5 * DAY,
+    10 * DAY,
+];
 
 /// What is drawn in one colour.
 struct Series {
     name: String,
+    /// Whether it is one application, and not what several share.
+    is_one: bool,
     units: Vec<i64>,
 }
 
-/// Draws it, as an SVG document.
-pub(super) fn draw(usage: &Usage) -> String {
+/// Draws it, as an SVG document, for a page that shows it so many pixels wide.
+pub(super) fn draw(usage: &Usage, width: Option<i64>) -> String {
+    let (least, most) = (*WIDTHS.start(), *WIDTHS.end());
+    let width = 2 * width.unwrap_or(WIDTH_UNASKED).clamp(least, most);
+    let frame = Frame {
+        usage,
+        right: width - 10,
+    };
     let series = series(usage);
     let steps = usize::try_from(span(usage) / usage.step_ms.max(1)).unwrap_or(0);
     let scale = Scale::of(&series, steps);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\" \
          class=\"chart\"><title>{}</title>",
         escaped(&summary(usage, &series))
     );
-    svg += &axis(&scale);
-    svg += &times(usage);
-    svg += &bars(usage, &series, &scale, steps);
-    svg += &resets(usage);
+    svg += &frame.axis(&scale);
+    svg += &frame.times();
+    svg += &frame.bars(&series, &scale, steps);
+    svg += &frame.resets();
+    if series
+        .iter()
+        .all(|series| series.units.iter().all(|units| *units == 0))
+    {
+        svg += &frame.nothing();
+    }
+    svg += &legend(&series);
     svg.push_str("</svg>");
     svg
+}
+
+/// Where the chart stands in the drawing.
+struct Frame<'a> {
+    usage: &'a Usage,
+    right: i64,
 }
 
 fn total(series: &Series) -> i64 {
@@ -91,6 +137,7 @@ fn series(usage: &Usage) -> Vec<Series> {
         .iter()
         .map(|app| Series {
             name: app.name.clone(),
+            is_one: true,
             units: app.units.clone(),
         })
         .collect();
@@ -102,7 +149,11 @@ fn series(usage: &Usage) -> Vec<Series> {
             }
         }
         let name = format!("{} others", rest.len());
-        series.push(Series { name, units });
+        series.push(Series {
+            name,
+            is_one: false,
+            units,
+        });
     }
     series
 }
@@ -159,25 +210,6 @@ fn nice(least: i64) -> i64 {
     }
 }
 
-fn axis(scale: &Scale) -> String {
-    let mut text = String::new();
-    let mut units = scale.lowest;
-    while units <= scale.highest {
-        let y = scale.y(units);
-        let class = if units == 0 { "zero" } else { "grid" };
-        let _ = write!(
-            text,
-            "<path class=\"{class}\" d=\"M{LEFT} {y}H{RIGHT}\"/>\
-             <text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
-            LEFT - 12,
-            y + 8,
-            short(units)
-        );
-        units = units.saturating_add(scale.tick);
-    }
-    text
-}
-
 /// 1500 as 1.5k: it must fit beside the axis.
 fn short(units: i64) -> String {
     for (size, suffix) in [
@@ -189,126 +221,166 @@ fn short(units: i64) -> String {
         if units.abs() >= size {
             let tenths = units / (size / 10);
             let (whole, tenth) = (tenths / 10, (tenths % 10).abs());
-            return if tenth == 0 {
+            let text = if tenth == 0 {
                 format!("{whole}{suffix}")
             } else {
                 format!("{whole}.{tenth}{suffix}")
             };
+            return text.replace('-', MINUS);
         }
     }
-    units.to_string()
+    units.to_string().replace('-', MINUS)
 }
 
 fn span(usage: &Usage) -> i64 {
     usage.to.as_millis().saturating_sub(usage.from.as_millis())
 }
 
-fn x(usage: &Usage, at: Timestamp) -> i64 {
-    let passed = at.as_millis().saturating_sub(usage.from.as_millis());
-    LEFT + (RIGHT - LEFT).saturating_mul(passed) / span(usage).max(1)
-}
-
-fn times(usage: &Usage) -> String {
-    let mut text = String::new();
-    // Labels stand on whole numbers of what they name.
-    let every = match span(usage) {
-        length if length <= 60 * MINUTE => 10 * MINUTE,
-        length if length <= DAY => 4 * 60 * MINUTE,
-        length if length <= 7 * DAY => DAY,
-        _ => 5 * DAY,
-    };
-    let mut at = (usage.from.as_millis() + every - 1).div_euclid(every) * every;
-    while at < usage.to.as_millis() {
-        let time = Timestamp::from_millis(at);
-        let label = if every < DAY { clock(time) } else { day(time) };
-        let _ = write!(
-            text,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
-            x(usage, time).clamp(LEFT + 34, RIGHT - 38),
-            HEIGHT - 14
-        );
-        at += every;
+impl Frame<'_> {
+    fn x(&self, at: Timestamp) -> i64 {
+        let passed = at.as_millis().saturating_sub(self.usage.from.as_millis());
+        LEFT + (self.right - LEFT).saturating_mul(passed) / span(self.usage).max(1)
     }
-    text
-}
 
-fn bars(usage: &Usage, series: &[Series], scale: &Scale, steps: usize) -> String {
-    let mut text = String::new();
-    for step in 0..steps {
-        let offset = |step: usize| usage.step_ms * i64::try_from(step).unwrap_or(0);
-        let (begin, end) = (
-            usage.from.plus_millis(offset(step)),
-            usage.from.plus_millis(offset(step + 1)),
-        );
-        let (left, right) = (x(usage, begin) + 2, x(usage, end) - 2);
-        let mut words = Vec::new();
-        let (mut up, mut down) = (0_i64, 0_i64);
-        let mut rects = String::new();
-        for (colour, series) in series.iter().enumerate() {
-            let units = series.units.get(step).copied().unwrap_or(0);
-            if units == 0 {
+    fn axis(&self, scale: &Scale) -> String {
+        let mut text = String::new();
+        let mut units = scale.lowest;
+        while units <= scale.highest {
+            let y = scale.y(units);
+            let class = if units == 0 { "zero" } else { "grid" };
+            let _ = write!(
+                text,
+                "<path class=\"{class}\" d=\"M{LEFT} {y}H{}\"/>\
+                 <text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+                self.right,
+                LEFT - 12,
+                y + 8,
+                short(units)
+            );
+            units = units.saturating_add(scale.tick);
+        }
+        text
+    }
+
+    fn times(&self) -> String {
+        let mut text = String::new();
+        let room = |every: i64| (self.right - LEFT).saturating_mul(every) / span(self.usage).max(1);
+        let every = TIMES.into_iter().find(|every| room(*every) >= TIME_ROOM);
+        let every = every.unwrap_or(10 * DAY);
+        let mut at = (self.usage.from.as_millis() + every - 1).div_euclid(every) * every;
+        while at < self.usage.to.as_millis() {
+            let time = Timestamp::from_millis(at);
+            let label = if every < DAY { clock(time) } else { day(time) };
+            let x = self.x(time);
+            // What would stand out at the end is left away.
+            if x <= self.right - 34 {
+                let _ = write!(
+                    text,
+                    "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
+                    HEIGHT - 12
+                );
+            }
+            at += every;
+        }
+        text
+    }
+
+    fn bars(&self, series: &[Series], scale: &Scale, steps: usize) -> String {
+        let usage = self.usage;
+        let mut text = String::new();
+        for step in 0..steps {
+            let offset = |step: usize| usage.step_ms * i64::try_from(step).unwrap_or(0);
+            let (begin, end) = (
+                usage.from.plus_millis(offset(step)),
+                usage.from.plus_millis(offset(step + 1)),
+            );
+            let (left, right) = (self.x(begin) + 2, self.x(end) - 2);
+            let mut words = Vec::new();
+            let (mut up, mut down) = (0_i64, 0_i64);
+            let mut rects = String::new();
+            for (colour, series) in series.iter().enumerate() {
+                let units = series.units.get(step).copied().unwrap_or(0);
+                if units == 0 {
+                    continue;
+                }
+                words.push(format!("{} {units}", series.name));
+                let base = if units > 0 { &mut up } else { &mut down };
+                let (from, to) = (scale.y(*base), scale.y(base.saturating_add(units)));
+                *base = base.saturating_add(units);
+                // What is there is seen, however small beside the rest.
+                let height = (from - to).abs().max(3);
+                let _ = write!(
+                    rects,
+                    "<rect class=\"app-{colour}\" x=\"{left}\" y=\"{}\" width=\"{}\" height=\"{height}\"/>",
+                    from.min(to).min(BOTTOM - 3),
+                    (right - left).max(1)
+                );
+            }
+            if words.is_empty() {
                 continue;
             }
-            words.push(format!("{} {units}", series.name));
-            let base = if units > 0 { &mut up } else { &mut down };
-            let (from, to) = (scale.y(*base), scale.y(base.saturating_add(units)));
-            *base = base.saturating_add(units);
-            // What is there is seen, however small beside the rest.
-            let height = (from - to).abs().max(3);
             let _ = write!(
-                rects,
-                "<rect class=\"app-{colour}\" x=\"{left}\" y=\"{}\" width=\"{}\" height=\"{height}\"/>",
-                from.min(to).min(BOTTOM - 3),
-                (right - left).max(1)
+                text,
+                "<g><title>{}</title>{rects}</g>",
+                escaped(&format!(
+                    "{} to {} UTC: {}",
+                    moment(begin),
+                    clock(end),
+                    words.join(", ")
+                ))
             );
         }
-        if words.is_empty() {
-            continue;
-        }
-        let _ = write!(
-            text,
-            "<g><title>{}</title>{rects}</g>",
-            escaped(&format!(
-                "{} to {} UTC: {}",
-                moment(begin),
-                clock(end),
-                words.join(", ")
-            ))
-        );
+        text
     }
-    // For the legend, which the page makes.
+
+    fn resets(&self) -> String {
+        let resets = &self.usage.resets;
+        let mut text = String::new();
+        // Where there are many, the lines say it without words.
+        let wanted = i64::try_from(resets.len()).unwrap_or(i64::MAX);
+        let is_labelled = wanted.saturating_mul(RESET_ROOM) <= self.right - LEFT;
+        for at in resets {
+            let x = self.x(*at);
+            let _ = write!(
+                text,
+                "<g><title>{}</title><path class=\"reset\" d=\"M{x} {}V{BOTTOM}\"/>",
+                escaped(&format!("{} UTC: the total returns to zero", moment(*at))),
+                TOP - 12
+            );
+            if is_labelled {
+                let _ = write!(
+                    text,
+                    "<text class=\"reset-label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">reset</text>",
+                    x.clamp(LEFT + 32, self.right - 32),
+                    TOP - 20
+                );
+            }
+            text.push_str("</g>");
+        }
+        text
+    }
+
+    /// An empty chart says that it is meant to be empty.
+    fn nothing(&self) -> String {
+        format!(
+            "<text class=\"none\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">nothing consumed</text>",
+            i64::midpoint(LEFT, self.right),
+            i64::midpoint(TOP, BOTTOM) + 8
+        )
+    }
+}
+
+/// What stands for what, which the page puts into words.
+fn legend(series: &[Series]) -> String {
+    let mut text = String::new();
     for (colour, series) in series.iter().enumerate() {
+        let one = if series.is_one { " data-one=\"1\"" } else { "" };
         let _ = write!(
             text,
-            "<metadata data-colour=\"{colour}\" data-units=\"{}\">{}</metadata>",
+            "<metadata data-colour=\"{colour}\" data-units=\"{}\"{one}>{}</metadata>",
             total(series),
             escaped(&series.name)
         );
-    }
-    text
-}
-
-fn resets(usage: &Usage) -> String {
-    let mut text = String::new();
-    // Where there are many, the lines say it without words.
-    let is_labelled = usage.resets.len() <= 8;
-    for at in &usage.resets {
-        let x = x(usage, *at);
-        let _ = write!(
-            text,
-            "<g><title>{}</title><path class=\"reset\" d=\"M{x} {}V{BOTTOM}\"/>",
-            escaped(&format!("{} UTC: the total returns to zero", moment(*at))),
-            TOP - 12
-        );
-        if is_labelled {
-            let _ = write!(
-                text,
-                "<text class=\"reset-label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">reset</text>",
-                x.clamp(LEFT + 34, RIGHT - 38),
-                TOP - 20
-            );
-        }
-        text.push_str("</g>");
     }
     text
 }
@@ -331,9 +403,10 @@ fn of(at: Timestamp) -> Option<DateTime<chrono::Utc>> {
     DateTime::from_timestamp_millis(at.as_millis())
 }
 
-/// Text that stands in markup.
+/// Text that stands in markup. Signs that XML does not know are shown as unknown.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
+    text.replace(char::is_control, "\u{fffd}")
+        .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
@@ -370,26 +443,39 @@ mod tests {
         assert_eq!(ticks, [1, 5, 5, 20, 50, 100, 1000]);
         assert_eq!(
             [999, 1500, -20_000, 3_000_000].map(short),
-            ["999", "1.5k", "-20k", "3M"]
+            ["999", "1.5k", "\u{2212}20k", "3M"]
         );
     }
 
     #[test]
     fn it_says_what_it_shows() {
-        let svg = draw(&usage(vec![
-            app("kiosk", &[1, 2]),
-            app("inspector", &[10, 0, 5]),
-        ]));
+        let svg = draw(
+            &usage(vec![app("kiosk", &[1, 2]), app("inspector", &[10, 0, 5])]),
+            None,
+        );
         assert!(svg.contains("from 30 Nov 12:00 to 1 Dec 12:00 UTC: inspector 15, kiosk 3"));
         assert!(svg.contains("30 Nov 12:30 to 13:00 UTC: kiosk 2"));
         assert!(svg.contains("1 Dec 00:00 UTC: the total returns to zero"));
-        assert!(draw(&usage(Vec::new())).contains("UTC: nothing"));
+        assert!(!svg.contains("nothing consumed"));
+        let empty = draw(&usage(Vec::new()), None);
+        assert!(empty.contains("UTC: nothing") && empty.contains(">nothing consumed<"));
     }
 
     #[test]
     fn names_never_become_markup() {
-        let svg = draw(&usage(vec![app("<script>\"&", &[3])]));
-        assert!(!svg.contains("<script>") && svg.contains("&lt;script&gt;&quot;&amp; 3"));
+        let svg = draw(&usage(vec![app("<script>\"&\u{1}", &[3])]), None);
+        assert!(!svg.contains("<script>") && svg.contains("&lt;script&gt;&quot;&amp;\u{fffd} 3"));
+    }
+
+    #[test]
+    fn times_have_room_however_narrow_the_page() {
+        let names = |width| {
+            let svg = draw(&usage(vec![app("a", &[1])]), Some(width));
+            svg.matches(":00</text>").count()
+        };
+        assert_eq!([names(640), names(320), names(0)], [6, 3, 3]);
+        let svg = draw(&usage(Vec::new()), Some(i64::MAX));
+        assert!(svg.contains("viewBox=\"0 0 4000 400\""));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     },
     ledger::{
         explain,
-        reader::{self, Page},
+        reader::{self, BatchPage, Page},
         storage::Storage,
         usage::{self, Question, Usage},
     },
@@ -142,10 +142,12 @@ pub(super) async fn events(State(api): State<Api>, Query(page): Query<Page>) -> 
     plain(&blocking(move || reader::rows(&path, &page)).await??)
 }
 
-pub(super) async fn batches(State(api): State<Api>, Query(page): Query<Page>) -> Result<Response> {
+pub(super) async fn batches(
+    State(api): State<Api>,
+    Query(page): Query<BatchPage>,
+) -> Result<Response> {
     let path = api.ledger_path.clone();
-    let limit = page.limit.unwrap_or(reader::PAGE_MAX);
-    plain(&blocking(move || reader::batches(&path, limit)).await??)
+    plain(&blocking(move || reader::batches(&path, page)).await??)
 }
 
 /// Why a consumption was granted.
@@ -172,12 +174,20 @@ pub(super) async fn usage(
     plain(&read_usage(&api, question).await?)
 }
 
+/// How the chart is wanted.
+#[derive(Debug, Deserialize)]
+pub(super) struct Chart {
+    /// How wide it is shown, in pixels of a page.
+    width: Option<i64>,
+}
+
 /// The same, drawn.
 pub(super) async fn usage_chart(
     State(api): State<Api>,
     Query(question): Query<Question>,
+    Query(Chart { width }): Query<Chart>,
 ) -> Result<Response> {
-    let drawn = chart::draw(&read_usage(&api, question).await?);
+    let drawn = chart::draw(&read_usage(&api, question).await?, width);
     Ok(([(CONTENT_TYPE, "image/svg+xml")], drawn).into_response())
 }
 

@@ -25,6 +25,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// has.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// How long a browser waits before it listens again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// After this the listener asks again, and shows that it may: a session that is over is over here too.
 const LISTEN_MAX: Duration = Duration::from_mins(10);
 
@@ -59,6 +62,7 @@ pub(super) async fn stream(State(api): State<Api>) -> Result<Response> {
             let status = current_status(&api).await.ok()?;
             let status = serde_json::to_string(&status).ok()?;
             let event = Event::default().event("status").data(status);
+            let event = if is_first { event.retry(RETRY) } else { event };
             Some((Ok::<_, Infallible>(event), (api, news, false)))
         },
     );

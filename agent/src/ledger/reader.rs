@@ -95,6 +95,16 @@ pub struct BatchRow {
     pub sent_at: Option<Timestamp>,
 }
 
+/// Which batches to read.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct BatchPage {
+    /// At most so many, the newest ones.
+    pub limit: Option<u32>,
+    /// Only those that the server has not counted and that were not given up.
+    #[serde(default)]
+    pub owed: bool,
+}
+
 /// Which rows to read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Page {
@@ -151,10 +161,11 @@ pub fn rows(path: &Path, page: &Page) -> Result<Vec<LogRow>, LedgerError> {
 /// # Errors
 ///
 /// [`LedgerError`].
-pub fn batches(path: &Path, limit: u32) -> Result<Vec<BatchRow>, LedgerError> {
+pub fn batches(path: &Path, page: BatchPage) -> Result<Vec<BatchRow>, LedgerError> {
     let connection = schema::open_read_only(path)?;
     let failed = LedgerError::while_doing("reading batches");
-    read_batches(&connection, limit.min(PAGE_MAX)).map_err(failed)
+    let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    read_batches(&connection, limit, page.owed).map_err(failed)
 }
 
 /// A refusal, as people and scripts read it. Fields are added, never changed.
@@ -337,8 +348,18 @@ fn read_rows(connection: &Connection, page: &Page, limit: u32) -> rusqlite::Resu
     rows.collect()
 }
 
-fn read_batches(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<BatchRow>> {
-    let mut statement = connection.prepare(
+fn read_batches(
+    connection: &Connection,
+    limit: u32,
+    owed: bool,
+) -> rusqlite::Result<Vec<BatchRow>> {
+    // As the index of those that are owed says it.
+    let wanted = if owed {
+        "WHERE state NOT IN ('settled', 'superseded', 'waived')"
+    } else {
+        ""
+    };
+    let mut statement = connection.prepare(&format!(
         "SELECT batches.no, batches.id, state, reason, product, holder_value, feature,
                 hardware_id, event, lanes.period, batches.row_count, units,
                 coalesce(attempts, 0), sealed_at, sent_at
@@ -346,8 +367,9 @@ fn read_batches(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<Bat
          JOIN lanes ON lanes.no = lane
          JOIN accounts ON accounts.no = lanes.account
          JOIN licenses ON licenses.no = accounts.license
-         ORDER BY batches.no DESC LIMIT ?1",
-    )?;
+         {wanted}
+         ORDER BY batches.no DESC LIMIT ?1"
+    ))?;
     let time = |millis: Option<i64>| millis.map(Timestamp::from_millis);
     let rows = statement.query_map([limit], |row| {
         Ok(BatchRow {

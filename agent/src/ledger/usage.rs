@@ -86,7 +86,7 @@ impl Span {
 }
 
 /// Sums what was consumed up to now. Rows that were folded into daily sums count at the start of their
-/// day.
+/// day, where that is within the span.
 ///
 /// # Errors
 ///
@@ -169,8 +169,8 @@ fn sum(
              SELECT app, (at - :from) / :step AS step, units FROM consumptions
              WHERE seq >= :first AND at >= :from AND at < :to AND lane IN wanted
              UNION ALL
-             SELECT app, (max(day, :from) - :from) / :step, units FROM daily
-             WHERE day > :from - 86400000 AND day < :to AND lane IN wanted
+             SELECT app, (day - :from) / :step, units FROM daily
+             WHERE day >= :from AND day < :to AND lane IN wanted
          )
          SELECT name, step, sum(units) FROM sums JOIN apps ON apps.no = app GROUP BY app, step",
     )?;
