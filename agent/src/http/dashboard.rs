@@ -16,7 +16,17 @@ use super::{Api, admin};
 
 const PAGE: &str = include_str!("../../dashboard/index.html");
 const STYLE: &str = include_str!("../../dashboard/dashboard.css");
-const SCRIPT: &str = include_str!("../../dashboard/dashboard.js");
+const SCRIPTS: [(&str, &str); 6] = [
+    (
+        "/dashboard.js",
+        include_str!("../../dashboard/dashboard.js"),
+    ),
+    ("/agent.js", include_str!("../../dashboard/agent.js")),
+    ("/held.js", include_str!("../../dashboard/held.js")),
+    ("/ledger.js", include_str!("../../dashboard/ledger.js")),
+    ("/licenses.js", include_str!("../../dashboard/licenses.js")),
+    ("/parts.js", include_str!("../../dashboard/parts.js")),
+];
 const ICON: &str = include_str!("../../dashboard/icon.svg");
 
 /// Only what the agent itself serves is run, shown or asked.
@@ -28,14 +38,13 @@ pub(super) fn router() -> Router<Api> {
     let file = |content_type: &'static str, text: &'static str| {
         get(async move || served(content_type, text))
     };
-    Router::new()
+    let files = Router::new()
         .route("/", get(page))
         .route("/dashboard.css", file("text/css; charset=utf-8", STYLE))
-        .route(
-            "/dashboard.js",
-            file("text/javascript; charset=utf-8", SCRIPT),
-        )
-        .route("/icon.svg", file("image/svg+xml", ICON))
+        .route("/icon.svg", file("image/svg+xml", ICON));
+    SCRIPTS.into_iter().fold(files, |files, (path, script)| {
+        files.route(path, file("text/javascript; charset=utf-8", script))
+    })
 }
 
 async fn page(State(api): State<Api>, headers: HeaderMap) -> Response {
