@@ -44,10 +44,11 @@ async function start(args, environment, folder) {
   return {
     url,
     said: () => said,
-    stop: () => new Promise((resolve) => {
+    /** Ends it, gently unless another signal is given. */
+    stop: (signal) => new Promise((resolve) => {
       child.on("exit", resolve);
       child.removeAllListeners("error");
-      if (!child.kill()) resolve();
+      if (!child.kill(signal)) resolve();
     }),
   };
 }
@@ -75,16 +76,22 @@ export async function world(test, { licenses = [LICENSE], stubArgs = [], agent: 
   const products = [...new Set(licenses.map((license) => license.product))].map((code) => ({ code }));
   writeFileSync(seed, JSON.stringify({ api_keys: [KEYS], products, licenses }));
   const stub = await start(["tally-stub", "run", "--listen", "127.0.0.1:0", "--seed", seed, ...stubArgs], {}, folder);
-  endings.push(stub.stop);
+  endings.push(() => stub.stop());
 
   let agent;
   if (withAgent) {
     const dataDir = join(folder, "data");
     const environment = { TALLY_SERVER_API_KEY: KEYS.api_key, TALLY_SERVER_SHARED_KEY: KEYS.shared_key };
-    agent = await start(["tally", "run", "--listen", "127.0.0.1:0", "--data-dir", dataDir, "--server-url", stub.url,
+    const run = (listen) => start(["tally", "run", "--listen", listen, "--data-dir", dataDir, "--server-url", stub.url,
       "--sync-interval", "50ms", "--settle-wait", settleWait], environment, folder);
-    endings.push(agent.stop);
+    agent = await run("127.0.0.1:0");
+    endings.push(() => agent.stop());
     agent.dataDir = dataDir;
+    /** Starts it again where it was, after it was stopped. */
+    agent.restart = async () => {
+      const { said, stop } = await run(new URL(agent.url).host);
+      Object.assign(agent, { said, stop });
+    };
     /** Runs a command of the agent's command line; JSON comes back parsed. */
     agent.tally = (...args) => {
       const run = spawnSync(join(TALLY_BIN, "tally"), [...args, "--data-dir", dataDir, "--json"], { encoding: "utf8" });
@@ -162,5 +169,6 @@ export async function checkAccessible(page) {
 export async function picture(page, name) {
   const folder = process.env.UPDATE_IMAGES ? "docs/images" : join(BROWSER_MODULES, "images");
   await page.evaluate(() => document.activeElement?.blur());
+  await page.mouse.move(0, 0);
   await page.screenshot({ path: join(folder, `${name}.png`), animations: "disabled" });
 }
