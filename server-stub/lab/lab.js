@@ -499,9 +499,22 @@ function showPlayed(played) {
   byId("played").textContent = `“${played.name}” ${ends[played.state]}.`;
   const words = { waiting: "waiting", done: "✓ done", yours: "yours", failed: "✗ refused" };
   byId("steps").replaceChildren(...played.steps.map((step) => h("li", { "data-state": step.state },
-    h("span", { class: "at" }, step.at_ms === null ? "then" : `${(step.at_ms / 1000).toFixed(1)} s`),
+    h("span", { class: "at" }, step.at_ms === null ? "then" : offset(step.at_ms)),
     h("span", { class: "state" }, words[step.state]),
-    h("span", {}, `${step.kind}: ${step.what}${step.result ? ` → ${step.result}` : ""}`))));
+    h("span", {}, `${step.kind}: ${step.what}`, ...(step.result ? [" → ", ...result(step.result)] : [])))));
+}
+
+/** A time of a story. */
+function offset(ms) {
+  if (ms < 60_000) return `${ms / 1000} s`;
+  const [minutes, seconds] = [Math.floor(ms / 60_000), (ms % 60_000) / 1000];
+  return `${minutes} min${seconds > 0 ? ` ${seconds} s` : ""}`;
+}
+
+/** What a step came to; a time in it reads as elsewhere on the page, and in one line. */
+function result(text) {
+  return text.split(/(\d{4}-\d\d-\d\dT[\d:.]+Z)/).map((part, index) =>
+    (index % 2 === 0 ? part : h("span", { class: "mono moment" }, `${part.slice(0, 19).replace("T", " ")} UTC`)));
 }
 
 function buildScenarios() {
