@@ -11,7 +11,10 @@ export let status = null;
 /** When it came, by this page's clock. */
 let came = 0;
 
-/** `connecting`, `live`, `silent` where the agent does not answer, or `closed` where it does not let this page in. */
+/**
+ * `connecting`, `live`, `silent` where the agent does not answer, `closed` where it does not let this page in, or
+ * `crowded` where too many listen already.
+ */
 export let link = "connecting";
 /** Since when it is not live, by the agent's time. */
 export let silentSince = null;
@@ -98,7 +101,7 @@ export function listen(onStatus, onLink) {
       return;
     }
     const answer = await fetch("/v1/status").catch(() => null);
-    turn(answer?.status === 401 ? "closed" : "silent");
+    turn(answer?.ok ? "crowded" : answer?.status === 401 ? "closed" : "silent");
     setTimeout(() => listen(onStatus, onLink), RETRY_MS);
   });
 }

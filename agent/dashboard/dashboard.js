@@ -71,7 +71,18 @@ function showAttention() {
 
 // === whether the agent is heard ===
 
-const LINKS = { connecting: ["connecting", "warn"], live: ["live", "good"], silent: ["reconnecting", "warn"], closed: ["not let in", "bad"] };
+const LINKS = {
+  connecting: ["connecting", "warn"], live: ["live", "good"], silent: ["reconnecting", "warn"],
+  closed: ["not let in", "bad"], crowded: ["waiting", "warn"],
+};
+
+/** What has happened where nothing is heard, and what comes next. */
+const OLD = {
+  silent: ["The agent does not answer; it may have ended.", "This page goes on by itself when it answers again."],
+  closed: ["The agent does not let this page in any more: it was started anew, or twelve hours are over.",
+    "Run `tally dashboard`; this page then goes on by itself."],
+  crowded: ["More pages are open than the agent feeds.", "This one goes on by itself when another is closed."],
+};
 let silence = null;
 
 function showLink() {
@@ -85,14 +96,13 @@ function showLink() {
 
 /** Says that what stands here is old, and from when it is. */
 function showSilence() {
-  const isOld = link === "silent" || link === "closed";
+  const isOld = link in OLD;
   document.body.dataset.old = String(isOld);
   for (const id of ["sync", "network"]) byId(id).disabled = isOld;
   const since = silentSince ? ` What stands here is from ${silentSince.toISOString().slice(11, 19)} UTC.` : "";
   byId("old").hidden = !isOld;
-  byId("old").textContent = !isOld ? "" : link === "closed"
-    ? `The agent does not let this page in any more: it was started anew, or twelve hours are over.${since} Run \`tally dashboard\`; this page then goes on by itself.`
-    : `The agent does not answer; it may have ended.${since} This page goes on by itself when it answers again.`;
+  const [what, next] = OLD[link] ?? ["", ""];
+  byId("old").textContent = isOld ? `${what}${since} ${next}` : "";
 }
 
 // === reading ===
