@@ -1,6 +1,8 @@
 // The agent's dashboard, as whoever looks after a device uses it.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, test } from "node:test";
 
 import { LICENSE, checkAccessible, consume, control, picture, world } from "./harness.mjs";
@@ -52,6 +54,9 @@ describe("the dashboard", { concurrency: false }, () => {
   test("is shown to who was let in, and says to others how to get in", async (t) => {
     const { agent, open, page } = await dashboard(t);
     assert.equal(await page.title(), "Tally on this device");
+    const policy = (await page.reload()).headers()["content-security-policy"];
+    assert.match(policy, /^default-src 'none'; script-src 'self'; style-src 'self'/);
+    assert.doesNotMatch(policy, /unsafe|\*|https?:|data:/);
     const other = await open(`${agent.url}/`);
     assert.match(await other.locator("body").textContent(), /`tally dashboard` opens its page here/);
     assert.equal((await fetch(`${agent.url}/v1/stream`)).status, 401);
@@ -201,6 +206,7 @@ describe("the dashboard", { concurrency: false }, () => {
     await page.locator("#live", { hasText: "reconnecting" }).waitFor();
     await page.locator("#old", { hasText: /^The agent does not answer.* What stands here is from \d/ }).waitFor();
     assert.ok(await page.getByRole("button", { name: "Sync now" }).isDisabled(), "what cannot be done is offered");
+    await checkAccessible(page);
     await agent.restart();
     // A session ends with the agent's process.
     await page.locator("#old", { hasText: "Run `tally dashboard`; this page then goes on by itself" }).waitFor();
@@ -212,6 +218,19 @@ describe("the dashboard", { concurrency: false }, () => {
     await row(page, 2).waitFor();
     await page.locator("#old").waitFor({ state: "hidden" });
     page.wrong.length = 0;
+  });
+
+  test("a page too many waits for its place", async (t) => {
+    const { page, agent } = await dashboard(t);
+    const Authorization = `Bearer ${readFileSync(join(agent.dataDir, "admin_token"), "utf8").trim()}`;
+    const others = new AbortController();
+    await Promise.all(Array.from({ length: 15 }, () => fetch(`${agent.url}/v1/stream`, { headers: { Authorization }, signal: others.signal })));
+    const late = await page.context().newPage();
+    await late.goto(agent.url);
+    await late.locator("#old", { hasText: "goes on by itself when another is closed" }).waitFor();
+    others.abort();
+    await late.locator("#live", { hasText: "live" }).waitFor();
+    await late.locator("#old").waitFor({ state: "hidden" });
   });
 
   test("the agent's end does not wait for the page", async (t) => {
