@@ -50,8 +50,8 @@ export async function ask(method, path, body) {
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {
-    // The head of the page says so already where the stream has ended as well.
-    if (link === "live") complain("The agent does not answer. Is it still running?");
+    // What is only read is missed by nobody: the head of the page says so where the stream has ended as well.
+    if (link === "live" || method !== "GET") complain("The agent does not answer. Is it still running?");
     throw error;
   }
   if (response.status === 401) {

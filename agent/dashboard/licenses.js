@@ -72,7 +72,7 @@ function showLicense(made, license) {
   ].filter(Boolean));
   made.big.textContent = number(total);
   made.of.textContent = unlimited ? "used, without a limit"
-    : cap === null ? `used, over a limit of ${number(max)} without bound`
+    : cap === null ? `of ${number(max)} used, with overage without bound`
       : `of ${number(cap)} used, ${number(Math.max(cap - total, 0))} left`;
   const whole = Math.max(cap ?? (unlimited ? 0 : max), total, 1);
   const width = (value) => `${Math.min((100 * Math.max(value, 0)) / whole, 100)}%`;
