@@ -37,6 +37,12 @@ async function dashboard(t, { known = true, ...options } = {}, page = {}) {
 const ofUser = { license_key: undefined, username: USER };
 const card = (page, index = 0) => page.locator("#licenses > li").nth(index);
 const row = (page, key) => page.locator(`#ledger-rows tr[data-key="${key}"]`);
+/** Closes a page that complains rightly: its agent is away. */
+async function forget(page) {
+  await page.close();
+  page.wrong.length = 0;
+}
+
 const settled = (page) => page.locator("#owed", { hasText: "nothing" }).waitFor();
 
 /** Loses the acknowledgement of a batch while another device consumes too: nobody but a person can know. */
@@ -126,6 +132,20 @@ describe("the dashboard", { concurrency: false }, () => {
     assert.deepEqual([license.conservation.settled, license.conservation.held], [7, 0]);
     const decided = agent.tally("log").find((it) => it.kind === "decision");
     assert.deepEqual([decided.note.decision, decided.note.by, decided.note.reason], ["applied", "person", "the vendor's log shows it"]);
+  });
+
+  test("a decision that did not reach the agent is not taken for one that did", async (t) => {
+    const opened = await dashboard(t, { stubArgs: ["--no-idempotency"], settleWait: "2s" });
+    const { page, agent } = opened;
+    await undecidable(opened);
+    await agent.stop("SIGKILL");
+    await page.getByRole("button", { name: /^It was counted/ }).click();
+    await page.getByRole("button", { name: "Decide so" }).click();
+    await page.locator("#trouble", { hasText: "The agent does not answer" }).waitFor();
+    await page.locator("#held > li").waitFor();
+    await agent.restart();
+    assert.equal(agent.tally("status").licenses[0].conservation.held, 7);
+    await forget(page);
   });
 
   test("giving units up needs a reason, and can be thought better of", async (t) => {
@@ -238,7 +258,7 @@ describe("the dashboard", { concurrency: false }, () => {
     await agent.stop();
     assert.ok(!/unanswered/.test(agent.said()), agent.said());
     await page.locator("#live", { hasText: "reconnecting" }).waitFor();
-    page.wrong.length = 0;
+    await forget(page);
   });
 
   test("a session that is over says so, and lists are shown again with a new one", async (t) => {

@@ -70,7 +70,12 @@ after(async () => { await (await browser)?.close(); });
 export async function world(test, { licenses = [LICENSE], stubArgs = [], agent: withAgent = false, settleWait = "300ms" } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "tally-browser-"));
   const endings = [() => rmSync(folder, { recursive: true, force: true })];
-  test.after(async () => { for (const end of endings.reverse()) await end(); });
+  test.after(async () => {
+    const wrong = [];
+    // All of it ends, whatever one of them complains of.
+    for (const end of endings.reverse()) await Promise.resolve().then(end).catch((error) => wrong.push(error));
+    if (wrong.length > 0) throw wrong[0];
+  });
 
   const seed = join(folder, "seed.json");
   const products = [...new Set(licenses.map((license) => license.product))].map((code) => ({ code }));
