@@ -218,6 +218,7 @@ impl Core {
         let licenses: Vec<LicenseStatus> = self
             .book
             .licenses()
+            .filter(|license| !self.book.is_forgotten(license))
             .flat_map(|license| {
                 let accounts = self.book.accounts_of(license.no);
                 accounts.map(move |account| self.license_status(now, license, account))

@@ -8,14 +8,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
-use tally_shared::wire::{ErrorCode, Holder, Subject};
+use tally_shared::wire::ErrorCode;
 
 use super::{
     Api,
     answer::{Refused, Result, plain},
     body::Posted,
     chart,
-    look_up::look_up,
 };
 use crate::{
     core::{
@@ -35,25 +34,6 @@ const REASON_BYTES_MAX: usize = 2000;
 
 /// How long `POST /v1/sync` waits for things to settle.
 const SYNC_WAIT_MAX: Duration = Duration::from_mins(1);
-
-/// The body of `POST /v1/licenses`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AddLicense {
-    /// The product.
-    pub product: String,
-    /// The key, for key-based products.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub license_key: Option<String>,
-    /// The user, for user-based products.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    /// The licence, where a user holds several.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub license_id: Option<i64>,
-    /// The device.
-    pub hardware_id: String,
-}
 
 /// The body of `PUT /v1/network`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,35 +86,6 @@ pub struct SyncResult {
 
 pub(super) async fn status(State(api): State<Api>) -> Result<Response> {
     plain(&current_status(&api).await?)
-}
-
-pub(super) async fn licenses(State(api): State<Api>) -> Result<Response> {
-    plain(&current_status(&api).await?.status.licenses)
-}
-
-pub(super) async fn add_license(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
-    let request: AddLicense = read(&body)?;
-    let holder = match (request.license_key, request.username) {
-        (Some(key), None) => Holder::LicenseKey(key),
-        (None, Some(username)) => Holder::Username(username),
-        _ => {
-            return Err(Refused::new(
-                ErrorCode::ValidationError,
-                "give exactly one of `license_key` and `username`",
-            ));
-        }
-    };
-    let subject = Subject {
-        product: request.product,
-        holder,
-        license_id: request.license_id,
-        hardware_id: request.hardware_id,
-    };
-    look_up(&api, &subject).await?;
-    let (product, value) = (subject.product, subject.holder.value().to_owned());
-    let mut licenses = current_status(&api).await?.status.licenses;
-    licenses.retain(|license| license.product == product && license.holder_value == value);
-    plain(&licenses)
 }
 
 pub(super) async fn events(State(api): State<Api>, Query(page): Query<Page>) -> Result<Response> {
@@ -210,13 +161,20 @@ pub(super) async fn resolve(
     Posted(body): Posted,
 ) -> Result<Response> {
     let Resolve { decision, reason } = read(&body)?;
-    let reason = reason.filter(|reason| !reason.trim().is_empty());
+    let reason = check_reason(reason)?;
     if decision == Decision::Waive && reason.is_none() {
         return Err(Refused::new(
             ErrorCode::ValidationError,
             "`reason` is needed to waive a batch: it stands in the ledger",
         ));
     }
+    let seq = api.ledger.resolve(BatchNo(batch), decision, reason).await?;
+    plain(&Resolved { seq: seq.0 })
+}
+
+/// A reason that says something, and is not too long.
+pub(super) fn check_reason(reason: Option<String>) -> Result<Option<String>> {
+    let reason = reason.filter(|reason| !reason.trim().is_empty());
     let length = reason.as_ref().map_or(0, String::len);
     if length > REASON_BYTES_MAX {
         return Err(Refused::new(
@@ -224,8 +182,7 @@ pub(super) async fn resolve(
             format!("`reason` has {length} bytes; at most {REASON_BYTES_MAX} are kept"),
         ));
     }
-    let seq = api.ledger.resolve(BatchNo(batch), decision, reason).await?;
-    plain(&Resolved { seq: seq.0 })
+    Ok(reason)
 }
 
 /// Tries everything now, and answers when nothing more is under way or due.
@@ -233,6 +190,7 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Response> {
     let mut pulse = api.ledger.pulse();
     let facts = pulse.borrow().facts;
     api.ledger.tell(Event::Nudge).await;
+    api.waiting.wake();
     let calm = pulse.wait_for(|pulse| pulse.facts > facts && !pulse.working);
     // After the longest wait the state is told as it is.
     let _ = tokio::time::timeout(SYNC_WAIT_MAX, calm).await;
@@ -246,6 +204,7 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Response> {
 pub(super) async fn set_network(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
     let SetNetwork { mode } = read(&body)?;
     api.ledger.tell(Event::SetNetwork(mode)).await;
+    api.waiting.wake();
     plain(&current_status(&api).await?.status.connection)
 }
 
@@ -285,7 +244,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))
 }
 
-fn read<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T> {
+pub(super) fn read<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| {
         let code = if error.is_data() {
             ErrorCode::ValidationError

@@ -1,5 +1,6 @@
 //! What can be typed. No logic.
 
+mod license;
 mod run;
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
@@ -7,7 +8,13 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_shared::time::Timestamp;
 
-pub(in crate::cli) use self::run::RunArgs;
+pub(in crate::cli) use self::{
+    license::{
+        LicenseAddArgs, LicenseArgs, LicenseCommand, LicenseImportArgs, LicenseNameArgs,
+        LicenseRemoveArgs,
+    },
+    run::RunArgs,
+};
 use crate::core::link::NetworkMode;
 
 /// Consume units of a licence on this device, network or not.
@@ -26,7 +33,7 @@ pub(in crate::cli) struct Cli {
 pub(in crate::cli) enum Command {
     /// Run the agent
     Run(Box<RunArgs>),
-    /// Make licences known to the agent
+    /// Make licences known to the agent, look at them, forget them
     #[command(subcommand)]
     License(LicenseCommand),
     /// Give applications their key pairs
@@ -175,56 +182,6 @@ pub(in crate::cli) enum Credential {
     ServerApiKey,
     /// Signs its requests
     ServerSharedKey,
-}
-
-#[derive(Debug, Subcommand)]
-pub(in crate::cli) enum LicenseCommand {
-    /// Read a licence's limits from the server and make it known on a device
-    #[command(after_help = "\
-Example:
-  tally license add --product inspect --license-key AAAA-BBBB-CCCC-DDDD")]
-    Add(LicenseAddArgs),
-    /// Show the licences that are known
-    List(JsonArgs),
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct LicenseArgs {
-    /// The product's short code
-    #[arg(long, value_name = "CODE")]
-    pub(in crate::cli) product: String,
-
-    #[command(flatten)]
-    pub(in crate::cli) holder: HolderArgs,
-
-    /// The device [default: the id of this device]
-    #[arg(long, env = "TALLY_HARDWARE_ID", value_name = "ID")]
-    pub(in crate::cli) hardware_id: Option<String>,
-
-    /// The licence, where a user holds several for one product
-    #[arg(long, value_name = "ID")]
-    pub(in crate::cli) license_id: Option<i64>,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(in crate::cli) struct HolderArgs {
-    /// The licence key, for key-based products
-    #[arg(long, value_name = "KEY")]
-    pub(in crate::cli) license_key: Option<String>,
-
-    /// The user, for user-based products
-    #[arg(long, value_name = "NAME")]
-    pub(in crate::cli) username: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct LicenseAddArgs {
-    #[command(flatten)]
-    pub(in crate::cli) license: LicenseArgs,
-
-    #[command(flatten)]
-    pub(in crate::cli) output: JsonArgs,
 }
 
 #[derive(Debug, Subcommand)]
