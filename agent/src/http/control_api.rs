@@ -38,6 +38,7 @@ const SYNC_WAIT_MAX: Duration = Duration::from_mins(1);
 /// The body of `PUT /v1/network`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SetNetwork {
     /// Whether the agent may use the network.
     pub mode: NetworkMode,
@@ -46,6 +47,7 @@ pub struct SetNetwork {
 /// The body of `POST /v1/batches/{batch}/resolve`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resolve {
     /// What is decided.
     pub decision: Decision,
@@ -56,6 +58,7 @@ pub struct Resolve {
 
 /// What `POST /v1/batches/{batch}/resolve` answers.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resolved {
     /// The place in the ledger of the row that says so.
     pub seq: i64,
@@ -63,6 +66,7 @@ pub struct Resolved {
 
 /// What `GET /v1/status` answers.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FullStatus {
     /// What the core knows.
     #[serde(flatten)]
@@ -77,6 +81,7 @@ pub struct FullStatus {
 
 /// What `POST /v1/sync` answers.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SyncResult {
     /// Whether nothing is left to send but what is held.
     pub synced: bool,
@@ -84,15 +89,31 @@ pub struct SyncResult {
     pub status: FullStatus,
 }
 
+/// Everything at a glance.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/status", operation_id = "read_status", tag = "state",
+    responses((status = 200, description = "The state", body = FullStatus)),
+))]
 pub(super) async fn status(State(api): State<Api>) -> Result<Response> {
     plain(&current_status(&api).await?)
 }
 
+/// The ledger's rows, oldest first; the newest ones unless `after` is given.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/events", operation_id = "list_events", tag = "ledger", params(Page),
+    responses((status = 200, description = "The rows", body = Vec<reader::LogRow>)),
+))]
 pub(super) async fn events(State(api): State<Api>, Query(page): Query<Page>) -> Result<Response> {
     let path = api.ledger_path.clone();
     plain(&blocking(move || reader::rows(&path, &page)).await??)
 }
 
+/// The newest batches, newest first.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/batches", operation_id = "list_batches", tag = "ledger",
+    params(("limit" = Option<u32>, Query, description = "At most so many")),
+    responses((status = 200, description = "The batches", body = Vec<reader::BatchRow>)),
+))]
 pub(super) async fn batches(State(api): State<Api>, Query(page): Query<Page>) -> Result<Response> {
     let path = api.ledger_path.clone();
     let limit = page.limit.unwrap_or(reader::PAGE_MAX);
@@ -100,6 +121,11 @@ pub(super) async fn batches(State(api): State<Api>, Query(page): Query<Page>) ->
 }
 
 /// Why a consumption was granted.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/events/{seq}", operation_id = "explain_event", tag = "ledger",
+    params(("seq" = i64, Path, description = "The place of the row")),
+    responses((status = 200, description = "The row, and what it was judged by", body = explain::Explained)),
+))]
 pub(super) async fn explain_row(State(api): State<Api>, Path(seq): Path<i64>) -> Result<Response> {
     let path = api.ledger_path.clone();
     let explained = blocking(move || explain::explain(&path, seq)).await??;
@@ -108,6 +134,10 @@ pub(super) async fn explain_row(State(api): State<Api>, Path(seq): Path<i64>) ->
 }
 
 /// What was refused of late, and why.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/refusals", operation_id = "list_refusals", tag = "ledger",
+    responses((status = 200, description = "The refusals since the agent started, oldest first", body = Vec<reader::RefusalRow>)),
+))]
 pub(super) async fn refusals(State(api): State<Api>) -> Result<Response> {
     let kept = api.ledger.ask(|core, _| core.refusals().cloned().collect());
     let kept: Vec<Refusal> = kept.await?;
@@ -116,6 +146,10 @@ pub(super) async fn refusals(State(api): State<Api>) -> Result<Response> {
 }
 
 /// What was consumed of a licence over time.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/usage", operation_id = "read_usage", tag = "state", params(Question),
+    responses((status = 200, description = "What was consumed", body = Usage)),
+))]
 pub(super) async fn usage(
     State(api): State<Api>,
     Query(question): Query<Question>,
@@ -124,6 +158,10 @@ pub(super) async fn usage(
 }
 
 /// The same, drawn.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/usage.svg", operation_id = "draw_usage", tag = "state", params(Question),
+    responses((status = 200, description = "A drawing", body = String, content_type = "image/svg+xml")),
+))]
 pub(super) async fn usage_chart(
     State(api): State<Api>,
     Query(question): Query<Question>,
@@ -155,6 +193,12 @@ async fn read_usage(api: &Api, question: Question) -> Result<Usage> {
 }
 
 /// Decides what became of a held batch.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/batches/{batch}/resolve", operation_id = "resolve_batch", tag = "ledger",
+    params(("batch" = i64, Path, description = "The number of the batch")),
+    request_body(content = Resolve, example = json!({"decision": "applied", "reason": "the activity log shows it"})),
+    responses((status = 200, description = "It is decided", body = Resolved)),
+))]
 pub(super) async fn resolve(
     State(api): State<Api>,
     Path(batch): Path<i64>,
@@ -186,6 +230,10 @@ pub(super) fn check_reason(reason: Option<String>) -> Result<Option<String>> {
 }
 
 /// Tries everything now, and answers when nothing more is under way or due.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/sync", tag = "state",
+    responses((status = 200, description = "When nothing more is under way, or after a minute", body = SyncResult)),
+))]
 pub(super) async fn sync(State(api): State<Api>) -> Result<Response> {
     let mut pulse = api.ledger.pulse();
     let facts = pulse.borrow().facts;
@@ -201,6 +249,12 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Response> {
     })
 }
 
+/// Switches the network for a drill.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    put, path = "/v1/network", tag = "state",
+    request_body(content = SetNetwork, example = json!({"mode": "offline"})),
+    responses((status = 200, description = "The connection", body = crate::core::report::Connection)),
+))]
 pub(super) async fn set_network(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
     let SetNetwork { mode } = read(&body)?;
     api.ledger.tell(Event::SetNetwork(mode)).await;
@@ -208,6 +262,11 @@ pub(super) async fn set_network(State(api): State<Api>, Posted(body): Posted) ->
     plain(&current_status(&api).await?.status.connection)
 }
 
+/// Reads the applications' key pairs again.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/apps/reload", tag = "state",
+    responses((status = 200, description = "They are in force", body = serde_json::Value)),
+))]
 pub(super) async fn reload_apps(State(api): State<Api>) -> Result<Response> {
     blocking(move || api.apps.reload())
         .await?
@@ -220,6 +279,11 @@ pub(super) async fn reload_apps(State(api): State<Api>) -> Result<Response> {
     plain(&serde_json::json!({}))
 }
 
+/// Whether the agent can take work.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/healthz", tag = "state", security(()),
+    responses((status = 200, description = "It can", body = serde_json::Value, example = json!({"status": "ok"}))),
+))]
 pub(super) async fn health(State(api): State<Api>) -> Result<Response> {
     let _slot = api.slots.take()?;
     // Answers only while the writer does.

@@ -223,7 +223,7 @@ impl AddLicense {
 
 /// The licences, each with its counters.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/v1/licenses", tag = "licences",
+    get, path = "/v1/licenses", operation_id = "list_licenses", tag = "licences",
     responses((status = 200, description = "Each licence and feature", body = Vec<LicenseStatus>)),
 ))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Response> {
@@ -232,7 +232,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Response> {
 
 /// Reads a licence's limits from the server and makes it known on a device.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/v1/licenses", tag = "licences", request_body = AddLicense,
+    post, path = "/v1/licenses", operation_id = "add_license", tag = "licences", request_body = AddLicense,
     responses((status = 200, description = "The licence and its features", body = Vec<LicenseStatus>)),
 ))]
 pub(super) async fn add(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
@@ -246,7 +246,7 @@ pub(super) async fn add(State(api): State<Api>, Posted(body): Posted) -> Result<
 
 /// The names of licences that wait to be read from the server.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/v1/licenses/waiting", tag = "licences",
+    get, path = "/v1/licenses/waiting", operation_id = "list_waiting_licenses", tag = "licences",
     responses((status = 200, description = "Oldest first", body = Vec<crate::waiting::WaitingLicense>)),
 ))]
 pub(super) async fn waiting(State(api): State<Api>) -> Result<Response> {
@@ -255,7 +255,7 @@ pub(super) async fn waiting(State(api): State<Api>) -> Result<Response> {
 
 /// Makes a licence known: by an answer that the server signed, by asking the server, or at the next contact.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/v1/licenses/import", tag = "licences", request_body = ImportLicense,
+    post, path = "/v1/licenses/import", operation_id = "import_license", tag = "licences", request_body = ImportLicense,
     responses((status = 200, description = "What came of it", body = Imported)),
 ))]
 pub(super) async fn import(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
@@ -323,7 +323,7 @@ async fn by_name(api: &Api, subject: &Subject, later: bool) -> Result<Imported> 
 
 /// Everything known of one licence.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/v1/license", tag = "licences", params(Named),
+    get, path = "/v1/license", operation_id = "show_license", tag = "licences", params(Named),
     responses((status = 200, description = "The licence", body = LicenseDetail)),
 ))]
 pub(super) async fn show(State(api): State<Api>, Query(named): Query<Named>) -> Result<Response> {
@@ -339,7 +339,7 @@ pub(super) async fn show(State(api): State<Api>, Query(named): Query<Named>) -> 
 
 /// Reads a licence from the server now.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/v1/license/refresh", tag = "licences", params(Named),
+    post, path = "/v1/license/refresh", operation_id = "refresh_license", tag = "licences", params(Named),
     responses((status = 200, description = "The licence, as the server describes it", body = LicenseDetail)),
 ))]
 pub(super) async fn refresh(
@@ -371,7 +371,7 @@ pub(super) async fn refresh(
 
 /// Forgets a licence of which nothing is owed.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    delete, path = "/v1/license", tag = "licences", params(Named),
+    delete, path = "/v1/license", operation_id = "forget_license", tag = "licences", params(Named),
     responses((status = 200, description = "It is forgotten", body = Forgotten)),
 ))]
 pub(super) async fn remove(State(api): State<Api>, Query(named): Query<Named>) -> Result<Response> {

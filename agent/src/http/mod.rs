@@ -19,6 +19,7 @@ mod license_api;
 pub(crate) mod licenses;
 mod look_up;
 mod metrics;
+pub mod openapi;
 pub(crate) mod serve;
 mod slots;
 mod strangers;
@@ -168,6 +169,7 @@ fn router(api: Api) -> Router {
         .method_not_allowed_fallback(answer::method_not_allowed)
         .route_layer(middleware::from_fn_with_state(api.clone(), admin::require));
     Router::new()
+        .route("/openapi.json", get(openapi::file))
         .route("/healthz", get(control_api::health))
         .route("/open", get(admin::open))
         .merge(dashboard::router())

@@ -42,10 +42,22 @@ pub(in crate::cli) enum Command {
     /// Consume units, as an application would
     Record(RecordArgs),
     /// Send what is owed now, and wait until it is settled
+    #[command(after_help = "\
+Example:
+  tally sync && shutdown now")]
     Sync(JsonArgs),
     /// Show whether the server is reached, and what is owed
+    #[command(after_help = "\
+Examples:
+  tally status --watch
+  tally status --json | jq .synced")]
     Status(StatusArgs),
     /// Show the ledger's rows
+    #[command(after_help = "\
+Examples:
+  tally log --app inspector --limit 10
+  tally log --state held
+  tally log --refused")]
     Log(LogArgs),
     /// Show why a consumption was granted or refused: what it was judged by
     Explain(ExplainArgs),
@@ -54,12 +66,20 @@ pub(in crate::cli) enum Command {
     /// Write a consistent copy of the ledger, while the agent runs or not
     Backup(BackupArgs),
     /// Prove the ledger against itself: the chain over its rows, and its sums
+    #[command(after_help = "\
+It exits with 1 where something is not as it was written. The agent may run or not.
+
+Example:
+  tally verify || tally verify --json > findings.json")]
     Verify(JsonArgs),
     /// Check the data directory, and accept what was salvaged of a damaged ledger
     Doctor(DoctorArgs),
     /// Decide what became of a held batch
     Resolve(ResolveArgs),
     /// Switch the agent's network off and on, for drills
+    #[command(after_help = "\
+Example:
+  tally network offline")]
     Network(NetworkArgs),
     /// Open the agent's page in the browser
     Dashboard(DashboardArgs),
@@ -194,8 +214,14 @@ Examples:
   tally app add report --read-only")]
     Add(AppAddArgs),
     /// Show the applications
+    #[command(after_help = "\
+Example:
+  tally app list")]
     List(JsonArgs),
     /// Take an application's key pair away, at once
+    #[command(after_help = "\
+Example:
+  tally app revoke kiosk")]
     Revoke(AppNameArgs),
 }
 
@@ -423,7 +449,11 @@ pub(in crate::cli) struct DoctorArgs {
 
 #[derive(Clone, Copy, Debug, Args)]
 #[command(after_help = "\
-The link works once and for one minute. Whoever opens it may do what the admin token allows.")]
+The link works once and for one minute. Whoever opens it may do what the admin token allows.
+
+Examples:
+  tally dashboard
+  tally dashboard --print                  for a browser that is started otherwise")]
 pub(in crate::cli) struct DashboardArgs {
     /// Print the link, and open nothing
     #[arg(long)]
