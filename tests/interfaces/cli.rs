@@ -50,9 +50,11 @@ fn told(output: &Output) -> String {
 }
 
 fn help(path: &[String]) -> String {
+    // The settings of whoever runs the tests would show in it.
     let output = Command::new(TALLY)
         .args(path)
         .arg("--help")
+        .env_clear()
         .env("COLUMNS", "100")
         .output()
         .unwrap();
@@ -125,10 +127,27 @@ fn check_shape(agent: &Agent, name: &str, args: &[&str]) -> Result {
 #[test]
 fn json_has_the_shapes_that_are_promised() -> Result {
     let (_stub, agent) = world()?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("licenses.csv");
+    std::fs::write(
+        &file,
+        "product,license_key,hardware_id\ninspect,EEEE-FFFF,device-1\n",
+    )?;
+    let file = file.display().to_string();
+    let licence = [
+        "--product",
+        seed::PRODUCT,
+        "--license-key",
+        seed::KEY,
+        "--hardware-id",
+        seed::DEVICE,
+    ];
     for (name, args) in [
         ("status", ["status"].as_slice()),
+        ("license_import", &["license", "import", &file]),
         ("license_list", &["license", "list"]),
         ("license_show", &["license", "show", seed::KEY]),
+        ("record", &[["record"].as_slice(), &licence].concat()),
         ("log", &["log"]),
         ("log_refused", &["log", "--refused"]),
         ("explain", &["explain", "1"]),
@@ -136,6 +155,7 @@ fn json_has_the_shapes_that_are_promised() -> Result {
         ("verify", &["verify"]),
         ("app_list", &["app", "list"]),
         ("app_add", &["app", "add", "kiosk"]),
+        ("app_revoke", &["app", "revoke", "kiosk"]),
         ("network", &["network", "online"]),
         ("sync", &["sync"]),
         ("license_refresh", &["license", "refresh", seed::KEY]),

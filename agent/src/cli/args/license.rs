@@ -33,19 +33,22 @@ Example:
     Refresh(LicenseNameArgs),
     /// Make the licences of a file known
     #[command(after_help = "\
-The file has a licence a line as CSV, with the names of the columns in the first line, or as JSON objects, or is one
-JSON array; `tally license list --json` prints one that is understood. Columns and fields:
+The file has a licence a line as CSV, with the names of the columns in the first line, or as JSON
+objects, or is one JSON array; `tally license list --json` prints one that is understood. Columns
+and fields:
 
-  product, license_key or username, license_id (where a user holds several), hardware_id (this device without it)
+  product, license_key or username, hardware_id (this device, where it is not given),
+  license_id (where a user holds several)
 
-The server is asked for each. What it cannot be asked for waits, and is read at the next contact: limits come from the
-server only. For a device that has never met it, a JSON object can bring the server's own word along:
+The server is asked for each. What it cannot be asked for waits, and is read at the next contact:
+limits come from the server only. For a device that has never met it, a JSON object can bring the
+server's own word along:
 
   answer       the body of its answer to check_license, for this licence and device, to the byte
   signature    the header LicenseSignature of that answer
 
-It is believed where the key of `tally run --server-public-key` has signed it. Of a licence that the ledger ever knew,
-it changes no limit and no total.
+It is believed where the key of `tally run --server-public-key` has signed it. Of a licence that
+the ledger ever knew, it changes no limit and no total.
 
 Examples:
   tally license import licenses.csv
@@ -53,9 +56,9 @@ Examples:
     Import(LicenseImportArgs),
     /// Forget a licence of which nothing is owed
     #[command(after_help = "\
-Its rows stay in the ledger, and the decision becomes one. A licence that is owed is kept, and what settles it is said.
-This bars nobody: an application that uses the licence makes it known again, where the server can be asked. To bar an
-application, `tally app revoke`.
+Its rows stay in the ledger, and the decision becomes one. A licence that is owed is kept, and what
+settles it is said. This bars nobody: an application that uses the licence makes it known again,
+where the server can be asked. To bar an application, `tally app revoke`.
 
 Example:
   tally license remove AAAA-BBBB-CCCC-DDDD --reason \"moved to device-2\"")]

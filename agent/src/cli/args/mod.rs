@@ -100,7 +100,8 @@ Example:
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Times are RFC 3339, or dates (their start in UTC). Rows that were folded into daily sums are not in it.
+Times are RFC 3339, or dates (their start in UTC). Rows that were folded into daily sums are not in
+it.
 
 Examples:
   tally export --since 2026-11-01 --until 2026-12-01 > november.csv
@@ -146,9 +147,9 @@ pub(in crate::cli) enum ExportFormat {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The copy holds what is owed, so keep it as safe as the ledger. To restore it, stop the agent and put it in the place
-of ledger.db, without ledger.db-wal and ledger.db-shm. The agent then finds that it is older than what it last wrote,
-says so, and lets the server's total decide what was sent since.
+The copy holds what is owed, so keep it as safe as the ledger. To restore it, stop the agent and put
+it in the place of ledger.db, without ledger.db-wal and ledger.db-shm. The agent then finds that it
+is older than what it last wrote, says so, and lets the server's total decide what was sent since.
 
 Example:
   tally backup /mnt/usb/ledger-2026-11-23.db")]
@@ -346,7 +347,8 @@ pub(in crate::cli) struct LogArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-`tally log` shows the rows and their numbers, `tally log --refused` what was refused since the agent started.
+`tally log` shows the rows and their numbers, `tally log --refused` what was refused since the agent
+started.
 
 Examples:
   tally explain 17
