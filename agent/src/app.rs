@@ -30,6 +30,7 @@ use crate::{
         client::{Client, ClientError},
         driver,
     },
+    waiting::{WaitingError, WaitingList},
     workers::Workers,
 };
 
@@ -96,6 +97,9 @@ pub enum AppError {
     /// The ledger is damaged.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// The names of licences that wait cannot be used.
+    #[error(transparent)]
+    Waiting(#[from] WaitingError),
     /// The applications' keys cannot be used.
     #[error(transparent)]
     Apps(#[from] AppsError),
@@ -175,6 +179,7 @@ impl App {
         apps::ensure_default(&data_dir)?;
         let apps = Apps::open(&data_dir)?;
 
+        let waiting = WaitingList::open(data_dir.waiting())?;
         crate::fail_point!("start.opened");
         let engine = Engine::open(Opening {
             connection,
@@ -193,6 +198,7 @@ impl App {
         let api = Api::new(http::Parts {
             ledger: ledger.clone(),
             ledger_path: data_dir.ledger(),
+            waiting,
             apps,
             admin_token,
             signer,
@@ -249,6 +255,7 @@ impl App {
         };
         #[cfg(unix)]
         servers.spawn(server.serve(self.socket));
+        servers.spawn(http::licenses::read_waiting(self.api));
         servers.close();
         let driving = tokio::spawn(driver::run(
             self.ledger.clone(),

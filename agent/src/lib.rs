@@ -18,6 +18,7 @@ pub mod private_file;
 pub mod secret;
 pub mod sync;
 pub mod telemetry;
+pub mod waiting;
 mod workers;
 
 mod fail_point;

@@ -16,6 +16,7 @@ use crate::{
 ///
 /// The five booleans and numbers are the contract's fields of the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Limits {
     /// The limit of a period, without overage.
     pub max_consumptions: i64,
@@ -56,6 +57,7 @@ pub struct Request {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OverageSetting {
     /// The new `allow_overages`, where given.
     pub allow_overages: Option<bool>,

@@ -11,6 +11,7 @@ use crate::time::Timestamp;
 /// How often a licence with `reset_consumption` starts again at zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Period {
     /// From midnight.
     Daily,

@@ -8,6 +8,7 @@ mod exactly_once;
 mod faults;
 mod held;
 mod kills;
+mod known;
 mod lifecycle;
 mod main_job;
 mod page;

@@ -91,6 +91,7 @@ fn every_file_says_what_it_is_for() {
         "tests/src",
         "tests/attack",
         "tests/e2e",
+        "tests/interfaces",
         "tests/simdisk",
     ] {
         for (path, text) in sources(folder) {

@@ -65,6 +65,21 @@ impl Agent {
         accepted(&self.send(request.header("content-type", "application/json"))?)
     }
 
+    /// As [`Self::ask`], where a refusal is one result among others.
+    pub(super) fn try_ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<Result<T, String>> {
+        let request = self.control(method, path).body(serde_json::to_vec(body)?);
+        let reply = self.send(request.header("content-type", "application/json"))?;
+        if reply.status.is_client_error() {
+            return Ok(Err(refusal(&reply)));
+        }
+        accepted(&reply).map(Ok)
+    }
+
     /// Consumes, as an application.
     pub(super) fn consume(
         &self,

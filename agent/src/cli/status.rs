@@ -201,7 +201,7 @@ fn held_lines(licenses: &[Value]) -> String {
         .fold(String::new(), |text, batch| text + &held_line(batch))
 }
 
-fn held_line(batch: &Value) -> String {
+pub(super) fn held_line(batch: &Value) -> String {
     let text = |key: &str| batch.get(key).and_then(Value::as_str);
     let number = |key: &str| batch.get(key).map(ToString::to_string).unwrap_or_default();
     let since = text("since")

@@ -14,6 +14,12 @@ use crate::{
 
 /// Reads the ledger itself: it works whether the agent runs or not.
 pub(super) fn run(data_dir: &DataDir, args: JsonArgs) -> anyhow::Result<Outcome> {
+    if !data_dir.chain_key().exists() && !data_dir.ledger().exists() {
+        anyhow::bail!(
+            "no agent ever ran on {}; name its folder with --data-dir",
+            data_dir.path().display()
+        );
+    }
     let findings = prove(data_dir)?;
     if args.json {
         output::json(&findings)?;

@@ -92,6 +92,11 @@ impl DataDir {
         self.0.join("ledger.mark")
     }
 
+    /// The names of licences that wait to be read from the server.
+    pub fn waiting(&self) -> PathBuf {
+        self.0.join("waiting_licenses.json")
+    }
+
     /// The id of this device, where it had to be made up.
     pub fn hardware_id(&self) -> PathBuf {
         self.0.join("hardware_id")

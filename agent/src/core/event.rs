@@ -1,6 +1,6 @@
 //! The facts that can enter the core.
 
-use tally_shared::units::Units;
+use tally_shared::{units::Units, wire::ErrorCode};
 
 use super::{
     book::{BatchNo, LicenseNo, Seq},
@@ -37,6 +37,16 @@ pub enum Event {
         outcome: LookUpOutcome,
         /// What the answer said of the `Idempotency-Key`.
         key: KeyEcho,
+    },
+    /// The server refused a licence that somebody had it asked for, outside of
+    /// [`Command::LookUp`](super::command::Command).
+    Refused {
+        /// Which licence.
+        license: LicenseNo,
+        /// The device it was read for.
+        hardware_id: String,
+        /// The server's code.
+        code: ErrorCode,
     },
     /// Something shows that the ledger was changed behind the agent's back.
     Doubted(Doubt),

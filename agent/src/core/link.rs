@@ -21,6 +21,7 @@ const STOPPED_PAUSE: Duration = Duration::from_mins(5);
 /// Whether the agent may use the network: for drills.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum NetworkMode {
     /// It may.
     #[default]

@@ -62,7 +62,10 @@ use self::{
     refusal::{Refusal, Refusals},
 };
 pub use self::{
-    machine::resolve::{Decision, Unresolvable},
+    machine::{
+        membership::Unforgettable,
+        resolve::{Decision, Unresolvable},
+    },
     record::{Recorded, Rejected, Standings},
 };
 

@@ -26,6 +26,7 @@ use super::{
     clippy::struct_excessive_bools,
     reason = "each is a fact of its own, for scripts"
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status {
     /// The agent's version.
     pub version: &'static str,
@@ -50,6 +51,7 @@ pub struct Status {
 
 /// Whether the server can be reached.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Connection {
     /// `online`, `offline` (switched off for a drill), `unreachable`, or `refused` (the credentials).
     pub state: &'static str,
@@ -65,6 +67,7 @@ pub struct Connection {
 
 /// A licence, or a feature of one.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LicenseStatus {
     /// The server's id of the licence.
     pub id: i64,
@@ -116,6 +119,7 @@ pub struct LicenseStatus {
 /// worst they have consumed all that the server's last total left. Units beyond the limit are held when
 /// they are sent, not lost. Zero where there is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Exposure {
     /// Units granted here that the server has not counted: so many could be beyond the limit now.
     pub now: i64,
@@ -125,6 +129,7 @@ pub struct Exposure {
 
 /// recorded = settled + pending + in flight + unknown + held + waived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Conservation {
     /// Granted to applications, ever.
     pub recorded: i64,
@@ -144,6 +149,7 @@ pub struct Conservation {
 
 /// A batch that waits.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HeldBatch {
     /// Its number.
     pub batch: i64,
@@ -221,6 +227,7 @@ impl Core {
         let licenses: Vec<LicenseStatus> = self
             .book
             .licenses()
+            .filter(|license| !self.book.is_forgotten(license))
             .flat_map(|license| {
                 let accounts = self.book.accounts_of(license.no);
                 accounts.map(move |account| self.license_status(now, license, account))

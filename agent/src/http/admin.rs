@@ -58,6 +58,7 @@ struct Grant {
 
 /// What `POST /v1/dashboard` answers.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DashboardLink {
     /// Opens the dashboard, once.
     pub url: String,
@@ -204,6 +205,10 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Makes a link to the dashboard that works once.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/dashboard", tag = "state",
+    responses((status = 200, description = "The link", body = DashboardLink)),
+))]
 pub(super) async fn make_link(State(api): State<Api>) -> Result<Response> {
     let code = api.admin.link(api.clocks.mono())?;
     plain(&DashboardLink {

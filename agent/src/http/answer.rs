@@ -18,11 +18,11 @@ use tally_shared::{
 
 use crate::{
     apps::App,
-    core::Unresolvable,
+    core::{Unforgettable, Unresolvable},
     ledger::{
         LedgerError,
         answers::Answer,
-        engine::{RecordError, ResolveError},
+        engine::{MembershipError, RecordError, ResolveError},
     },
     secret::NoRandom,
 };
@@ -81,6 +81,20 @@ impl From<ResolveError> for Refused {
                 Self::new(ErrorCode::ValidationError, why.to_string())
             }
             ResolveError::Record(error) => error.into(),
+        }
+    }
+}
+
+impl From<MembershipError> for Refused {
+    fn from(error: MembershipError) -> Self {
+        match error {
+            MembershipError::Unforgettable(why @ Unforgettable::Unknown) => {
+                Self::new(ErrorCode::NotFound, why.to_string())
+            }
+            MembershipError::Unforgettable(why @ Unforgettable::Owed(_)) => {
+                Self::new(ErrorCode::ValidationError, why.to_string())
+            }
+            MembershipError::Record(error) => error.into(),
         }
     }
 }

@@ -8,14 +8,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
-use tally_shared::wire::{ErrorCode, Holder, Subject};
+use tally_shared::wire::ErrorCode;
 
 use super::{
     Api,
     answer::{Refused, Result, plain},
     body::Posted,
     chart,
-    look_up::look_up,
 };
 use crate::{
     core::{
@@ -36,28 +35,10 @@ const REASON_BYTES_MAX: usize = 2000;
 /// How long `POST /v1/sync` waits for things to settle.
 const SYNC_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// The body of `POST /v1/licenses`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AddLicense {
-    /// The product.
-    pub product: String,
-    /// The key, for key-based products.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub license_key: Option<String>,
-    /// The user, for user-based products.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    /// The licence, where a user holds several.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub license_id: Option<i64>,
-    /// The device.
-    pub hardware_id: String,
-}
-
 /// The body of `PUT /v1/network`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SetNetwork {
     /// Whether the agent may use the network.
     pub mode: NetworkMode,
@@ -66,6 +47,7 @@ pub struct SetNetwork {
 /// The body of `POST /v1/batches/{batch}/resolve`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resolve {
     /// What is decided.
     pub decision: Decision,
@@ -76,6 +58,7 @@ pub struct Resolve {
 
 /// What `POST /v1/batches/{batch}/resolve` answers.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resolved {
     /// The place in the ledger of the row that says so.
     pub seq: i64,
@@ -83,6 +66,7 @@ pub struct Resolved {
 
 /// What `GET /v1/status` answers.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FullStatus {
     /// What the core knows.
     #[serde(flatten)]
@@ -97,6 +81,7 @@ pub struct FullStatus {
 
 /// What `POST /v1/sync` answers.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SyncResult {
     /// Whether nothing is left to send but what is held.
     pub synced: bool,
@@ -104,44 +89,30 @@ pub struct SyncResult {
     pub status: FullStatus,
 }
 
+/// Everything at a glance.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/status", operation_id = "read_status", tag = "state",
+    responses((status = 200, description = "The state", body = FullStatus)),
+))]
 pub(super) async fn status(State(api): State<Api>) -> Result<Response> {
     plain(&current_status(&api).await?)
 }
 
-pub(super) async fn licenses(State(api): State<Api>) -> Result<Response> {
-    plain(&current_status(&api).await?.status.licenses)
-}
-
-pub(super) async fn add_license(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
-    let request: AddLicense = read(&body)?;
-    let holder = match (request.license_key, request.username) {
-        (Some(key), None) => Holder::LicenseKey(key),
-        (None, Some(username)) => Holder::Username(username),
-        _ => {
-            return Err(Refused::new(
-                ErrorCode::ValidationError,
-                "give exactly one of `license_key` and `username`",
-            ));
-        }
-    };
-    let subject = Subject {
-        product: request.product,
-        holder,
-        license_id: request.license_id,
-        hardware_id: request.hardware_id,
-    };
-    look_up(&api, &subject).await?;
-    let (product, value) = (subject.product, subject.holder.value().to_owned());
-    let mut licenses = current_status(&api).await?.status.licenses;
-    licenses.retain(|license| license.product == product && license.holder_value == value);
-    plain(&licenses)
-}
-
+/// The ledger's rows, oldest first; the newest ones unless `after` is given.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/events", operation_id = "list_events", tag = "ledger", params(Page),
+    responses((status = 200, description = "The rows", body = Vec<reader::LogRow>)),
+))]
 pub(super) async fn events(State(api): State<Api>, Query(page): Query<Page>) -> Result<Response> {
     let path = api.ledger_path.clone();
     plain(&blocking(move || reader::rows(&path, &page)).await??)
 }
 
+/// The newest batches, newest first.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/batches", operation_id = "list_batches", tag = "ledger", params(reader::BatchPage),
+    responses((status = 200, description = "The batches", body = Vec<reader::BatchRow>)),
+))]
 pub(super) async fn batches(
     State(api): State<Api>,
     Query(page): Query<BatchPage>,
@@ -151,6 +122,11 @@ pub(super) async fn batches(
 }
 
 /// Why a consumption was granted.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/events/{seq}", operation_id = "explain_event", tag = "ledger",
+    params(("seq" = i64, Path, description = "The place of the row")),
+    responses((status = 200, description = "The row, and what it was judged by", body = explain::Explained)),
+))]
 pub(super) async fn explain_row(State(api): State<Api>, Path(seq): Path<i64>) -> Result<Response> {
     let path = api.ledger_path.clone();
     let explained = blocking(move || explain::explain(&path, seq)).await??;
@@ -159,6 +135,10 @@ pub(super) async fn explain_row(State(api): State<Api>, Path(seq): Path<i64>) ->
 }
 
 /// What was refused of late, and why.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/refusals", operation_id = "list_refusals", tag = "ledger",
+    responses((status = 200, description = "The refusals since the agent started, oldest first", body = Vec<reader::RefusalRow>)),
+))]
 pub(super) async fn refusals(State(api): State<Api>) -> Result<Response> {
     let kept = api.ledger.ask(|core, _| core.refusals().cloned().collect());
     let kept: Vec<Refusal> = kept.await?;
@@ -167,6 +147,10 @@ pub(super) async fn refusals(State(api): State<Api>) -> Result<Response> {
 }
 
 /// What was consumed of a licence over time.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/usage", operation_id = "read_usage", tag = "state", params(Question),
+    responses((status = 200, description = "What was consumed", body = Usage)),
+))]
 pub(super) async fn usage(
     State(api): State<Api>,
     Query(question): Query<Question>,
@@ -182,6 +166,11 @@ pub(super) struct Chart {
 }
 
 /// The same, drawn.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/usage.svg", operation_id = "draw_usage", tag = "state",
+    params(Question, ("width" = Option<i64>, Query, description = "How wide it is shown, in pixels of a page")),
+    responses((status = 200, description = "A drawing", body = String, content_type = "image/svg+xml")),
+))]
 pub(super) async fn usage_chart(
     State(api): State<Api>,
     Query(question): Query<Question>,
@@ -214,19 +203,32 @@ async fn read_usage(api: &Api, question: Question) -> Result<Usage> {
 }
 
 /// Decides what became of a held batch.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/batches/{batch}/resolve", operation_id = "resolve_batch", tag = "ledger",
+    params(("batch" = i64, Path, description = "The number of the batch")),
+    request_body(content = Resolve, example = json!({"decision": "applied", "reason": "the activity log shows it"})),
+    responses((status = 200, description = "It is decided", body = Resolved)),
+))]
 pub(super) async fn resolve(
     State(api): State<Api>,
     Path(batch): Path<i64>,
     Posted(body): Posted,
 ) -> Result<Response> {
     let Resolve { decision, reason } = read(&body)?;
-    let reason = reason.filter(|reason| !reason.trim().is_empty());
+    let reason = check_reason(reason)?;
     if decision == Decision::Waive && reason.is_none() {
         return Err(Refused::new(
             ErrorCode::ValidationError,
             "`reason` is needed to waive a batch: it stands in the ledger",
         ));
     }
+    let seq = api.ledger.resolve(BatchNo(batch), decision, reason).await?;
+    plain(&Resolved { seq: seq.0 })
+}
+
+/// A reason that says something, and is not too long.
+pub(super) fn check_reason(reason: Option<String>) -> Result<Option<String>> {
+    let reason = reason.filter(|reason| !reason.trim().is_empty());
     let length = reason.as_ref().map_or(0, String::len);
     if length > REASON_BYTES_MAX {
         return Err(Refused::new(
@@ -234,15 +236,19 @@ pub(super) async fn resolve(
             format!("`reason` has {length} bytes; at most {REASON_BYTES_MAX} are kept"),
         ));
     }
-    let seq = api.ledger.resolve(BatchNo(batch), decision, reason).await?;
-    plain(&Resolved { seq: seq.0 })
+    Ok(reason)
 }
 
 /// Tries everything now, and answers when nothing more is under way or due.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/sync", tag = "state",
+    responses((status = 200, description = "When nothing more is under way, or after a minute", body = SyncResult)),
+))]
 pub(super) async fn sync(State(api): State<Api>) -> Result<Response> {
     let mut pulse = api.ledger.pulse();
     let facts = pulse.borrow().facts;
     api.ledger.tell(Event::Nudge).await;
+    api.waiting.wake();
     let calm = pulse.wait_for(|pulse| pulse.facts > facts && !pulse.working);
     // After the longest wait the state is told as it is.
     let _ = tokio::time::timeout(SYNC_WAIT_MAX, calm).await;
@@ -253,12 +259,24 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Response> {
     })
 }
 
+/// Switches the network for a drill.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    put, path = "/v1/network", tag = "state",
+    request_body(content = SetNetwork, example = json!({"mode": "offline"})),
+    responses((status = 200, description = "The connection", body = crate::core::report::Connection)),
+))]
 pub(super) async fn set_network(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
     let SetNetwork { mode } = read(&body)?;
     api.ledger.tell(Event::SetNetwork(mode)).await;
+    api.waiting.wake();
     plain(&current_status(&api).await?.status.connection)
 }
 
+/// Reads the applications' key pairs again.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/apps/reload", tag = "state",
+    responses((status = 200, description = "They are in force", body = serde_json::Value)),
+))]
 pub(super) async fn reload_apps(State(api): State<Api>) -> Result<Response> {
     blocking(move || api.apps.reload())
         .await?
@@ -271,6 +289,11 @@ pub(super) async fn reload_apps(State(api): State<Api>) -> Result<Response> {
     plain(&serde_json::json!({}))
 }
 
+/// Whether the agent can take work.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/healthz", tag = "state", security(()),
+    responses((status = 200, description = "It can", body = serde_json::Value, example = json!({"status": "ok"}))),
+))]
 pub(super) async fn health(State(api): State<Api>) -> Result<Response> {
     let _slot = api.slots.take()?;
     // Answers only while the writer does.
@@ -295,7 +318,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))
 }
 
-fn read<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T> {
+pub(super) fn read<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| {
         let code = if error.is_data() {
             ErrorCode::ValidationError

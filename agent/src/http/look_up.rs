@@ -37,45 +37,64 @@ impl Default for LookUps {
     }
 }
 
-/// Asks the server for a licence and makes it known.
+/// What asking the server for a licence came to.
+pub(super) enum Asked {
+    /// It is known.
+    Known,
+    /// The server refuses it.
+    Refused(ErrorCode, String),
+    /// The server could not be asked, or did not say.
+    NotTold(String),
+}
+
+/// Asks the server for a licence that an application wants to use, and makes it known.
 ///
 /// # Errors
 ///
 /// The server's own refusal, or `limits_unknown` where it cannot be asked.
 pub(super) async fn look_up(api: &Api, subject: &Subject) -> Result<()> {
-    let unknown = |why: String| {
-        let message = format!(
-            "this agent does not know this licence on this device yet, and cannot ask: {why}; \
-             nothing was recorded"
-        );
-        Refused::new(ErrorCode::LimitsUnknown, message)
-    };
+    match ask_for(api, subject).await? {
+        Asked::Known => Ok(()),
+        Asked::Refused(code, message) => Err(Refused::new(code, message)),
+        Asked::NotTold(why) => {
+            let message = format!(
+                "this agent does not know this licence on this device yet, and cannot ask: {why}; \
+                 nothing was recorded"
+            );
+            Err(Refused::new(ErrorCode::LimitsUnknown, message))
+        }
+    }
+}
+
+/// Asks the server for a licence and makes it known.
+///
+/// # Errors
+///
+/// Where too many wait for their turn, or what the server said cannot be written.
+pub(super) async fn ask_for(api: &Api, subject: &Subject) -> Result<Asked> {
+    let not_told = |why: &str| Ok(Asked::NotTold(why.to_owned()));
     let _waiting = api.look_ups.waiting.take()?;
     let _one_at_a_time = api.look_ups.turn.lock().await;
     let mode = api.ledger.ask(|core, _| core.link().mode()).await?;
     if mode == NetworkMode::Offline {
-        return Err(unknown("the network is switched off".to_owned()));
+        return not_told("the network is switched off");
     }
     let asked_at = api.clocks.reading().mono;
     let Ok((outcome, key)) = tokio::time::timeout(PATIENCE, ask(&api.client, subject)).await else {
-        return Err(unknown(
-            "the licence server did not answer in time".to_owned(),
-        ));
+        return not_told("the licence server did not answer in time");
     };
     match outcome {
         LookUpOutcome::Found(found) => {
             api.ledger.learn(*found, asked_at, key).await?;
-            Ok(())
+            Ok(Asked::Known)
         }
-        LookUpOutcome::Refused(code, message) => Err(Refused::new(code, message)),
-        LookUpOutcome::RefusedCredentials(code) => Err(unknown(format!(
+        LookUpOutcome::Refused(code, message) => Ok(Asked::Refused(code, message)),
+        LookUpOutcome::RefusedCredentials(code) => Ok(Asked::NotTold(format!(
             "the licence server refuses this agent's credentials ({})",
             code.as_str()
         ))),
-        LookUpOutcome::Unreached(why) | LookUpOutcome::Invalid(why, _) => Err(unknown(why)),
-        LookUpOutcome::Throttled(_) => {
-            Err(unknown("the licence server has no time for it".to_owned()))
-        }
+        LookUpOutcome::Unreached(why) | LookUpOutcome::Invalid(why, _) => Ok(Asked::NotTold(why)),
+        LookUpOutcome::Throttled(_) => not_told("the licence server has no time for it"),
     }
 }
 

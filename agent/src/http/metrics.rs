@@ -40,6 +40,11 @@ struct Units {
     state: &'static str,
 }
 
+/// The status as Prometheus reads it.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/metrics", tag = "state",
+    responses((status = 200, description = "The text format of OpenMetrics", body = String, content_type = "application/openmetrics-text")),
+))]
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response> {
     let status = current_status(&api).await?;
     let mut text = String::new();

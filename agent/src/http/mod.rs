@@ -16,8 +16,10 @@ mod dashboard;
 mod front;
 mod guard;
 mod license_api;
+pub(crate) mod licenses;
 mod look_up;
 mod metrics;
+pub mod openapi;
 pub(crate) mod serve;
 mod slots;
 mod strangers;
@@ -42,10 +44,14 @@ use crate::{
     ledger::{engine::SharedClock, writer::Ledger},
     secret::Secret,
     sync::client::Client,
+    waiting::WaitingList,
 };
 
 pub use self::admin::DashboardLink;
-pub use self::control_api::{AddLicense, FullStatus, Resolve, Resolved, SetNetwork, SyncResult};
+pub use self::control_api::{FullStatus, Resolve, Resolved, SetNetwork, SyncResult};
+pub use self::licenses::{
+    AddLicense, Forgotten, ImportLicense, ImportOutcome, Imported, LicenseDetail, Named,
+};
 
 /// What handlers need.
 #[derive(Clone)]
@@ -57,6 +63,8 @@ pub struct Parts {
     pub ledger: Ledger,
     /// The ledger's file, for questions that do not concern the writer.
     pub ledger_path: PathBuf,
+    /// Names of licences that wait to be read.
+    pub waiting: WaitingList,
     /// Who may consume.
     pub apps: Apps,
     /// What opens the control API.
@@ -83,6 +91,7 @@ pub struct Parts {
 pub struct Inner {
     ledger: Ledger,
     ledger_path: PathBuf,
+    waiting: WaitingList,
     apps: Apps,
     admin: admin::Admin,
     signer: Arc<Signer>,
@@ -106,6 +115,7 @@ impl Api {
         Self(Arc::new(Inner {
             ledger: parts.ledger,
             ledger_path: parts.ledger_path,
+            waiting: parts.waiting,
             apps: parts.apps,
             admin: admin::Admin::new(parts.admin_token),
             signer: parts.signer,
@@ -137,10 +147,11 @@ impl std::ops::Deref for Api {
 fn router(api: Api) -> Router {
     let control = Router::new()
         .route("/v1/status", get(control_api::status))
-        .route(
-            "/v1/licenses",
-            get(control_api::licenses).post(control_api::add_license),
-        )
+        .route("/v1/licenses", get(licenses::list).post(licenses::add))
+        .route("/v1/licenses/import", post(licenses::import))
+        .route("/v1/licenses/waiting", get(licenses::waiting))
+        .route("/v1/license", get(licenses::show).delete(licenses::remove))
+        .route("/v1/license/refresh", post(licenses::refresh))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/events", get(control_api::events))
         .route("/v1/events/{seq}", get(control_api::explain_row))
@@ -158,6 +169,7 @@ fn router(api: Api) -> Router {
         .method_not_allowed_fallback(answer::method_not_allowed)
         .route_layer(middleware::from_fn_with_state(api.clone(), admin::require));
     Router::new()
+        .route("/openapi.json", get(openapi::file))
         .route("/healthz", get(control_api::health))
         .route("/open", get(admin::open))
         .merge(dashboard::router())

@@ -32,6 +32,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const LISTEN_MAX: Duration = Duration::from_mins(10);
 
 /// Tells the status now, and again whenever it changed.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/stream", tag = "state",
+    responses((status = 200, description = "Events called `status`, each with the answer of /v1/status as its data", body = String, content_type = "text/event-stream")),
+))]
 pub(super) async fn stream(State(api): State<Api>) -> Result<Response> {
     let place = Arc::clone(&api.streams).try_acquire_owned();
     let place = place.map_err(|_| {

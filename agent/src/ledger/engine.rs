@@ -17,8 +17,8 @@ use std::{
 use rusqlite::Connection;
 
 pub use super::job::{
-    Job, Pulse, Question, RecordError, RecordJob, Recording, Reply, ResolveError, ResolveJob,
-    Resolving, Turn,
+    Changing, Job, Learning, Membership, MembershipError, Pulse, Question, RecordError, RecordJob,
+    Recording, Replies, Reply, ResolveError, ResolveJob, Resolving, Turn,
 };
 use super::{
     Keeping, LedgerError,
@@ -33,7 +33,7 @@ use super::{
 use crate::{
     core::{
         Core, Policy, Random, Rejected,
-        book::{AppNo, Book, LicenseNo},
+        book::{AppNo, Book},
         chain::Hash,
         clock::{Clock, Moment},
         command::Command,
@@ -106,9 +106,10 @@ pub struct Engine {
 /// What a group of jobs came to, before its commit.
 #[derive(Default)]
 struct Group {
-    records: Vec<(Reply<Recording>, Recording)>,
-    learned: Vec<(Reply<Result<LicenseNo, RecordError>>, LicenseNo)>,
-    resolved: Vec<(Reply<Resolving>, Resolving)>,
+    records: Replies<Recording>,
+    learned: Replies<Learning>,
+    resolved: Replies<Resolving>,
+    changed: Replies<Changing>,
     answers: HashMap<(AppNo, String), (Hash, Answer)>,
     /// Answered after the commit: nobody is told what is not on disk.
     questions: Vec<Question>,
@@ -265,15 +266,17 @@ impl Engine {
             Job::Learn(found, asked_at, key, reply) => {
                 let license = self.core.learn(now, &found, asked_at, key);
                 self.take_event(now, Event::Tick, group);
-                group.learned.push((reply, license));
+                group.learned.push((reply, Ok(license)));
             }
             Job::Resolve(job) => {
-                let reason = job.reason.as_deref();
-                let resolved = self.core.resolve(now, job.batch, job.decision, reason);
+                let resolved = job.apply(&mut self.core, now);
                 self.take_event(now, Event::Tick, group);
-                group
-                    .resolved
-                    .push((job.reply, resolved.map_err(ResolveError::from)));
+                group.resolved.push((job.reply, resolved));
+            }
+            Job::Membership(change, reply) => {
+                let changed = change.apply(&mut self.core, now);
+                self.take_event(now, Event::Tick, group);
+                group.changed.push((reply, changed));
             }
             Job::App(name, reply) => {
                 let found = store::app_no(&self.connection, &name);
@@ -444,16 +447,9 @@ impl Engine {
             };
             let _ = reply.send(result);
         }
-        for (reply, license) in group.learned {
-            let _ = reply.send(failed.cloned().map_or(Ok(license), Err));
-        }
-        for (reply, resolved) in group.resolved {
-            let result = match failed {
-                Some(error) => Err(error.clone().into()),
-                None => resolved,
-            };
-            let _ = reply.send(result);
-        }
+        answer(group.learned, failed);
+        answer(group.resolved, failed);
+        answer(group.changed, failed);
         for question in group.questions {
             question(&self.core, now);
         }
@@ -578,6 +574,14 @@ impl Engine {
         self.connection
             .prepare_cached(&format!("PRAGMA wal_checkpoint({how})"))?
             .query_row([], |_| Ok(()))
+    }
+}
+
+/// Tells what was done, or why nothing was: its commit failed.
+fn answer<T, E: From<RecordError>>(replies: Replies<Result<T, E>>, failed: Option<&RecordError>) {
+    for (reply, result) in replies {
+        let failed = failed.map(|error| error.clone().into());
+        let _ = reply.send(failed.map_or(result, Err));
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
 
 /// A row, and what it was judged by. Fields are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Explained {
     /// The row.
     pub row: LogRow,
@@ -31,6 +32,7 @@ pub struct Explained {
 
 /// What a consumption was judged by. Fields are added, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JudgedBy {
     /// The limits.
     #[serde(flatten)]
@@ -88,9 +90,10 @@ pub fn explain(path: &Path, seq: i64) -> Result<Option<Explained>, LedgerError> 
     };
     let connection = schema::open_read_only(path)?;
     let failed = LedgerError::while_doing("reading what a row was judged by");
-    let sql = "SELECT lanes.allow_overages, lanes.max_overages, j.total, as_of, max_consumptions,
-                      allow_unlimited_consumptions, allow_negative_consumptions, j.allow_overages,
-                      j.max_overages, j.period
+    let sql =
+        "SELECT lanes.allow_overages, lanes.max_overages, j.total, j.as_of, j.max_consumptions,
+                      j.allow_unlimited_consumptions, j.allow_negative_consumptions,
+                      j.allow_overages, j.max_overages, j.period
                FROM consumptions c JOIN lanes ON lanes.no = c.lane
                LEFT JOIN (SELECT seq AS since, * FROM judgements) j
                    ON j.account = lanes.account AND since = (

@@ -10,7 +10,7 @@ use super::{
     storage::Storage,
 };
 use crate::core::{
-    Core, Decision, Unresolvable,
+    Core, Decision, Unforgettable, Unresolvable,
     book::{AppNo, BatchNo, LicenseNo, Seq},
     clock::Moment,
     command::Command,
@@ -46,6 +46,17 @@ pub enum ResolveError {
     Record(#[from] RecordError),
 }
 
+/// Why it is not changed which licences are known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// The licence must stay.
+    #[error(transparent)]
+    Unforgettable(#[from] Unforgettable),
+    /// The change could not be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
 /// What observers may wait for; re-readable at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pulse {
@@ -65,11 +76,20 @@ pub type Recording = Result<Answer, RecordError>;
 /// The place of a decision's note, or why there is none.
 pub type Resolving = Result<Seq, ResolveError>;
 
+/// The number of a licence that was learnt of.
+pub type Learning = Result<LicenseNo, RecordError>;
+
+/// The place of the note about a change of what is known, or why there is none.
+pub type Changing = Result<Option<Seq>, MembershipError>;
+
 /// A question to the core.
 pub type Question = Box<dyn FnOnce(&Core, Moment) + Send>;
 
 /// Where an answer goes. The asker may have gone away; what is done stays done.
 pub type Reply<T> = oneshot::Sender<T>;
+
+/// Results, and where they go after the commit.
+pub type Replies<T> = Vec<(Reply<T>, T)>;
 
 /// A piece of work.
 pub enum Job {
@@ -78,20 +98,37 @@ pub enum Job {
     /// Take in a fact.
     Event(Event),
     /// Take in what the server said of a licence when it was asked at that time on the monotonic clock.
-    Learn(
-        Box<LicenseFound>,
-        Duration,
-        KeyEcho,
-        Reply<Result<LicenseNo, RecordError>>,
-    ),
+    Learn(Box<LicenseFound>, Duration, KeyEcho, Reply<Learning>),
     /// Decide what became of a held batch.
     Resolve(ResolveJob),
+    /// Change which licences are known here.
+    Membership(Membership, Reply<Changing>),
     /// Find the number of an application.
     App(String, Reply<Result<AppNo, RecordError>>),
     /// Answer a question, when what came before is on disk.
     Ask(Question),
     /// Commit and end.
     Stop,
+}
+
+/// A change of which licences are known here.
+pub enum Membership {
+    /// Forget one, for this reason.
+    Forget(LicenseNo, Option<String>),
+    /// Take one in by an answer that the server signed.
+    TakeIn(Box<LicenseFound>),
+}
+
+impl Membership {
+    /// Makes the change.
+    pub(super) fn apply(self, core: &mut Core, now: Moment) -> Changing {
+        match self {
+            Self::Forget(license, reason) => {
+                Ok(Some(core.forget(now, license, reason.as_deref())?))
+            }
+            Self::TakeIn(found) => Ok(core.take_in(now, &found)),
+        }
+    }
 }
 
 /// A consumption to decide and record.
@@ -116,6 +153,13 @@ pub struct ResolveJob {
     pub reason: Option<String>,
     /// Where the place of the decision's note goes.
     pub reply: Reply<Resolving>,
+}
+
+impl ResolveJob {
+    /// Decides it.
+    pub(super) fn apply(&self, core: &mut Core, now: Moment) -> Resolving {
+        Ok(core.resolve(now, self.batch, self.decision, self.reason.as_deref())?)
+    }
 }
 
 /// What a turn gave.

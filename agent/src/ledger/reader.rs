@@ -19,6 +19,7 @@ const SEARCH_ROWS: i64 = 200_000;
 
 /// A row of the ledger, as people and scripts read it. Fields are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LogRow {
     /// Its place.
     pub seq: i64,
@@ -62,6 +63,7 @@ pub struct LogRow {
 
 /// A batch, as people and scripts read it. Fields are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchRow {
     /// Its number.
     pub batch: i64,
@@ -97,6 +99,7 @@ pub struct BatchRow {
 
 /// Which batches to read.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct BatchPage {
     /// At most so many, the newest ones.
     pub limit: Option<u32>,
@@ -107,6 +110,7 @@ pub struct BatchPage {
 
 /// Which rows to read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct Page {
     /// Only those after this place.
     pub after: Option<i64>,
@@ -170,6 +174,7 @@ pub fn batches(path: &Path, page: BatchPage) -> Result<Vec<BatchRow>, LedgerErro
 
 /// A refusal, as people and scripts read it. Fields are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RefusalRow {
     /// Its number since the agent started, as `tally explain` takes it: `r1`, `r2`, …
     pub refusal: String,

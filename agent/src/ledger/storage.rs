@@ -10,6 +10,7 @@ use crate::private_file;
 /// Whether the ledger can be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Storage {
     /// It can.
     #[default]

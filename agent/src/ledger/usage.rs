@@ -19,6 +19,7 @@ const DAY: i64 = 24 * HOUR;
 /// How far back to look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Span {
     /// An hour, by the minute.
     Hour,
@@ -33,6 +34,7 @@ pub enum Span {
 
 /// Whose consumption to sum.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct Question {
     /// The product.
     pub product: String,
@@ -49,6 +51,7 @@ pub struct Question {
 
 /// What was consumed of a licence over time. Fields are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// When the first step begins.
     pub from: Timestamp,
@@ -66,6 +69,7 @@ pub struct Usage {
 
 /// What an application consumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AppUsage {
     /// The application.
     pub name: String,

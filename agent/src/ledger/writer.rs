@@ -8,7 +8,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     answers::{Answer, RequestKey},
     desk::{Desk, Refusal},
-    engine::{Engine, Job, Pulse, RecordError, RecordJob, Reply, ResolveError, ResolveJob},
+    engine::{
+        Engine, Job, Membership, MembershipError, Pulse, RecordError, RecordJob, Reply,
+        ResolveError, ResolveJob,
+    },
 };
 use crate::core::{
     Core, Decision,
@@ -143,6 +146,31 @@ impl Ledger {
             })
         })
         .await?
+    }
+
+    /// Forgets a licence. Answers when that is on disk, with the place of its note.
+    ///
+    /// # Errors
+    ///
+    /// [`MembershipError`]; then nothing is changed.
+    pub async fn forget(
+        &self,
+        license: LicenseNo,
+        reason: Option<String>,
+    ) -> Result<Option<Seq>, MembershipError> {
+        self.put(|reply| Job::Membership(Membership::Forget(license, reason), reply))
+            .await?
+    }
+
+    /// Takes in a licence by an answer that the server signed. Answers when that is on disk, with the
+    /// place of its note; `None` where it was known.
+    ///
+    /// # Errors
+    ///
+    /// [`MembershipError::Record`].
+    pub async fn take_in(&self, found: LicenseFound) -> Result<Option<Seq>, MembershipError> {
+        self.put(|reply| Job::Membership(Membership::TakeIn(Box::new(found)), reply))
+            .await?
     }
 
     /// What the core waits for.

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::{
     core::{
         event::KeyEcho,
-        outcome::{self, Exchange, LookUpOutcome, RawAnswer, SendOutcome},
+        outcome::{self, Exchange, LicenseFound, LookUpOutcome, RawAnswer, SendOutcome},
     },
     deps::Clocks,
     ledger::engine::{SharedClock, lock},
@@ -79,6 +79,25 @@ pub enum ClientError {
     /// The TLS library or its roots are not usable.
     #[error("cannot set up the HTTP client")]
     Build(#[source] reqwest::Error),
+}
+
+/// An answer on file that is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unproven {
+    /// There is nothing to prove it with.
+    #[error(
+        "this agent has no public key of the licence server, so an answer on file proves nothing: start it \
+         with --server-public-key"
+    )]
+    NoKey,
+    /// The server did not sign it.
+    #[error("the answer is not believed: {0}")]
+    NotSigned(String),
+    /// It is about something else.
+    #[error(
+        "the answer is not believed: the server signed it for another licence or another device"
+    )]
+    OfAnother,
 }
 
 /// A connection to the licence server.
@@ -173,6 +192,43 @@ impl Client {
             _ => KeyEcho::NoAnswer,
         };
         (outcome, key)
+    }
+
+    /// Reads an answer of [`Self::look_up`] that somebody kept, with its header `LicenseSignature`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unproven`]: only what the server's key has signed, for this licence and device, is believed.
+    pub fn verify_saved(
+        &self,
+        subject: &Subject,
+        answer: String,
+        signature: &str,
+    ) -> Result<LicenseFound, Unproven> {
+        let verifier = self.config.verifier.as_ref().ok_or(Unproven::NoKey)?;
+        let exchange = Exchange::Answer(RawAnswer {
+            status: 200,
+            signature: Some(signature.to_owned()),
+            retry_after: None,
+            body: answer.into_bytes(),
+        });
+        let found = match outcome::of_look_up(exchange, subject, Some(verifier)) {
+            LookUpOutcome::Found(found) => *found,
+            LookUpOutcome::Invalid(why, _) => return Err(Unproven::NotSigned(why)),
+            _ => {
+                return Err(Unproven::NotSigned(
+                    "not an answer about a licence".to_owned(),
+                ));
+            }
+        };
+        let body = &found.body;
+        let is_named = subject.license_id.is_none_or(|id| id == body.counter.id);
+        let own = verifier.verify_license(subject, body.validity_period, &body.license_signature);
+        if own && is_named {
+            Ok(found)
+        } else {
+            Err(Unproven::OfAnother)
+        }
     }
 
     async fn exchange(&self, request: reqwest::RequestBuilder, key: &str) -> Exchanged {

@@ -193,6 +193,7 @@ fn event(fields: &Fields<'_>) -> Result<ConsumptionEvent, ApiError> {
 /// The answer of `add_consumption`: how the licence stands. Keys in the contract's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "the contract's fields")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Counter {
     /// The server's id of the licence.
     pub id: i64,
@@ -221,6 +222,7 @@ pub struct Counter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "FeatureFields")]
 #[expect(clippy::struct_excessive_bools, reason = "the contract's fields")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FeatureCounter {
     /// The server's id of the feature.
     pub id: i64,

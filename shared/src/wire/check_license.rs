@@ -16,6 +16,7 @@ pub struct CheckLicense {
 /// The answer: those fields that Tally knows, and whatever else the server sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "the contract's fields")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LicenseBody {
     /// How the licence stands; every field of the `add_consumption` answer, `id` first.
     #[serde(flatten)]

@@ -143,6 +143,7 @@ pub struct ApiError {
 
 /// The body of an error answer: exactly these three fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorBody {
     /// The HTTP status.
     pub status: u16,

@@ -1,5 +1,6 @@
 //! What can be typed. No logic.
 
+mod license;
 mod run;
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
@@ -7,7 +8,13 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_shared::time::Timestamp;
 
-pub(in crate::cli) use self::run::RunArgs;
+pub(in crate::cli) use self::{
+    license::{
+        LicenseAddArgs, LicenseArgs, LicenseCommand, LicenseImportArgs, LicenseNameArgs,
+        LicenseRemoveArgs,
+    },
+    run::RunArgs,
+};
 use crate::core::link::NetworkMode;
 
 /// Consume units of a licence on this device, network or not.
@@ -26,7 +33,7 @@ pub(in crate::cli) struct Cli {
 pub(in crate::cli) enum Command {
     /// Run the agent
     Run(Box<RunArgs>),
-    /// Make licences known to the agent
+    /// Make licences known to the agent, look at them, forget them
     #[command(subcommand)]
     License(LicenseCommand),
     /// Give applications their key pairs
@@ -35,10 +42,22 @@ pub(in crate::cli) enum Command {
     /// Consume units, as an application would
     Record(RecordArgs),
     /// Send what is owed now, and wait until it is settled
+    #[command(after_help = "\
+Example:
+  tally sync && shutdown now")]
     Sync(JsonArgs),
     /// Show whether the server is reached, and what is owed
+    #[command(after_help = "\
+Examples:
+  tally status --watch
+  tally status --json | jq .synced")]
     Status(StatusArgs),
     /// Show the ledger's rows
+    #[command(after_help = "\
+Examples:
+  tally log --app inspector --limit 10
+  tally log --state held
+  tally log --refused")]
     Log(LogArgs),
     /// Show why a consumption was granted or refused: what it was judged by
     Explain(ExplainArgs),
@@ -47,12 +66,20 @@ pub(in crate::cli) enum Command {
     /// Write a consistent copy of the ledger, while the agent runs or not
     Backup(BackupArgs),
     /// Prove the ledger against itself: the chain over its rows, and its sums
+    #[command(after_help = "\
+It exits with 1 where something is not as it was written. The agent may run or not.
+
+Example:
+  tally verify || tally verify --json > findings.json")]
     Verify(JsonArgs),
     /// Check the data directory, and accept what was salvaged of a damaged ledger
     Doctor(DoctorArgs),
     /// Decide what became of a held batch
     Resolve(ResolveArgs),
     /// Switch the agent's network off and on, for drills
+    #[command(after_help = "\
+Example:
+  tally network offline")]
     Network(NetworkArgs),
     /// Open the agent's page in the browser
     Dashboard(DashboardArgs),
@@ -73,7 +100,8 @@ Example:
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Times are RFC 3339, or dates (their start in UTC). Rows that were folded into daily sums are not in it.
+Times are RFC 3339, or dates (their start in UTC). Rows that were folded into daily sums are not in
+it.
 
 Examples:
   tally export --since 2026-11-01 --until 2026-12-01 > november.csv
@@ -119,9 +147,9 @@ pub(in crate::cli) enum ExportFormat {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The copy holds what is owed, so keep it as safe as the ledger. To restore it, stop the agent and put it in the place
-of ledger.db, without ledger.db-wal and ledger.db-shm. The agent then finds that it is older than what it last wrote,
-says so, and lets the server's total decide what was sent since.
+The copy holds what is owed, so keep it as safe as the ledger. To restore it, stop the agent and put
+it in the place of ledger.db, without ledger.db-wal and ledger.db-shm. The agent then finds that it
+is older than what it last wrote, says so, and lets the server's total decide what was sent since.
 
 Example:
   tally backup /mnt/usb/ledger-2026-11-23.db")]
@@ -178,56 +206,6 @@ pub(in crate::cli) enum Credential {
 }
 
 #[derive(Debug, Subcommand)]
-pub(in crate::cli) enum LicenseCommand {
-    /// Read a licence's limits from the server and make it known on a device
-    #[command(after_help = "\
-Example:
-  tally license add --product inspect --license-key AAAA-BBBB-CCCC-DDDD")]
-    Add(LicenseAddArgs),
-    /// Show the licences that are known
-    List(JsonArgs),
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct LicenseArgs {
-    /// The product's short code
-    #[arg(long, value_name = "CODE")]
-    pub(in crate::cli) product: String,
-
-    #[command(flatten)]
-    pub(in crate::cli) holder: HolderArgs,
-
-    /// The device [default: the id of this device]
-    #[arg(long, env = "TALLY_HARDWARE_ID", value_name = "ID")]
-    pub(in crate::cli) hardware_id: Option<String>,
-
-    /// The licence, where a user holds several for one product
-    #[arg(long, value_name = "ID")]
-    pub(in crate::cli) license_id: Option<i64>,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(in crate::cli) struct HolderArgs {
-    /// The licence key, for key-based products
-    #[arg(long, value_name = "KEY")]
-    pub(in crate::cli) license_key: Option<String>,
-
-    /// The user, for user-based products
-    #[arg(long, value_name = "NAME")]
-    pub(in crate::cli) username: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct LicenseAddArgs {
-    #[command(flatten)]
-    pub(in crate::cli) license: LicenseArgs,
-
-    #[command(flatten)]
-    pub(in crate::cli) output: JsonArgs,
-}
-
-#[derive(Debug, Subcommand)]
 pub(in crate::cli) enum AppCommand {
     /// Make a key pair for an application
     #[command(after_help = "\
@@ -237,8 +215,14 @@ Examples:
   tally app add report --read-only")]
     Add(AppAddArgs),
     /// Show the applications
+    #[command(after_help = "\
+Example:
+  tally app list")]
     List(JsonArgs),
     /// Take an application's key pair away, at once
+    #[command(after_help = "\
+Example:
+  tally app revoke kiosk")]
     Revoke(AppNameArgs),
 }
 
@@ -363,7 +347,8 @@ pub(in crate::cli) struct LogArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-`tally log` shows the rows and their numbers, `tally log --refused` what was refused since the agent started.
+`tally log` shows the rows and their numbers, `tally log --refused` what was refused since the agent
+started.
 
 Examples:
   tally explain 17
@@ -466,7 +451,11 @@ pub(in crate::cli) struct DoctorArgs {
 
 #[derive(Clone, Copy, Debug, Args)]
 #[command(after_help = "\
-The link works once and for one minute. Whoever opens it may do what the admin token allows.")]
+The link works once and for one minute. Whoever opens it may do what the admin token allows.
+
+Examples:
+  tally dashboard
+  tally dashboard --print                  for a browser that is started otherwise")]
 pub(in crate::cli) struct DashboardArgs {
     /// Print the link, and open nothing
     #[arg(long)]

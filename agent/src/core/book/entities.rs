@@ -262,7 +262,7 @@ pub struct Note {
 /// What a [`Note`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoteKind {
-    /// What became of a held batch was decided.
+    /// Something was decided: what became of a held batch, or which licences are known here.
     Decision,
     /// A damaged ledger was salvaged.
     Recovery,

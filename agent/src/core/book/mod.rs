@@ -142,6 +142,13 @@ impl Book {
         self.licenses.get(&no)
     }
 
+    /// Whether a licence is known no more: it has no device, and nothing of it is owed.
+    pub fn is_forgotten(&self, license: &License) -> bool {
+        let mut accounts = self.accounts_of(license.no);
+        license.devices.is_empty()
+            && accounts.all(|account| self.any_batches_of(account.no).next().is_none())
+    }
+
     /// A lane.
     pub fn lane(&self, no: LaneNo) -> Option<&Lane> {
         self.lanes.get(&no)
@@ -164,6 +171,14 @@ impl Book {
             .into_iter()
             .flat_map(|accounts| accounts.values())
             .filter_map(|no| self.accounts.get(no))
+    }
+
+    /// The numbers of these accounts.
+    pub(in crate::core) fn account_numbers_of(&self, license: LicenseNo) -> Vec<AccountNo> {
+        let accounts = self.by_license.get(&license);
+        accounts
+            .map(|accounts| accounts.values().copied().collect())
+            .unwrap_or_default()
     }
 
     /// The account of a licence's feature, or of the licence itself.

@@ -8,6 +8,7 @@
 mod agenda;
 mod distrust;
 mod learn;
+pub(super) mod membership;
 pub(super) mod resolve;
 mod split;
 #[cfg(test)]
@@ -89,6 +90,14 @@ impl Core {
             } => {
                 self.note_echo(key);
                 self.looked_up(now, license, &hardware_id, outcome);
+            }
+            Event::Refused {
+                license,
+                hardware_id,
+                code,
+            } => {
+                self.link.reached(now.mono);
+                self.refused(now, license, &hardware_id, code);
             }
             Event::PrefixFound {
                 batch,
@@ -216,6 +225,7 @@ impl Core {
         };
         self.set_op(license, Op::Idle);
         match outcome {
+            LookUpOutcome::Found(_) if self.is_forgotten(license) => self.link.reached(now.mono),
             LookUpOutcome::Found(found) => {
                 self.link.reached(now.mono);
                 self.learn_license(now, &found, asked_at);
@@ -223,8 +233,7 @@ impl Core {
             LookUpOutcome::Refused(code, message) => {
                 self.link.reached(now.mono);
                 tracing::warn!(license = license.0, message, "the server refuses a licence");
-                self.schedule_refresh(now, license);
-                self.block(now, license, hardware_id, code);
+                self.refused(now, license, hardware_id, code);
             }
             LookUpOutcome::RefusedCredentials(code) => self.link.refused(now.mono, code),
             LookUpOutcome::Unreached(why) => {
@@ -242,6 +251,19 @@ impl Core {
                 self.pause(now, license, wait);
             }
         }
+    }
+
+    /// The server refuses a licence that was read. One that was forgotten meanwhile stays so.
+    fn refused(&mut self, now: Moment, license: LicenseNo, hardware_id: &str, code: ErrorCode) {
+        if !self.is_forgotten(license) {
+            self.schedule_refresh(now, license);
+            self.block(now, license, hardware_id, code);
+        }
+    }
+
+    fn is_forgotten(&self, license: LicenseNo) -> bool {
+        let license = self.book.license(license);
+        license.is_some_and(|license| self.book.is_forgotten(license))
     }
 
     /// The server counted a batch. A replayed answer tells the total of back then, which others may

@@ -13,6 +13,7 @@ use crate::core::{
 /// What is decided about a held batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Decision {
     /// The server has counted it: it is settled.
     Applied,

@@ -112,6 +112,12 @@ fn write_license(connection: &Connection, license: &License) -> rusqlite::Result
             ":blocked": license.blocked.map(ErrorCode::as_str),
             ":refreshed_at": license.refreshed_at.as_millis(),
         })?;
+    if license.devices.is_empty() {
+        // It was forgotten.
+        connection
+            .prepare_cached("DELETE FROM devices WHERE license = ?1")?
+            .execute([license.no.0])?;
+    }
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO devices (license, hardware_id, blocked) VALUES (?1, ?2, ?3)",
     )?;

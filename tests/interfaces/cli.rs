@@ -1,0 +1,238 @@
+//! The command line as people and scripts see it.
+
+use std::process::{Command, Output};
+
+use serde_json::{Map, Value, json};
+use tally_tests::{Result, agent::Agent, seed};
+
+use crate::world;
+
+const TALLY: &str = env!("CARGO_BIN_EXE_tally-under-test");
+
+/// What differs from run to run.
+const FILTERS: [(&str, &str); 8] = [
+    (r"/tmp/[^\s;,']+", "[path]"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[time]"),
+    (
+        r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
+        "[uuid]",
+    ),
+    (r"\b[0-9a-f]{64}\b", "[hash]"),
+    (r"127\.0\.0\.1:\d+", "127.0.0.1:[port]"),
+    (r"\d+m?s( \d+m?s)? ago", "[ago] ago"),
+    (r"tally-under-test", "tally"),
+    (r"tally \d+\.\d+\.\d+", "tally [version]"),
+];
+
+fn filtered(work: impl FnOnce()) {
+    let mut settings = insta::Settings::clone_current();
+    for (pattern, with) in FILTERS {
+        settings.add_filter(pattern, with);
+    }
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(work);
+}
+
+#[track_caller]
+fn snapshot(name: &str, content: &str) {
+    filtered(|| insta::assert_snapshot!(name, content));
+}
+
+/// What a command printed, and how it ended.
+fn told(output: &Output) -> String {
+    format!(
+        "exit code: {}\n----- stdout -----\n{}----- stderr -----\n{}",
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    )
+}
+
+fn help(path: &[String]) -> String {
+    // The settings of whoever runs the tests would show in it.
+    let output = Command::new(TALLY)
+        .args(path)
+        .arg("--help")
+        .env_clear()
+        .env("COLUMNS", "100")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "tally {path:?} --help");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The names below `Commands:`.
+fn subcommands(help: &str) -> Vec<String> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let lines = lines.take_while(|line| !line.is_empty());
+    // A name has two spaces before it; what it is for, more.
+    let commands = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = commands.filter_map(|line| line.split_whitespace().next());
+    names
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Looks at a command and those below it; returns those that do something and have no example.
+fn look_at(path: &[String]) -> Vec<String> {
+    let text = help(path);
+    let name = [&["help".to_owned()], path].concat().join("_");
+    snapshot(&name, &text);
+    let below = subcommands(&text);
+    if below.is_empty() {
+        let lacks = !text.contains("Example");
+        return lacks.then(|| path.join(" ")).into_iter().collect();
+    }
+    below
+        .into_iter()
+        .flat_map(|name| look_at(&[path, &[name]].concat()))
+        .collect()
+}
+
+#[test]
+fn help_of_every_command_has_an_example() {
+    let lacking = look_at(&[]);
+    assert!(lacking.is_empty(), "no example: {lacking:?}");
+}
+
+/// What stays of a value when its numbers and texts are left out.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Null => json!("null"),
+        Value::Bool(_) => json!("boolean"),
+        Value::Number(_) => json!("number"),
+        Value::String(_) => json!("string"),
+        Value::Array(items) => items.first().map(shape).into_iter().collect(),
+        Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, field)| (name.clone(), shape(field)));
+            fields.collect::<Map<String, Value>>().into()
+        }
+    }
+}
+
+#[track_caller]
+fn check_shape(agent: &Agent, name: &str, args: &[&str]) -> Result {
+    let printed = agent.json(args)?;
+    snapshot(
+        &format!("json_{name}"),
+        &serde_json::to_string_pretty(&shape(&printed))?,
+    );
+    Ok(())
+}
+
+#[test]
+fn json_has_the_shapes_that_are_promised() -> Result {
+    let (_stub, agent) = world()?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("licenses.csv");
+    std::fs::write(
+        &file,
+        "product,license_key,hardware_id\ninspect,EEEE-FFFF,device-1\n",
+    )?;
+    let file = file.display().to_string();
+    let licence = [
+        "--product",
+        seed::PRODUCT,
+        "--license-key",
+        seed::KEY,
+        "--hardware-id",
+        seed::DEVICE,
+    ];
+    for (name, args) in [
+        ("status", ["status"].as_slice()),
+        ("license_import", &["license", "import", &file]),
+        ("license_list", &["license", "list"]),
+        ("license_show", &["license", "show", seed::KEY]),
+        ("record", &[["record"].as_slice(), &licence].concat()),
+        ("log", &["log"]),
+        ("log_refused", &["log", "--refused"]),
+        ("explain", &["explain", "1"]),
+        ("explain_refusal", &["explain", "r1"]),
+        ("verify", &["verify"]),
+        ("app_list", &["app", "list"]),
+        ("app_add", &["app", "add", "kiosk"]),
+        ("app_revoke", &["app", "revoke", "kiosk"]),
+        ("network", &["network", "online"]),
+        ("sync", &["sync"]),
+        ("license_refresh", &["license", "refresh", seed::KEY]),
+        ("dashboard", &["dashboard", "--print"]),
+        ("license_remove", &["license", "remove", seed::KEY]),
+    ] {
+        check_shape(&agent, name, args)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn people_are_told_in_words() -> Result {
+    let (_stub, agent) = world()?;
+    for (name, args) in [
+        ("status", ["status"].as_slice()),
+        ("license_list", &["license", "list"]),
+        ("license_show", &["license", "show", seed::KEY]),
+        ("log", &["log"]),
+        ("log_refused", &["log", "--refused"]),
+        ("explain", &["explain", "1"]),
+        ("explain_refusal", &["explain", "r1"]),
+        ("verify", &["verify"]),
+        ("license_remove_owed", &["license", "remove", seed::KEY]),
+        ("license_unknown", &["license", "show", "NOBODY"]),
+        ("resolve_unknown", &["resolve", "99", "--applied"]),
+        ("explain_unknown", &["explain", "999"]),
+    ] {
+        snapshot(&format!("says_{name}"), &told(&agent.tally(args)?));
+    }
+    Ok(())
+}
+
+#[test]
+fn errors_say_what_to_do_next() -> Result {
+    let folder = tempfile::tempdir()?;
+    let run = |args: &[&str]| -> Result<String> {
+        let mut command = Command::new(TALLY);
+        command
+            .args(args)
+            .arg("--data-dir")
+            .arg(folder.path().join("nowhere"));
+        Ok(told(&command.output()?))
+    };
+    snapshot("error_no_agent", &run(&["status"])?);
+    snapshot("error_no_ledger", &run(&["verify"])?);
+    snapshot("error_no_such_command", &run(&["frobnicate"])?);
+    snapshot(
+        "error_missing_argument",
+        &run(&["license", "add", "--product", "inspect"])?,
+    );
+    Ok(())
+}
+
+/// Runs `tally --help` on a terminal.
+fn on_a_terminal(variables: &[(&str, &str)]) -> Result<String> {
+    let mut command = Command::new("script");
+    command.args(["-qec", &format!("{TALLY} --help"), "/dev/null"]);
+    command
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .env_remove("CI")
+        .envs(variables.iter().copied());
+    Ok(String::from_utf8_lossy(&command.output()?.stdout).into_owned())
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_those_who_want_them() -> Result {
+    let colour = "\u{1b}[";
+    assert!(
+        on_a_terminal(&[])?.contains(colour),
+        "no colour on a terminal"
+    );
+    assert!(
+        !on_a_terminal(&[("NO_COLOR", "1")])?.contains(colour),
+        "NO_COLOR is ignored"
+    );
+    assert!(!help(&[]).contains(colour), "colour in a pipe");
+    Ok(())
+}
