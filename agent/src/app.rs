@@ -26,6 +26,7 @@ use crate::{
         writer::{self, Ledger},
     },
     private_file::{self, TooOpen, Who},
+    reload::Reloader,
     sync::{
         client::{Client, ClientError},
         driver,
@@ -127,6 +128,7 @@ pub struct App {
     #[cfg(unix)]
     socket: tokio::net::UnixListener,
     api: Api,
+    in_force: Config,
     ledger: Ledger,
     writer: writer::Writer,
     client: Arc<Client>,
@@ -146,6 +148,7 @@ impl App {
     ///
     /// [`AppError`].
     pub fn build(config: Config, clocks: Arc<dyn Clocks>) -> Result<Self, AppError> {
+        let in_force = config.clone();
         let public_name = config
             .tls
             .as_ref()
@@ -212,6 +215,7 @@ impl App {
             #[cfg(unix)]
             socket,
             api,
+            in_force,
             ledger,
             writer,
             client,
@@ -225,6 +229,16 @@ impl App {
     /// Where the agent is found, such as `http://127.0.0.1:7411`.
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// Takes up changed settings while the agent runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader::new(
+            self.in_force.clone(),
+            self.api.clone(),
+            self.ledger.clone(),
+            Arc::clone(&self.client),
+        )
     }
 
     /// Serves until `shutdown` completes; then stops accepting, finishes what is running, and commits.

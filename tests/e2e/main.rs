@@ -11,6 +11,7 @@ mod kills;
 mod lifecycle;
 mod main_job;
 mod periods;
+mod reload;
 mod scenario;
 
 use serde_json::Value;

@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -56,6 +57,20 @@ pub struct ConfigFile {
     pub server: Option<ServerFile>,
     /// How much anybody may use of the agent.
     pub limits: LimitsFile,
+    /// What is logged, and where to.
+    pub log: LogFile,
+}
+
+/// The `[log]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogFile {
+    /// What is logged, such as `debug`.
+    pub level: Option<String>,
+    /// The file; stderr where there is none.
+    pub file: Option<PathBuf>,
+    /// How many days have a file of their own.
+    pub days: Option<NonZeroUsize>,
 }
 
 /// The `[server]` table.

@@ -6,11 +6,12 @@ use tally_shared::wire::AddConsumption;
 use tokio::sync::oneshot;
 
 use super::{
+    Keeping,
     answers::{Answer, RequestKey},
     storage::Storage,
 };
 use crate::core::{
-    Core, Decision, Unresolvable,
+    Core, Decision, Policy, Unresolvable,
     book::{AppNo, BatchNo, LicenseNo, Seq},
     clock::Moment,
     command::Command,
@@ -88,6 +89,8 @@ pub enum Job {
     Resolve(ResolveJob),
     /// Find the number of an application.
     App(String, Reply<Result<AppNo, RecordError>>),
+    /// Decide and keep by other settings from here on.
+    Settings(Policy, Keeping),
     /// Answer a question, when what came before is on disk.
     Ask(Question),
     /// Commit and end.

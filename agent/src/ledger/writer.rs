@@ -6,12 +6,13 @@ use tally_shared::wire::AddConsumption;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
+    Keeping,
     answers::{Answer, RequestKey},
     desk::{Desk, Refusal},
     engine::{Engine, Job, Pulse, RecordError, RecordJob, Reply, ResolveError, ResolveJob},
 };
 use crate::core::{
-    Core, Decision,
+    Core, Decision, Policy,
     book::{AppNo, BatchNo, LicenseNo, Seq},
     clock::Moment,
     command::Command,
@@ -143,6 +144,14 @@ impl Ledger {
             })
         })
         .await?
+    }
+
+    /// Decides and keeps by other settings from here on.
+    pub async fn set(&self, policy: Policy, keeping: Keeping) {
+        // Fails only after a stop.
+        if let Ok(brought) = self.desk.bring(Job::Settings(policy, keeping)) {
+            brought.commit().await;
+        }
     }
 
     /// What the core waits for.
