@@ -13,6 +13,7 @@ mod main_job;
 mod periods;
 mod reload;
 mod scenario;
+mod service;
 
 use serde_json::Value;
 use tally_tests::{

@@ -20,6 +20,7 @@ mod output;
 mod record;
 mod resolve;
 mod run;
+mod service;
 mod status;
 mod sync;
 mod verify;
@@ -60,9 +61,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         return run::run(cli.data_dir, *args);
     }
     telemetry::init();
+    if let Command::Service(command) = cli.command {
+        return service::run(cli.data_dir, command);
+    }
     let data_dir = paths::DataDir::new(paths::data_dir(cli.data_dir)?);
     match cli.command {
-        Command::Run(_) => Ok(Outcome::Done),
+        Command::Run(_) | Command::Service(_) => Ok(Outcome::Done),
         Command::App(command) => app::run(&data_dir, command),
         Command::License(command) => license::run(&data_dir, command),
         Command::Record(args) => record::run(&data_dir, args),

@@ -1,13 +1,17 @@
 //! What can be typed. No logic.
 
 mod run;
+mod service;
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_shared::time::Timestamp;
 
-pub(in crate::cli) use self::run::RunArgs;
+pub(in crate::cli) use self::{
+    run::RunArgs,
+    service::{ServiceCommand, WhoseArgs},
+};
 use crate::core::link::NetworkMode;
 
 /// Consume units of a licence on this device, network or not.
@@ -56,6 +60,9 @@ pub(in crate::cli) enum Command {
     Network(NetworkArgs),
     /// Open the agent's page in the browser
     Dashboard(DashboardArgs),
+    /// Have the system start the agent: systemd, launchd, or Windows' service manager
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// Put a credential of the licence server into the platform's keyring, from standard input
     Credential(CredentialArgs),
     /// Print the completions for a shell
