@@ -10,6 +10,7 @@ mod held;
 mod kills;
 mod lifecycle;
 mod main_job;
+mod metrics;
 mod periods;
 mod reload;
 mod scenario;
