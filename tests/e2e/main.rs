@@ -15,6 +15,7 @@ mod periods;
 mod reload;
 mod scenario;
 mod service;
+mod upgrade;
 
 use serde_json::Value;
 use tally_tests::{

@@ -225,6 +225,9 @@ fn the_image_of_a_device_gets_the_packaged_unit_and_keeps_its_settings() -> Resu
         world.calls()?,
         [format!("--root={root} enable tally.service")]
     );
+    let output = world.tally(&["status", "--root", &root])?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("the image of another system"), "{said}");
     let settings = world.path("image/etc/tally/tally.toml");
     fs::write(&settings, "# mine\n")?;
     world.said(&["install", "--root", &root])?;

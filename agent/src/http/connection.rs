@@ -367,6 +367,23 @@ mod tests {
     }
 
     #[test]
+    fn where_there_is_room_for_fewer_the_next_one_pushes_out_as_many() {
+        let all = Arc::new(Connections::new(4));
+        let places: Vec<Place> = (0..4).filter_map(|_| open(&all)).collect();
+        assert_eq!(places.len(), 4);
+        all.set_max(2);
+        let newest = open(&all).unwrap();
+        assert_eq!(all.open.lock().unwrap().len(), 2);
+        assert!(
+            all.open
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|other| Arc::ptr_eq(other, newest.connection()))
+        );
+    }
+
+    #[test]
     fn where_all_are_at_work_nobody_makes_room_until_one_is_done() {
         let all = Arc::new(Connections::new(2));
         let first = open(&all).unwrap();

@@ -68,4 +68,17 @@ mod tests {
         drop(one);
         assert!(slots.take().is_ok());
     }
+
+    #[test]
+    fn there_can_be_more_or_fewer_than_at_first() {
+        let slots = Slots::new(1);
+        let one = slots.take().unwrap();
+        slots.set_max(2);
+        let other = slots.take().unwrap();
+        slots.set_max(1);
+        drop(other);
+        assert!(slots.take().is_err());
+        drop(one);
+        assert!(slots.take().is_ok());
+    }
 }

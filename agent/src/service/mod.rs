@@ -342,7 +342,10 @@ fn run(command: &[String]) -> Result<String, ServiceError> {
     }
     // Windows' tools say on stdout what went wrong.
     let said = [&output.stderr, &output.stdout].map(|said| String::from_utf8_lossy(said));
-    let said = said.iter().flat_map(|said| said.lines()).map(str::trim);
+    let said = said
+        .iter()
+        .flat_map(|said| said.lines())
+        .map(|line| line.trim().trim_end_matches('.'));
     let said: Vec<&str> = said.filter(|line| !line.is_empty()).collect();
     Err(failed(if said.is_empty() {
         output.status.to_string()

@@ -64,7 +64,7 @@ fn install_here(target: &Target) -> Result<Plan, ServiceError> {
     }
     plan.steps.push(settings(Path::new("/")));
     plan.steps
-        .push(systemctl(Scope::System, &["daemon-reload"]));
+        .push(step(systemctl(Scope::System, &["daemon-reload"])));
     plan.steps.push(enable(target));
     plan.notes
         .push(started(target, "sudo systemctl start tally"));
@@ -86,7 +86,7 @@ fn install_into(root: &Path) -> Plan {
                 content: SYSTEM_UNIT.to_owned(),
             },
             settings(root),
-            offline(root, "enable"),
+            step(offline(root, "enable")),
         ],
         notes: vec![format!(
             "The service starts with the device. The program belongs at {PROGRAM}, the credentials at {} and {}.",
@@ -106,7 +106,7 @@ fn install_for_user(target: &Target) -> Result<Plan, ServiceError> {
     Ok(Plan {
         steps: vec![
             Step::Write { path, content },
-            systemctl(Scope::User, &["daemon-reload"]),
+            step(systemctl(Scope::User, &["daemon-reload"])),
             enable(target),
         ],
         notes: vec![
@@ -133,7 +133,7 @@ pub(super) fn uninstall(target: &Target) -> Result<Plan, ServiceError> {
     if let Some(root) = &target.root {
         let path = system_unit(root);
         return Ok(Plan {
-            steps: vec![offline(root, "disable"), Step::Remove { path }],
+            steps: vec![step(offline(root, "disable")), Step::Remove { path }],
             notes: vec![stays],
         });
     }
@@ -153,9 +153,9 @@ pub(super) fn uninstall(target: &Target) -> Result<Plan, ServiceError> {
     check_manager(target.scope)?;
     Ok(Plan {
         steps: vec![
-            systemctl(target.scope, &["disable", "--now", UNIT]),
+            step(systemctl(target.scope, &["disable", "--now", UNIT])),
             Step::Remove { path: file },
-            systemctl(target.scope, &["daemon-reload"]),
+            step(systemctl(target.scope, &["daemon-reload"])),
         ],
         notes: vec!["The service was stopped and removed.".to_owned(), stays],
     })
@@ -176,17 +176,18 @@ pub(super) fn state(target: &Target) -> Result<State, ServiceError> {
         installed: file.is_some(),
         enabled: false,
         running: false,
-        state: "systemd does not run here".to_owned(),
+        state: String::new(),
         pid: None,
         file,
         data_dir,
     };
     let properties = "--property=LoadState,ActiveState,SubState,UnitFileState,FragmentPath,MainPID";
-    let answer = match systemctl(target.scope, &["show", UNIT, properties]) {
-        Step::Run { command } if target.root.is_none() => run(&command),
-        _ => return Ok(state),
-    };
-    match answer {
+    if let Some(root) = &target.root {
+        state.enabled = run(&offline(root, "is-enabled")).is_ok();
+        "this is the image of another system".clone_into(&mut state.state);
+        return Ok(state);
+    }
+    match run(&systemctl(target.scope, &["show", UNIT, properties])) {
         Ok(answer) => read(&answer, &mut state),
         Err(ServiceError::Failed { reason, .. }) => state.state = reason,
         Err(other) => return Err(other),
@@ -284,10 +285,8 @@ fn check_visible(program: &Path) -> Result<(), ServiceError> {
 }
 
 fn check_manager(scope: Scope) -> Result<(), ServiceError> {
-    let Step::Run { command } = systemctl(scope, &["show", "--property=Version"]) else {
-        return Ok(());
-    };
-    run(&command).map(|_| ()).map_err(|error| match error {
+    let asked = run(&systemctl(scope, &["show", "--property=Version"]));
+    asked.map(|_| ()).map_err(|error| match error {
         ServiceError::Failed { reason, .. } => ServiceError::NoManager {
             manager: match scope {
                 Scope::System => "systemd",
@@ -311,7 +310,7 @@ fn enable(target: &Target) -> Step {
     } else {
         &["enable", UNIT]
     };
-    systemctl(target.scope, arguments)
+    step(systemctl(target.scope, arguments))
 }
 
 fn started(target: &Target, start: &str) -> String {
@@ -321,21 +320,22 @@ fn started(target: &Target, start: &str) -> String {
     format!("The service starts by itself from now on; it was not started: {start}")
 }
 
-fn systemctl(scope: Scope, arguments: &[&str]) -> Step {
+fn systemctl(scope: Scope, arguments: &[&str]) -> Vec<String> {
     let program: &[&str] = match scope {
         Scope::System => &["systemctl"],
         Scope::User => &["systemctl", "--user"],
     };
-    Step::Run {
-        command: words(&[program, arguments].concat()),
-    }
+    words(&[program, arguments].concat())
 }
 
-fn offline(root: &Path, what: &str) -> Step {
+/// For a system that does not run.
+fn offline(root: &Path, what: &str) -> Vec<String> {
     let root = format!("--root={}", root.display());
-    Step::Run {
-        command: words(&["systemctl", &root, what, UNIT]),
-    }
+    words(&["systemctl", &root, what, UNIT])
+}
+
+fn step(command: Vec<String>) -> Step {
+    Step::Run { command }
 }
 
 #[cfg(test)]
