@@ -193,6 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_that_packages_ship_can_be_used_and_so_can_what_they_suggest() {
+        let shipped = include_str!("../../../packaging/tally.toml");
+        let file = ConfigFile::parse(shipped).unwrap();
+        assert!(file.server.unwrap().url.is_some());
+        let suggested: Vec<&str> = shipped
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(setting) if !setting.starts_with(' ') => setting,
+                _ => line,
+            })
+            .collect();
+        let file = ConfigFile::parse(&suggested.join("\n")).unwrap();
+        assert!(file.sync_interval.is_some() && file.log.level.is_some());
+    }
+
+    #[test]
     fn a_file_that_cannot_be_used_is_said_on_one_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "# intervals\n\nsync_interval = 5\n").unwrap();

@@ -1,6 +1,6 @@
 //! launchd: a daemon of the device, or an agent of one user. A property list says which.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use directories::BaseDirs;
 
@@ -175,19 +175,34 @@ fn escaped(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-/// The property list of a program, for those who look at it.
-pub fn plist_for(program: &Path) -> String {
-    plist(&words(&[&program.display().to_string(), "run"]))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
-    fn arguments_stand_one_by_one_and_escaped() {
-        let text = plist_for(Path::new("/opt/a & b/tally"));
-        let wanted = "    <string>/opt/a &amp; b/tally</string>\n    <string>run</string>\n";
-        assert!(text.contains(wanted), "{text}");
+    fn a_daemon_is_written_and_not_loaded_where_that_is_not_asked_for() {
+        let target = Target {
+            scope: Scope::System,
+            program: PathBuf::from("/opt/a & b/tally"),
+            data_dir: None,
+            root: None,
+            start: false,
+        };
+        let plan = install(&target).unwrap();
+        let [
+            Step::Write { path, content },
+            Step::WriteOnce { path: settings, .. },
+        ] = plan.steps.as_slice()
+        else {
+            panic!("{plan:?}");
+        };
+        assert_eq!(path, Path::new("/Library/LaunchDaemons/tally.plist"));
+        assert_eq!(settings, Path::new(SETTINGS_FILE));
+        let wanted = "    <string>/opt/a &amp; b/tally</string>\n    <string>run</string>\n    \
+                      <string>--config</string>\n";
+        assert!(content.contains(wanted), "{content}");
+        assert!(plan.notes[0].contains("launchctl bootstrap system"));
     }
 }

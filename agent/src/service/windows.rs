@@ -132,3 +132,27 @@ fn sc(arguments: &[&str]) -> Step {
         command: words(&[&["sc.exe"], arguments].concat()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_of_localservice_is_made_and_not_started_where_that_is_not_asked_for() {
+        let target = Target {
+            scope: Scope::System,
+            program: PathBuf::from(r"C:\Program Files\tally\tally.exe"),
+            data_dir: None,
+            root: None,
+            start: false,
+        };
+        let plan = install(&target).unwrap();
+        let Some(Step::Run { command }) = plan.steps.first() else {
+            panic!("{plan:?}");
+        };
+        assert_eq!(command[..4], ["sc.exe", "create", "tally", "binPath="]);
+        assert!(command[4].starts_with(r#""C:\Program Files\tally\tally.exe" run --data-dir ""#));
+        assert!(command.contains(&r"NT AUTHORITY\LocalService".to_owned()));
+        assert_eq!(plan.steps.len(), 2, "{plan:?}");
+    }
+}
