@@ -26,6 +26,7 @@ use crate::{
         writer::{self, Ledger},
     },
     private_file::{self, TooOpen, Who},
+    reload::Reloader,
     sync::{
         client::{Client, ClientError},
         driver,
@@ -131,6 +132,7 @@ pub struct App {
     #[cfg(unix)]
     socket: tokio::net::UnixListener,
     api: Api,
+    in_force: Config,
     ledger: Ledger,
     writer: writer::Writer,
     client: Arc<Client>,
@@ -150,6 +152,7 @@ impl App {
     ///
     /// [`AppError`].
     pub fn build(config: Config, clocks: Arc<dyn Clocks>) -> Result<Self, AppError> {
+        let in_force = config.clone();
         let public_name = config
             .tls
             .as_ref()
@@ -218,6 +221,7 @@ impl App {
             #[cfg(unix)]
             socket,
             api,
+            in_force,
             ledger,
             writer,
             client,
@@ -231,6 +235,16 @@ impl App {
     /// Where the agent is found, such as `http://127.0.0.1:7411`.
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// Takes up changed settings while the agent runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader::new(
+            self.in_force.clone(),
+            self.api.clone(),
+            self.ledger.clone(),
+            Arc::clone(&self.client),
+        )
     }
 
     /// Serves until `shutdown` completes; then stops accepting, finishes what is running, and commits.

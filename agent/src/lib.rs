@@ -2,7 +2,8 @@
 //!
 //! * [`core`] decides, without I/O; [`ledger`] makes it durable; [`sync`] talks to the licence server.
 //! * [`http`] is what applications and people talk to; [`cli`] is the command line.
-//! * [`app`] puts them together from [`config`]; [`deps`] is the outside world.
+//! * [`app`] puts them together from [`config`], and [`reload`] takes up a changed one; [`deps`] is the
+//!   outside world. [`service`] has the system start it.
 
 pub mod admin_token;
 pub mod app;
@@ -15,7 +16,9 @@ pub mod http;
 pub mod keyring;
 pub mod ledger;
 pub mod private_file;
+pub mod reload;
 pub mod secret;
+pub mod service;
 pub mod sync;
 pub mod telemetry;
 pub mod waiting;

@@ -1,21 +1,243 @@
-//! Logs: to stderr, since stdout is for data.
+//! Logs: to stderr, since stdout is for data; under systemd's journal in its form; or into a file that is
+//! begun anew each day.
 
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use std::path::{Path, PathBuf};
+
+use tracing::{Event, Level, Subscriber};
+use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::ParseError,
+    fmt::{
+        self, FmtContext, FormatEvent, FormatFields,
+        format::{Format, Full, Writer},
+    },
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    reload,
+    util::SubscriberInitExt as _,
+};
+
+use crate::private_file;
 
 /// The variable that chooses what is logged, such as `debug` or `tally_agent::sync=debug`.
 pub const LOG_VARIABLE: &str = "TALLY_LOG";
 
-/// Starts logging for this process. A second call changes nothing.
+/// What is logged unless told otherwise.
+pub const DEFAULT_FILTER: &str = "warn,tally_agent=info";
+
+/// What is logged, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// What is logged, in the form of [`LOG_VARIABLE`].
+    pub filter: String,
+    /// The file; stderr where there is none.
+    pub file: Option<PathBuf>,
+    /// How many days have a file of their own.
+    pub days: usize,
+}
+
+/// Why the log cannot be written as it should be. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The filter cannot be understood.
+    #[error(
+        "cannot log {filter:?}; give a level such as \"debug\", or a part and its level such as \
+         \"tally_agent::sync=debug\""
+    )]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// Why.
+        source: ParseError,
+    },
+    /// Something is in the way of the link to the newest file.
+    #[error("{path} is not a log of tally's; give another name with --log-file, or move it away")]
+    Taken {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// The file cannot be written.
+    #[error(
+        "cannot write the log {path}; give another with --log-file, or make its folder writable"
+    )]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: InitError,
+    },
+    /// Its folder cannot be made.
+    #[error("cannot make the folder {path} for the log; give another file with --log-file")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Logging has ended.
+    #[error("the log cannot be changed any more")]
+    Gone(#[source] reload::Error),
+}
+
+/// Changes what is logged while the agent runs.
+pub struct Filter(reload::Handle<EnvFilter, Registry>);
+
+impl Filter {
+    /// Logs this from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Filter`]; then nothing is changed.
+    pub fn set(&self, filter: &str) -> Result<(), LogError> {
+        self.0.reload(parse(filter)?).map_err(LogError::Gone)
+    }
+}
+
+/// Starts logging for a command, to stderr. A second call changes nothing.
 pub fn init() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE)
-        .unwrap_or_else(|_| EnvFilter::new("warn,tally_agent=info"));
-    let to_stderr = tracing_subscriber::fmt::layer()
+    let filter = std::env::var(LOG_VARIABLE).ok();
+    let filter = filter.and_then(|filter| parse(&filter).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER));
+    // Fails only where logging was started already, as in tests.
+    let _ = Registry::default()
+        .with(filter)
+        .with(to_stderr())
+        .try_init();
+}
+
+/// Starts logging for an agent.
+///
+/// # Errors
+///
+/// [`LogError`].
+pub fn start(settings: &LogSettings) -> Result<Filter, LogError> {
+    let (filter, handle) = reload::Layer::new(parse(&settings.filter)?);
+    let output = match &settings.file {
+        Some(file) => to_file(file, settings.days)?.boxed(),
+        None if is_journal() => to_journal().boxed(),
+        None => to_stderr().boxed(),
+    };
+    // Fails only where logging was started already, as in tests.
+    let _ = Registry::default().with(filter).with(output).try_init();
+    Ok(Filter(handle))
+}
+
+/// Whether this says what to log.
+///
+/// # Errors
+///
+/// [`LogError::Filter`].
+pub fn check(filter: &str) -> Result<(), LogError> {
+    parse(filter).map(|_| ())
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(filter).map_err(|source| LogError::Filter {
+        filter: filter.to_owned(),
+        source,
+    })
+}
+
+fn to_stderr<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
+    fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false);
-    // Fails only where logging was started already, as in tests.
-    let _ = tracing_subscriber::registry()
-        .with(filter)
-        .with(to_stderr)
-        .try_init();
+        .with_target(false)
+}
+
+fn to_journal<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
+    fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .event_format(Journal(
+            Format::default()
+                .without_time()
+                .with_level(false)
+                .with_target(false),
+        ))
+}
+
+/// `tally.log` becomes `tally.log.2026-11-25` and so on, and is a link to the newest. The agent's umask
+/// keeps others out.
+fn to_file<S: Subscriber + for<'a> LookupSpan<'a>>(
+    file: &Path,
+    days: usize,
+) -> Result<impl Layer<S>, LogError> {
+    let file = &std::path::absolute(file).map_err(|source| LogError::Folder {
+        path: file.to_owned(),
+        source,
+    })?;
+    let failed = |source| LogError::File {
+        path: file.to_owned(),
+        source,
+    };
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
+        let path = file.to_owned();
+        return Err(LogError::Taken { path });
+    };
+    // The library would remove it.
+    if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_symlink()) {
+        let path = file.to_owned();
+        return Err(LogError::Taken { path });
+    }
+    private_file::create_folder(folder).map_err(|source| LogError::Folder {
+        path: folder.to_owned(),
+        source,
+    })?;
+    let name = name.to_string_lossy().into_owned();
+    let mut appender = RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix(&name)
+        .max_log_files(days);
+    if cfg!(unix) {
+        appender = appender.latest_symlink(name);
+    }
+    let appender = appender.build(folder).map_err(failed)?;
+    Ok(fmt::layer()
+        .with_writer(appender)
+        .with_ansi(false)
+        .with_target(false))
+}
+
+/// Whether what is written to stderr goes to the journal: systemd says to which file it connected it.
+#[cfg(unix)]
+fn is_journal() -> bool {
+    use std::os::{fd::AsFd as _, unix::fs::MetadataExt as _};
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+    let found = stderr.and_then(|stderr| std::fs::File::from(stderr).metadata());
+    found.is_ok_and(|found| stream == format!("{}:{}", found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+const fn is_journal() -> bool {
+    false
+}
+
+/// A line with its priority in front, as the journal reads it (`sd-daemon(3)`). The journal has the time.
+struct Journal(Format<Full, ()>);
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
 }

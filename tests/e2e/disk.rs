@@ -13,11 +13,11 @@ use tally_tests::{Result, seed, stub::Keys, wait};
 use crate::{agent_with, stub};
 
 /// A file system in memory, over a folder.
-struct Tmpfs(PathBuf);
+pub(crate) struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     /// `None` where this user may not mount.
-    fn mount(folder: &Path) -> Option<Self> {
+    pub(crate) fn mount(folder: &Path) -> Option<Self> {
         let mut mount = Command::new("mount");
         mount
             .args(["-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs"])
@@ -27,7 +27,7 @@ impl Tmpfs {
     }
 
     /// Takes all space but a little.
-    fn fill(&self) -> Result {
+    pub(crate) fn fill(&self) -> Result {
         let mut file = fs::File::create(self.0.join("filler"))?;
         let block = [0x5a; 4096];
         while file.write_all(&block).is_ok() {}
@@ -35,7 +35,7 @@ impl Tmpfs {
         Ok(())
     }
 
-    fn make_space(&self) -> Result {
+    pub(crate) fn make_space(&self) -> Result {
         Ok(fs::remove_file(self.0.join("filler"))?)
     }
 }

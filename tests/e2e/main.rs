@@ -11,9 +11,13 @@ mod kills;
 mod known;
 mod lifecycle;
 mod main_job;
+mod metrics;
 mod page;
 mod periods;
+mod reload;
 mod scenario;
+mod service;
+mod upgrade;
 
 use serde_json::Value;
 use tally_tests::{

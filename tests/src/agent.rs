@@ -35,7 +35,7 @@ pub struct Agent {
 /// How an agent of a test is set up.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// Further flags of `tally run`; the intervals are short unless they say otherwise.
+    /// Further flags of `tally run`; the intervals are short unless they, or a config file, say otherwise.
     pub flags: Vec<String>,
 }
 
@@ -148,7 +148,8 @@ impl Agent {
         Ok(self.process.insert(process))
     }
 
-    fn log(&self) -> PathBuf {
+    /// Where what it says on stderr goes.
+    pub fn log(&self) -> PathBuf {
         self.folder.path().join("agent.log")
     }
 
@@ -163,7 +164,7 @@ impl Agent {
         let mut command = self.command(&["run", "--listen", "127.0.0.1:0"]);
         command.args(["--server-url", &self.server_url]);
         for (flag, value) in [("--sync-interval", "50ms"), ("--settle-wait", "200ms")] {
-            if !given(flag) {
+            if !given(flag) && !given("--config") {
                 command.args([flag, value]);
             }
         }
@@ -380,6 +381,16 @@ impl Agent {
             .take()
             .context("the agent does not run")?
             .terminate()
+    }
+
+    /// Asks it to read its settings again.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run.
+    pub fn hang_up(&self) -> crate::Result {
+        let process = self.process.as_ref();
+        process.context("the agent does not run")?.hang_up()
     }
 
     /// What it said on stderr.

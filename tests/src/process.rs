@@ -164,10 +164,24 @@ impl Process {
     ///
     /// Where it does not stop in time.
     pub fn terminate(&mut self) -> crate::Result<ExitStatus> {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status()?;
-        anyhow::ensure!(sent.success(), "cannot signal process {id}");
+        self.signal("-TERM")?;
         self.ended_within(STOP_MAX).context("after SIGTERM")
+    }
+
+    /// Asks it to read its settings again (SIGHUP).
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be asked.
+    pub fn hang_up(&self) -> crate::Result {
+        self.signal("-HUP")
+    }
+
+    fn signal(&self, signal: &str) -> crate::Result {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status()?;
+        anyhow::ensure!(sent.success(), "cannot signal process {id}");
+        Ok(())
     }
 }
 

@@ -14,14 +14,18 @@ mod explain;
 mod export;
 mod license;
 mod log;
+mod manager;
 mod manual;
 mod output;
 mod record;
 mod resolve;
 mod run;
+mod service;
 mod status;
 mod sync;
 mod verify;
+#[cfg(windows)]
+mod windows;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -41,7 +45,6 @@ pub fn main() -> ExitCode {
 /// Runs a command line; the first argument is the program's name.
 pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_from(args);
-    telemetry::init();
     match dispatch(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused) => ExitCode::FAILURE,
@@ -54,11 +57,16 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
     if let Command::Run(args) = cli.command {
+        // It starts a log of its own, once it has read where to.
         return run::run(cli.data_dir, *args);
+    }
+    telemetry::init();
+    if let Command::Service(command) = cli.command {
+        return service::run(cli.data_dir, command);
     }
     let data_dir = paths::DataDir::new(paths::data_dir(cli.data_dir)?);
     match cli.command {
-        Command::Run(_) => Ok(Outcome::Done),
+        Command::Run(_) | Command::Service(_) => Ok(Outcome::Done),
         Command::App(command) => app::run(&data_dir, command),
         Command::License(command) => license::run(&data_dir, command),
         Command::Record(args) => record::run(&data_dir, args),

@@ -1,56 +1,42 @@
 //! `tally run`
 
-use std::{path::PathBuf, sync::Arc};
+use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 
 use super::{
     args::RunArgs,
+    manager,
     output::{self, Outcome},
 };
 use crate::{
     app::App,
-    config::{self, Given, GivenServer, file::ConfigFile, paths},
+    config::{self, Config, Given, GivenServer, file::ConfigFile, paths},
     deps::SystemClocks,
+    reload::Reloader,
     secret::Secret,
+    telemetry::{self, Filter, LOG_VARIABLE},
 };
 
+/// Where the settings come from; asked again when they are to be reloaded.
+struct Sources {
+    data_dir: Option<PathBuf>,
+    args: RunArgs,
+}
+
 pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Outcome> {
-    let file = match (&args.config, paths::default_config_file()) {
-        (Some(path), _) => ConfigFile::read(path, true)?,
-        (None, Some(path)) => ConfigFile::read(&path, false)?,
-        (None, None) => ConfigFile::default(),
-    };
-    let given = Given {
-        listen: args.listen,
-        listen_public: args.listen_public,
-        tls_cert: args.tls_cert,
-        tls_key: args.tls_key,
-        public_names: args.public_names,
-        data_dir: paths::data_dir(data_dir.or_else(|| file.data_dir.clone()))?,
-        server: GivenServer {
-            url: args.server_url,
-            api_key: variable("TALLY_SERVER_API_KEY")?.map(Secret::new),
-            shared_key: variable("TALLY_SERVER_SHARED_KEY")?.map(Secret::new),
-            request_timeout: args.request_timeout,
-            public_key: args.server_public_key,
-            ca: args.server_ca,
-            client_cert: args.server_client_cert,
-            client_key: args.server_client_key,
-            insecure: args.insecure_server,
-            keyring: args.server_keyring,
-            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
-        },
-        sync_interval: args.sync_interval,
-        settle_wait: args.settle_wait,
-        refresh_interval: args.refresh_interval,
-        undecidable: args.undecidable,
-        late_usage: args.late_usage,
-        retention: args.retention,
-        idempotency_retention: args.idempotency_retention,
-    };
-    let mut config = config::resolve(given, file)?;
-    config.limits.connections = config.limits.connections.min(files_to_spare());
+    let sources = Sources { data_dir, args };
+    #[cfg(windows)]
+    return super::windows::run(move |stop| serve(sources, stop.cancelled_owned()));
+    #[cfg(not(windows))]
+    serve(sources, std::future::pending())
+}
+
+/// Runs the agent until a signal, or until `stop` completes.
+fn serve(sources: Sources, stop: impl Future<Output = ()>) -> anyhow::Result<Outcome> {
+    let config = sources.read()?;
+    keep_files_private();
+    let filter = telemetry::start(&config.log)?;
     // This thread is the first of those that serve; the application starts the others.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -58,15 +44,118 @@ pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Ou
         .context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         // Before the first request can come in, so that none is lost to a signal.
-        let shutdown = shutdown_signal()?;
+        let signals = shutdown_signal()?;
+        let hangups = Hangups::new()?;
         let app = App::build(config, Arc::new(SystemClocks::new()))?;
+        let reloads = reload_on(hangups, Arc::new(sources), app.reloader(), filter);
         output::line(&format!("ready {}", app.origin()))?;
-        app.run_until(shutdown).await?;
+        manager::ready();
+        let shutdown = async {
+            tokio::select! {
+                () = signals => {}
+                () = stop => {}
+            }
+            manager::stopping();
+        };
+        tokio::select! {
+            ended = app.run_until(shutdown) => ended?,
+            never = reloads => match never {},
+        }
         Ok(Outcome::Done)
     });
     // What still runs answers nobody any more.
     runtime.shutdown_background();
     result
+}
+
+impl Sources {
+    fn read(&self) -> anyhow::Result<Config> {
+        let args = self.args.clone();
+        let file = match (&args.config, paths::default_config_file()) {
+            (Some(path), _) => ConfigFile::read(path, true)?,
+            (None, Some(path)) => ConfigFile::read(&path, false)?,
+            (None, None) => ConfigFile::default(),
+        };
+        let data_dir = self.data_dir.clone().or_else(|| file.data_dir.clone());
+        let given = Given {
+            listen: args.listen,
+            listen_public: args.listen_public,
+            tls_cert: args.tls_cert,
+            tls_key: args.tls_key,
+            public_names: args.public_names,
+            data_dir: paths::data_dir(data_dir)?,
+            server: GivenServer {
+                url: args.server_url,
+                api_key: variable("TALLY_SERVER_API_KEY")?.map(Secret::new),
+                shared_key: variable("TALLY_SERVER_SHARED_KEY")?.map(Secret::new),
+                request_timeout: args.request_timeout,
+                public_key: args.server_public_key,
+                ca: args.server_ca,
+                client_cert: args.server_client_cert,
+                client_key: args.server_client_key,
+                insecure: args.insecure_server,
+                keyring: args.server_keyring,
+                credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            },
+            sync_interval: args.sync_interval,
+            settle_wait: args.settle_wait,
+            refresh_interval: args.refresh_interval,
+            undecidable: args.undecidable,
+            late_usage: args.late_usage,
+            retention: args.retention,
+            idempotency_retention: args.idempotency_retention,
+            log_level: variable(LOG_VARIABLE)?,
+            log_file: args.log_file,
+        };
+        let mut config = config::resolve(given, file)?;
+        config.limits.connections = config.limits.connections.min(files_to_spare());
+        Ok(config)
+    }
+}
+
+/// Reads the settings again at each SIGHUP, and takes up what can be.
+async fn reload_on(
+    mut hangups: Hangups,
+    sources: Arc<Sources>,
+    mut reloader: Reloader,
+    filter: Filter,
+) -> Infallible {
+    loop {
+        hangups.next().await;
+        manager::reloading();
+        if let Err(error) = reload(&sources, &mut reloader, &filter).await {
+            let error = format!("{error:#}");
+            tracing::error!(error, "the settings cannot be used: the old ones stay");
+        }
+        manager::ready();
+    }
+}
+
+async fn reload(
+    sources: &Arc<Sources>,
+    reloader: &mut Reloader,
+    filter: &Filter,
+) -> anyhow::Result<()> {
+    let sources = Arc::clone(sources);
+    let config = tokio::task::spawn_blocking(move || sources.read()).await??;
+    let changes = reloader.apply(config).await?;
+    filter.set(&reloader.log().filter)?;
+    let taken_up = match changes.taken_up.as_slice() {
+        [] => "nothing".to_owned(),
+        some => some.join(", "),
+    };
+    tracing::info!(taken_up, "read the settings again");
+    if !changes.needs_restart.is_empty() {
+        let settings = changes.needs_restart.join(", ");
+        tracing::warn!(settings, "a changed setting needs a restart");
+    }
+    Ok(())
+}
+
+/// What the agent makes is its user's alone, its log included.
+fn keep_files_private() {
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
 /// How many connections the system has files for, after all that it gives are taken. A few are kept for
@@ -113,6 +202,38 @@ fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
         }
     })
+}
+
+/// Requests to read the settings again: SIGHUP. Other systems have none.
+struct Hangups {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    #[cfg(unix)]
+    fn new() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let signal = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+        Ok(Self { signal })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        if self.signal.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        std::future::pending::<()>().await;
+    }
 }
 
 #[cfg(not(unix))]

@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -56,6 +57,20 @@ pub struct ConfigFile {
     pub server: Option<ServerFile>,
     /// How much anybody may use of the agent.
     pub limits: LimitsFile,
+    /// What is logged, and where to.
+    pub log: LogFile,
+}
+
+/// The `[log]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogFile {
+    /// What is logged, such as `debug`.
+    pub level: Option<String>,
+    /// The file; stderr where there is none.
+    pub file: Option<PathBuf>,
+    /// How many days have a file of their own.
+    pub days: Option<NonZeroUsize>,
 }
 
 /// The `[server]` table.
@@ -175,6 +190,22 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(bad.contains("soon") && bad.contains("line 1"), "{bad}");
+    }
+
+    #[test]
+    fn the_settings_that_packages_ship_can_be_used_and_so_can_what_they_suggest() {
+        let shipped = include_str!("../../../packaging/tally.toml");
+        let file = ConfigFile::parse(shipped).unwrap();
+        assert!(file.server.unwrap().url.is_some());
+        let suggested: Vec<&str> = shipped
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(setting) if !setting.starts_with(' ') => setting,
+                _ => line,
+            })
+            .collect();
+        let file = ConfigFile::parse(&suggested.join("\n")).unwrap();
+        assert!(file.sync_interval.is_some() && file.log.level.is_some());
     }
 
     #[test]

@@ -6,7 +6,7 @@ pub mod limits;
 pub mod paths;
 mod server;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use reqwest::Url;
 
@@ -19,6 +19,7 @@ use crate::{
     ledger::Keeping,
     private_file::TooOpen,
     sync::client::ServerConfig,
+    telemetry::{self, LogError, LogSettings},
 };
 
 /// Where the local API listens, unless told otherwise.
@@ -30,6 +31,9 @@ const DEFAULT_RETENTION: Duration = Duration::from_hours(90 * 24);
 /// Longer than an agent trusts its server to remember a key (24 hours).
 const DEFAULT_IDEMPOTENCY_RETENTION: Duration = Duration::from_hours(7 * 24);
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Two weeks: long enough for somebody to come back from a holiday.
+const DEFAULT_LOG_DAYS: usize = 14;
 
 /// The shortest sync interval: less would spend the server's rate limits on nothing.
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -51,6 +55,8 @@ pub struct Config {
     pub keeping: Keeping,
     /// How much anybody may use of the agent.
     pub limits: Limits,
+    /// What is logged, and where to.
+    pub log: LogSettings,
 }
 
 /// What was given as flags or environment variables.
@@ -84,6 +90,10 @@ pub struct Given {
     pub retention: Option<Duration>,
     /// `--idempotency-retention`
     pub idempotency_retention: Option<Duration>,
+    /// `TALLY_LOG`
+    pub log_level: Option<String>,
+    /// `--log-file`
+    pub log_file: Option<PathBuf>,
 }
 
 /// Settings that cannot be used. Each says what to do.
@@ -195,6 +205,9 @@ pub enum ConfigError {
         /// The shortest that is accepted.
         least: Duration,
     },
+    /// What is to be logged cannot be understood.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// A limit lets nothing through.
     #[error("the limit `{name}` under [limits] must be more than nothing")]
     Limit {
@@ -251,11 +264,21 @@ pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
             least: SYNC_INTERVAL_MIN,
         });
     }
+    let log = LogSettings {
+        filter: given
+            .log_level
+            .or(file.log.level)
+            .unwrap_or_else(|| telemetry::DEFAULT_FILTER.to_owned()),
+        file: given.log_file.or(file.log.file),
+        days: file.log.days.map_or(DEFAULT_LOG_DAYS, NonZeroUsize::get),
+    };
+    telemetry::check(&log.filter)?;
     let server = server::resolve(given.server, file.server.unwrap_or_default())?;
     Ok(Config {
         listen,
         tls,
         limits: file.limits.resolve()?,
+        log,
         data_dir: given.data_dir,
         server,
         policy: Policy {

@@ -115,7 +115,7 @@ pub enum LateUsage {
 }
 
 /// The settings that decisions depend on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How long rows may wait for company before they are sent.
     pub sync_interval: Duration,
@@ -212,6 +212,18 @@ impl Core {
         self.link.reached(now.mono);
         self.note_echo(key);
         self.learn_license(now, found, asked_at)
+    }
+
+    /// Decides by other settings from here on. What is scheduled already comes no later than it would have.
+    pub fn set_policy(&mut self, now: Moment, policy: Policy) {
+        let is_refreshed_sooner = policy.refresh_interval < self.policy.refresh_interval;
+        self.policy = policy;
+        if is_refreshed_sooner {
+            let latest = now.mono.saturating_add(policy.refresh_interval);
+            for license in self.book.licenses.values_mut() {
+                license.refresh_at = license.refresh_at.min(latest);
+            }
+        }
     }
 
     /// When the next [`Event::Tick`] is due, on the monotonic clock; `None` while there is nothing to

@@ -18,7 +18,7 @@ impl FromRequest<Api> for Posted {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Refused> {
         let body: Body = request.into_body();
-        read(body, &api.limits).await.map(Self)
+        read(body, &api.limits()).await.map(Self)
     }
 }
 

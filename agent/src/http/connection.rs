@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -128,8 +128,9 @@ impl Connection {
     }
 
     /// Completes when the client has taken too long, for whatever it does.
-    pub(super) async fn overdue(&self, limits: &Limits) {
+    pub(super) async fn overdue(&self, limits: impl Fn() -> Limits) {
         loop {
+            let limits = limits();
             let (phase, since) = self.state();
             let allowed = match phase {
                 0 => limits.idle_time,
@@ -168,7 +169,7 @@ impl Connection {
 /// All open connections.
 #[derive(Debug)]
 pub(super) struct Connections {
-    max: usize,
+    max: AtomicUsize,
     epoch: Instant,
     open: Mutex<Vec<Arc<Connection>>>,
 }
@@ -184,16 +185,22 @@ impl Connections {
     /// None yet, and room for so many.
     pub(super) fn new(max: usize) -> Self {
         Self {
-            max: max.max(1),
+            max: AtomicUsize::new(max.max(1)),
             epoch: Instant::now(),
             open: Mutex::new(Vec::new()),
         }
     }
 
+    /// Room for so many from here on; those that are open stay until there are new ones.
+    pub(super) fn set_max(&self, max: usize) {
+        self.max.store(max.max(1), Ordering::Relaxed);
+    }
+
     /// Lets a connection in; `None` where all others are at work.
     pub(super) fn enter(self: &Arc<Self>, source: Source, is_public: bool) -> Option<Place> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.len() >= self.max {
+        // Once, or more often where there is room for fewer than there was.
+        while open.len() >= self.max.load(Ordering::Relaxed) {
             let waiting = open
                 .iter()
                 .enumerate()
@@ -360,6 +367,23 @@ mod tests {
     }
 
     #[test]
+    fn where_there_is_room_for_fewer_the_next_one_pushes_out_as_many() {
+        let all = Arc::new(Connections::new(4));
+        let places: Vec<Place> = (0..4).filter_map(|_| open(&all)).collect();
+        assert_eq!(places.len(), 4);
+        all.set_max(2);
+        let newest = open(&all).unwrap();
+        assert_eq!(all.open.lock().unwrap().len(), 2);
+        assert!(
+            all.open
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|other| Arc::ptr_eq(other, newest.connection()))
+        );
+    }
+
+    #[test]
     fn where_all_are_at_work_nobody_makes_room_until_one_is_done() {
         let all = Arc::new(Connections::new(2));
         let first = open(&all).unwrap();
@@ -381,8 +405,8 @@ mod tests {
         let all = Arc::new(Connections::new(1));
         let place = open(&all).unwrap();
         let connection = place.connection();
-        connection.overdue(&limits).await;
-        let mut waiting = Box::pin(connection.overdue(&limits));
+        connection.overdue(|| limits).await;
+        let mut waiting = Box::pin(connection.overdue(|| limits));
         connection.begin_work();
         let soon = Duration::from_mins(1);
         assert!(tokio::time::timeout(soon, &mut waiting).await.is_err());

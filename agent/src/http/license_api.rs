@@ -72,7 +72,7 @@ impl Call {
         if !consumes {
             return check_license(api, &app, head.uri.query().unwrap_or_default()).await;
         }
-        let body = body::read(body, &api.limits).await?;
+        let body = body::read(body, &api.limits()).await?;
         let request = match self {
             Self::AddFeatureConsumption => AddConsumption::feature_from_json(&body)?,
             _ => AddConsumption::from_json(&body)?,

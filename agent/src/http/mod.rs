@@ -26,7 +26,10 @@ mod strangers;
 mod stream;
 pub mod tls;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use axum::{
     Router, middleware,
@@ -36,7 +39,7 @@ use tally_shared::signature::Signer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{look_up::LookUps, slots::Slots, strangers::Strangers};
+use self::{connection::Connections, look_up::LookUps, slots::Slots, strangers::Strangers};
 use crate::{
     apps::Apps,
     config::limits::Limits,
@@ -98,10 +101,11 @@ pub struct Inner {
     client: Arc<Client>,
     clock: SharedClock,
     clocks: Arc<dyn Clocks>,
-    limits: Limits,
+    limits: RwLock<Limits>,
     tls: Option<Arc<tls::Tls>>,
     origin: String,
     look_ups: LookUps,
+    connections: Arc<Connections>,
     slots: Slots,
     control_slots: Slots,
     strangers: Strangers,
@@ -122,16 +126,31 @@ impl Api {
             client: parts.client,
             clock: parts.clock,
             clocks: parts.clocks,
-            limits: parts.limits,
+            limits: RwLock::new(parts.limits),
             tls: parts.tls,
             origin: parts.origin,
             look_ups: LookUps::default(),
+            connections: Arc::new(Connections::new(parts.limits.connections)),
             slots: Slots::new(parts.limits.requests),
             control_slots: Slots::new(parts.limits.control_requests),
             strangers: Strangers::default(),
             streams: Arc::new(Semaphore::new(stream::STREAMS_MAX)),
             stopping: parts.stopping,
         }))
+    }
+}
+
+impl Api {
+    /// Takes on more, or less, from here on.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        self.slots.set_max(limits.requests);
+        self.control_slots.set_max(limits.control_requests);
+        self.connections.set_max(limits.connections);
+    }
+
+    fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -121,7 +121,7 @@ impl Server {
             api: api.clone(),
             front: Front::new(api),
             http,
-            connections: Arc::new(Connections::new(api.limits.connections)),
+            connections: Arc::clone(&api.connections),
             workers,
             tasks,
             stop,
@@ -182,7 +182,7 @@ impl Server {
     }
 
     async fn adopt<L: Listen>(self: Arc<Self>, accepted: L::Accepted, place: Place) {
-        let adopted = tokio::time::timeout(self.api.limits.head_time, L::adopt(accepted));
+        let adopted = tokio::time::timeout(self.api.limits().head_time, L::adopt(accepted));
         let adopted = tokio::select! {
             adopted = adopted => adopted,
             () = place.connection().pushed_out() => return,
@@ -203,7 +203,7 @@ impl Server {
         let io = TokioIo::new(Watched::new(stream, Arc::clone(connection)));
         let service = service_fn(|request| self.front.answer(connection, request));
         let mut http = pin!(self.http.serve_connection(io, service));
-        let mut overdue = pin!(connection.overdue(&self.api.limits));
+        let mut overdue = pin!(connection.overdue(|| self.api.limits()));
         let mut is_stopping = false;
         loop {
             tokio::select! {

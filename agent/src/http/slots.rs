@@ -9,7 +9,7 @@ use tally_shared::wire::{ApiError, ErrorCode};
 #[derive(Debug)]
 pub(super) struct Slots {
     used: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
 }
 
 /// A slot in use; given back when it is dropped.
@@ -21,8 +21,13 @@ impl Slots {
     pub(super) const fn new(max: usize) -> Self {
         Self {
             used: AtomicUsize::new(0),
-            max,
+            max: AtomicUsize::new(max),
         }
+    }
+
+    /// So many from here on; those in use stay in use.
+    pub(super) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// Takes one.
@@ -31,7 +36,7 @@ impl Slots {
     ///
     /// `unavailable` where none is free.
     pub(super) fn take(&self) -> Result<Slot<'_>, ApiError> {
-        if self.used.fetch_add(1, Ordering::Relaxed) >= self.max {
+        if self.used.fetch_add(1, Ordering::Relaxed) >= self.max.load(Ordering::Relaxed) {
             self.used.fetch_sub(1, Ordering::Relaxed);
             return Err(ApiError::new(
                 ErrorCode::Unavailable,
@@ -60,6 +65,19 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(slots.take().unwrap_err().code, ErrorCode::Unavailable);
         }
+        drop(one);
+        assert!(slots.take().is_ok());
+    }
+
+    #[test]
+    fn there_can_be_more_or_fewer_than_at_first() {
+        let slots = Slots::new(1);
+        let one = slots.take().unwrap();
+        slots.set_max(2);
+        let other = slots.take().unwrap();
+        slots.set_max(1);
+        drop(other);
+        assert!(slots.take().is_err());
         drop(one);
         assert!(slots.take().is_ok());
     }

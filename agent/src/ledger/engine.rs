@@ -283,6 +283,11 @@ impl Engine {
                 let found = found.map_err(|error| RecordError::Storage(Storage::of(&error)));
                 let _ = reply.send(found);
             }
+            Job::Settings(policy, keeping) => {
+                self.keeping = keeping;
+                self.core.set_policy(now, policy);
+                self.take_event(now, Event::Tick, group);
+            }
             Job::Ask(question) => group.questions.push(question),
             Job::Stop => group.stop = true,
         }

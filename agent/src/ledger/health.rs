@@ -91,6 +91,7 @@ pub fn is_damage(error: &LedgerError) -> bool {
             | rusqlite::Error::QueryReturnedNoRows => true,
             _ => false,
         },
+        LedgerError::Upgrade { source, .. } => is_damage(source),
         LedgerError::Setting { .. }
         | LedgerError::Salvage { .. }
         | LedgerError::Copy { .. }
@@ -115,10 +116,9 @@ fn look_inside(
     key: &chain::Key,
 ) -> Result<Option<String>, LedgerError> {
     let connection = schema::open_read_only(path)?;
-    schema::check_version(&connection, path)?;
+    let version = schema::check_version(&connection, path)?;
     let failed = || LedgerError::while_doing("looking at it");
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let version = number("user_version").map_err(failed())?;
     let application = number("application_id").map_err(failed())?;
     let tables: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))

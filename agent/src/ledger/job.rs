@@ -6,11 +6,12 @@ use tally_shared::wire::AddConsumption;
 use tokio::sync::oneshot;
 
 use super::{
+    Keeping,
     answers::{Answer, RequestKey},
     storage::Storage,
 };
 use crate::core::{
-    Core, Decision, Unforgettable, Unresolvable,
+    Core, Decision, Policy, Unforgettable, Unresolvable,
     book::{AppNo, BatchNo, LicenseNo, Seq},
     clock::Moment,
     command::Command,
@@ -105,6 +106,8 @@ pub enum Job {
     Membership(Membership, Reply<Changing>),
     /// Find the number of an application.
     App(String, Reply<Result<AppNo, RecordError>>),
+    /// Decide and keep by other settings from here on.
+    Settings(Policy, Keeping),
     /// Answer a question, when what came before is on disk.
     Ask(Question),
     /// Commit and end.

@@ -1,10 +1,10 @@
 //! The ledger: one SQLite file that is the truth of what was granted and what is owed.
 //!
-//! [`schema`] opens and migrates it, [`store`] writes a book's changes and reads a book back,
-//! [`engine`] takes work in and commits it, [`writer`] is the only thread that does so, and [`reader`]
-//! answers questions on its own connection. [`evidence`] guards it against changes from outside.
-//! [`retention`] folds what is done with. [`health`] looks at
-//! it before a start, and [`recovery`] has a damaged one salvaged and puts what was salvaged in its place.
+//! [`schema`] opens and migrates it (`upgrade` keeps a copy first), [`store`] writes a book's changes and
+//! reads a book back, [`engine`] takes work in and commits it, [`writer`] is the only thread that does so,
+//! and [`reader`] answers questions on its own connection. [`evidence`] guards it against changes from
+//! outside. [`retention`] folds what is done with. [`health`] looks at it before a start, and [`recovery`]
+//! has a damaged one salvaged and puts what was salvaged in its place.
 
 pub mod answers;
 pub mod copy;
@@ -23,6 +23,7 @@ mod salvage;
 pub mod schema;
 pub mod storage;
 pub mod store;
+mod upgrade;
 pub mod usage;
 pub mod verify;
 pub mod writer;
@@ -33,7 +34,7 @@ use std::{path::PathBuf, time::Duration};
 pub const FILE_NAME: &str = "ledger.db";
 
 /// How long the ledger keeps what is done with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keeping {
     /// Settled rows, one by one; older ones are folded into daily sums.
     pub rows: Duration,
@@ -75,6 +76,19 @@ pub enum LedgerError {
         found: i64,
         /// The newest version that is known here.
         known: i64,
+    },
+    /// It cannot be brought into the form of this version.
+    #[error(
+        "cannot upgrade the ledger {path} from version {version}; it was left as it was. A copy of it is kept \
+         beside it first: make space for that on the disk, or install the older tally again, and start it"
+    )]
+    Upgrade {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: i64,
+        /// Why.
+        source: Box<LedgerError>,
     },
     /// SQLite refused a setting that the promises depend on.
     #[error("SQLite did not accept the setting {name}: it is {found}")]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::LedgerError;
+use super::{LedgerError, upgrade};
 
 /// Each migration, in order. Only ever added to: a released one is never changed.
 const MIGRATIONS: &[&str] = &[
@@ -32,20 +32,49 @@ pub(super) const CHECKPOINT_PAGES: u64 = 500;
 /// long.
 const LOG_PAGES_MAX: i64 = 1500;
 
-/// Opens the ledger for writing, creating or migrating it.
+/// Opens the ledger for writing, creating or migrating it. Of one of an older version, a copy is kept
+/// beside it first.
 ///
 /// # Errors
 ///
-/// [`LedgerError::Newer`] for a file of a newer version, which is left untouched; otherwise
-/// [`LedgerError::Open`] or what SQLite says.
+/// [`LedgerError::Newer`] for a file of a newer version, and [`LedgerError::Upgrade`] for an older one that
+/// cannot be migrated; both are left as they are. Otherwise [`LedgerError::Open`] or what SQLite says.
 pub fn open(path: &Path) -> Result<Connection, LedgerError> {
     let failed = |source| unusable(path, source);
     let mut connection = Connection::open(path).map_err(failed)?;
-    check_version(&connection, path)?;
+    let version = check_version(&connection, path)?;
+    if version >= 1 && !is_current(version) {
+        upgrade(&mut connection, path, version)?;
+    }
     configure(&connection)?;
     migrate(&mut connection).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
+}
+
+/// Migrates an older ledger, all of it or nothing, once a copy of it is kept.
+fn upgrade(connection: &mut Connection, path: &Path, version: i64) -> Result<(), LedgerError> {
+    let failed = |source| LedgerError::Upgrade {
+        path: path.to_owned(),
+        version,
+        source: Box::new(source),
+    };
+    let copy = upgrade::keep_copy(path, version).map_err(failed)?;
+    if let Err(error) = migrate(connection) {
+        // The ledger is as it was: the copy has no use, and would take an older one's place.
+        let _ = std::fs::remove_file(&copy);
+        return Err(failed(unusable(path, error)));
+    }
+    tracing::info!(
+        from = version,
+        to = version_of(MIGRATIONS.len()),
+        copy = %copy.display(),
+        "upgraded the ledger; a copy of it as it was is kept"
+    );
+    if let Err(error) = upgrade::forget_old_copies(path) {
+        tracing::warn!(%error, "cannot remove an old copy of the ledger");
+    }
+    Ok(())
 }
 
 /// Opens an existing ledger for reading only.
@@ -76,7 +105,8 @@ fn unusable(path: &Path, source: rusqlite::Error) -> LedgerError {
     }
 }
 
-pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+/// The version of a ledger, where it is not newer than what is known here.
+pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<i64, LedgerError> {
     let known = version_of(MIGRATIONS.len());
     let found: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
@@ -88,7 +118,7 @@ pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), 
             known,
         });
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Sets what "durable" rests on, and reads it back: SQLite answers an unknown pragma with silence.
@@ -172,6 +202,101 @@ mod tests {
         let before = std::fs::read(&path).unwrap();
         assert!(matches!(open(&path), Err(LedgerError::Damaged { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    /// A ledger as the first version left it, with one application.
+    fn first_version(path: &Path) {
+        let old = Connection::open(path).unwrap();
+        old.pragma_update(None, "journal_mode", "wal").unwrap();
+        old.execute_batch(include_str!("migrations/0001_init.sql"))
+            .unwrap();
+        old.execute_batch("INSERT INTO apps (name) VALUES ('inspector')")
+            .unwrap();
+        old.pragma_update(None, "application_id", APPLICATION_ID)
+            .unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+    }
+
+    fn version_and_app(path: &Path) -> (i64, String) {
+        let connection = open_read_only(path).unwrap();
+        let version = connection.pragma_query_value(None, "user_version", |row| row.get(0));
+        let name = connection.query_row("SELECT name FROM apps", [], |row| row.get(0));
+        (version.unwrap(), name.unwrap())
+    }
+
+    #[test]
+    fn before_an_upgrade_a_copy_of_the_older_ledger_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        first_version(&path);
+        drop(open(&path).unwrap());
+        let current = version_of(MIGRATIONS.len());
+        assert_eq!(version_and_app(&path), (current, "inspector".to_owned()));
+        let copy = folder.path().join("ledger.db.v1-1");
+        assert_eq!(version_and_app(&copy), (1, "inspector".to_owned()));
+        drop(open(&path).unwrap());
+        assert!(!folder.path().join("ledger.db.v4-2").exists());
+        // What is kept can be gone back to, and is upgraded again.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::copy(&copy, &path).unwrap();
+        drop(open(&path).unwrap());
+        assert_eq!(version_and_app(&path).0, current);
+        assert!(folder.path().join("ledger.db.v1-2").exists());
+    }
+
+    #[test]
+    fn the_newest_three_copies_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        for number in [1, 2, 9, 10] {
+            let earlier = folder.path().join(format!("ledger.db.v1-{number}"));
+            std::fs::write(earlier, "an earlier copy").unwrap();
+        }
+        let other = folder.path().join("ledger.db.v1-of-mine");
+        std::fs::write(&other, "not one of ours").unwrap();
+        first_version(&path);
+        drop(open(&path).unwrap());
+        let names = |wanted: &[u32]| {
+            wanted.iter().all(|number| {
+                folder
+                    .path()
+                    .join(format!("ledger.db.v1-{number}"))
+                    .exists()
+            })
+        };
+        assert!(names(&[9, 10, 11]) && other.exists());
+        assert!(!names(&[1]) && !names(&[2]));
+    }
+
+    #[test]
+    fn without_a_copy_there_is_no_upgrade_and_the_ledger_is_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        first_version(&path);
+        // Stands where the copy would be written.
+        let in_the_way = folder.path().join("ledger.db.v1-1.part");
+        std::fs::create_dir(&in_the_way).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let refused = open(&path).unwrap_err();
+        assert!(matches!(refused, LedgerError::Upgrade { version: 1, .. }));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::remove_dir(&in_the_way).unwrap();
+        assert!(open(&path).is_ok());
+    }
+
+    #[test]
+    fn an_upgrade_that_fails_leaves_the_ledger_as_it_was_and_no_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        first_version(&path);
+        // A later migration makes this table.
+        let taken = Connection::open(&path).unwrap();
+        taken.execute_batch("CREATE TABLE judgements (a)").unwrap();
+        drop(taken);
+        let before = std::fs::read(&path).unwrap();
+        assert!(matches!(open(&path), Err(LedgerError::Upgrade { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert!(!folder.path().join("ledger.db.v1-1").exists());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tally_shared::wire::AddConsumption;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
+    Keeping,
     answers::{Answer, RequestKey},
     desk::{Desk, Refusal},
     engine::{
@@ -14,7 +15,7 @@ use super::{
     },
 };
 use crate::core::{
-    Core, Decision,
+    Core, Decision, Policy,
     book::{AppNo, BatchNo, LicenseNo, Seq},
     clock::Moment,
     command::Command,
@@ -171,6 +172,14 @@ impl Ledger {
     pub async fn take_in(&self, found: LicenseFound) -> Result<Option<Seq>, MembershipError> {
         self.put(|reply| Job::Membership(Membership::TakeIn(Box::new(found)), reply))
             .await?
+    }
+
+    /// Decides and keeps by other settings from here on.
+    pub async fn set(&self, policy: Policy, keeping: Keeping) {
+        // Fails only after a stop.
+        if let Ok(brought) = self.desk.bring(Job::Settings(policy, keeping)) {
+            brought.commit().await;
+        }
     }
 
     /// What the core waits for.

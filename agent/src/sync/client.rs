@@ -3,7 +3,12 @@
 //! It signs with the corrected clock, reads at most what an answer may need, corrects the clock by the
 //! answer's `Date`, and sorts what happened by one question: was the request sent?
 
-use std::{error::Error as _, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use reqwest::{
     Certificate, Identity, Method, Url,
@@ -102,10 +107,16 @@ pub enum Unproven {
 
 /// A connection to the licence server.
 pub struct Client {
-    http: reqwest::Client,
-    config: ServerConfig,
+    /// An exchange ends with what it began with.
+    line: RwLock<Arc<Line>>,
     clock: SharedClock,
     clocks: Arc<dyn Clocks>,
+}
+
+/// What exchanges are made with.
+struct Line {
+    http: reqwest::Client,
+    config: ServerConfig,
 }
 
 /// An answer's head, where it matters beyond the outcome.
@@ -125,43 +136,39 @@ impl Client {
         clock: SharedClock,
         clocks: Arc<dyn Clocks>,
     ) -> Result<Self, ClientError> {
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(config.request_timeout)
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .user_agent(concat!("tally/", env!("CARGO_PKG_VERSION")));
-        let ServerTls {
-            authorities,
-            identity,
-        } = config.tls.clone();
-        if !authorities.is_empty() {
-            builder = builder.tls_certs_only(authorities);
-        }
-        if let Some(identity) = identity {
-            builder = builder.identity(identity);
-        }
-        if is_loopback(&config.url) {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(ClientError::Build)?;
         Ok(Self {
-            http,
-            config,
+            line: RwLock::new(Arc::new(Line::new(config)?)),
             clock,
             clocks,
         })
     }
 
+    /// Uses other credentials, certificates and times from the next exchange on. The address must be the same:
+    /// what is known of licences is known from that server.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`]; then it goes on as before.
+    pub fn set(&self, config: ServerConfig) -> Result<(), ClientError> {
+        let line = Arc::new(Line::new(config)?);
+        *self.line.write().unwrap_or_else(PoisonError::into_inner) = line;
+        Ok(())
+    }
+
+    fn line(&self) -> Arc<Line> {
+        Arc::clone(&self.line.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Posts a batch.
     pub async fn send(&self, request: &AddConsumption, key: Uuid) -> (SendOutcome, KeyEcho) {
-        let post = self
+        let line = self.line();
+        let post = line
             .http
-            .request(Method::POST, self.url(request.path()))
+            .request(Method::POST, line.url(request.path()))
             .header(CONTENT_TYPE, "application/json")
             .body(request.to_json());
-        let Exchanged { exchange, key } = self.exchange(post, &key.to_string()).await;
-        let verifier = self.config.verifier.as_ref();
+        let Exchanged { exchange, key } = self.exchange(&line, post, &key.to_string()).await;
+        let verifier = line.config.verifier.as_ref();
         let mut outcome = outcome::of_send(exchange, request.feature.is_some(), verifier);
         if let SendOutcome::RefusedRequest(_, message) = &mut outcome {
             // The server may name the key that it was asked about.
@@ -180,12 +187,13 @@ impl Client {
             subject: subject.clone(),
         }
         .to_query();
-        let get = self
+        let line = self.line();
+        let get = line
             .http
-            .request(Method::GET, self.url(CHECK_LICENSE))
+            .request(Method::GET, line.url(CHECK_LICENSE))
             .query(&query);
-        let Exchanged { exchange, key } = self.exchange(get, LOOK_UP_KEY).await;
-        let verifier = self.config.verifier.as_ref();
+        let Exchanged { exchange, key } = self.exchange(&line, get, LOOK_UP_KEY).await;
+        let verifier = line.config.verifier.as_ref();
         let outcome = outcome::of_look_up(exchange, subject, verifier);
         let key = match &outcome {
             LookUpOutcome::Found(_) => key,
@@ -205,7 +213,8 @@ impl Client {
         answer: String,
         signature: &str,
     ) -> Result<LicenseFound, Unproven> {
-        let verifier = self.config.verifier.as_ref().ok_or(Unproven::NoKey)?;
+        let line = self.line();
+        let verifier = line.config.verifier.as_ref().ok_or(Unproven::NoKey)?;
         let exchange = Exchange::Answer(RawAnswer {
             status: 200,
             signature: Some(signature.to_owned()),
@@ -231,11 +240,20 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, request: reqwest::RequestBuilder, key: &str) -> Exchanged {
+    async fn exchange(
+        &self,
+        line: &Line,
+        request: reqwest::RequestBuilder,
+        key: &str,
+    ) -> Exchanged {
         let started = self.clocks.reading().mono;
         let date = lock(&self.clock).corrected(started).to_http_date();
-        let shared_key = self.config.shared_key.expose();
-        let authorization = auth::authorization(self.config.api_key.expose(), shared_key, &date);
+        let ServerConfig {
+            api_key,
+            shared_key,
+            ..
+        } = &line.config;
+        let authorization = auth::authorization(api_key.expose(), shared_key.expose(), &date);
         let request = request
             .header(DATE, date)
             .header(AUTHORIZATION, authorization)
@@ -292,6 +310,32 @@ impl Client {
         let until = Timestamp::from_http_date(&value)?;
         let now = lock(&self.clock).corrected(self.clocks.reading().mono);
         Some(until.saturating_since(now))
+    }
+}
+
+impl Line {
+    fn new(config: ServerConfig) -> Result<Self, ClientError> {
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(config.request_timeout)
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .user_agent(concat!("tally/", env!("CARGO_PKG_VERSION")));
+        let ServerTls {
+            authorities,
+            identity,
+        } = config.tls.clone();
+        if !authorities.is_empty() {
+            builder = builder.tls_certs_only(authorities);
+        }
+        if let Some(identity) = identity {
+            builder = builder.identity(identity);
+        }
+        if is_loopback(&config.url) {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(ClientError::Build)?;
+        Ok(Self { http, config })
     }
 
     fn url(&self, path: &str) -> Url {

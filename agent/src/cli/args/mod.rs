@@ -2,6 +2,7 @@
 
 mod license;
 mod run;
+mod service;
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -14,6 +15,7 @@ pub(in crate::cli) use self::{
         LicenseRemoveArgs,
     },
     run::RunArgs,
+    service::{ServiceCommand, WhoseArgs},
 };
 use crate::core::link::NetworkMode;
 
@@ -83,6 +85,9 @@ Example:
     Network(NetworkArgs),
     /// Open the agent's page in the browser
     Dashboard(DashboardArgs),
+    /// Have the system start the agent: systemd, launchd, or Windows' service manager
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// Put a credential of the licence server into the platform's keyring, from standard input
     Credential(CredentialArgs),
     /// Print the completions for a shell

@@ -7,7 +7,7 @@ use reqwest::Url;
 
 use crate::core::{LateUsage, UndecidablePolicy};
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 The credentials for the licence server are not flags, since every user of the device can read those:
 set TALLY_SERVER_API_KEY and TALLY_SERVER_SHARED_KEY, or put them into the config file.
@@ -100,7 +100,11 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, env = "TALLY_INSECURE_SERVER")]
     pub(in crate::cli) insecure_server: bool,
 
-    /// The config file (TOML)
+    /// Log into this file, with one for each day, instead of to standard error or the journal
+    #[arg(long, env = "TALLY_LOG_FILE", value_name = "FILE")]
+    pub(in crate::cli) log_file: Option<PathBuf>,
+
+    /// The config file (TOML); SIGHUP has it read again
     #[arg(long, env = "TALLY_CONFIG", value_name = "FILE")]
     pub(in crate::cli) config: Option<PathBuf>,
 }

@@ -45,13 +45,6 @@ impl World {
             last_batch: BatchNo(0),
             idempotent: false,
         };
-        let policy = Policy {
-            sync_interval: SYNC,
-            settle_wait: SETTLE_WAIT,
-            refresh_interval: Duration::from_hours(1),
-            undecidable: UndecidablePolicy::Hold,
-            late_usage: LateUsage::Report,
-        };
         let time = Timestamp::parse("2026-11-23T12:00:00Z").unwrap();
         let now = Moment {
             time,
@@ -63,7 +56,7 @@ impl World {
             drawn += 1;
             drawn
         });
-        let mut core = Core::new(Book::new(contents), policy, random, now);
+        let mut core = Core::new(Book::new(contents), policy(), random, now);
         let mut world = Self {
             now,
             max,
@@ -172,6 +165,16 @@ impl World {
     }
 }
 
+fn policy() -> Policy {
+    Policy {
+        sync_interval: SYNC,
+        settle_wait: SETTLE_WAIT,
+        refresh_interval: Duration::from_hours(1),
+        undecidable: UndecidablePolicy::Hold,
+        late_usage: LateUsage::Report,
+    }
+}
+
 fn lost() -> SendOutcome {
     SendOutcome::Unknown("lost".to_owned(), None)
 }
@@ -196,6 +199,31 @@ fn rows_wait_for_company_and_share_a_request() {
     let outcome = world.applied(5);
     world.answer(batch, outcome, KeyEcho::Echoed);
     assert_eq!((world.sums().settled, world.sums().pending), (5, 0));
+}
+
+#[test]
+fn other_settings_hold_for_what_waits_already() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    let (refresh_interval, sync_interval) = (Duration::from_mins(1), Duration::from_secs(1));
+    let wait = |world: &World| {
+        let at = world.core.next_wakeup(world.now).unwrap();
+        at.saturating_sub(world.now.mono)
+    };
+    assert!(wait(&world) > refresh_interval);
+    let faster = Policy {
+        refresh_interval,
+        ..policy()
+    };
+    world.core.set_policy(world.now, faster);
+    assert_eq!(wait(&world), refresh_interval);
+    world.record(2).unwrap();
+    assert_eq!(wait(&world), SYNC);
+    let faster = Policy {
+        sync_interval,
+        ..policy()
+    };
+    world.core.set_policy(world.now, faster);
+    assert_eq!(wait(&world), sync_interval);
 }
 
 #[test]
