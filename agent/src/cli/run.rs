@@ -7,49 +7,13 @@ use anyhow::Context as _;
 use super::{
     args::RunArgs,
     output::{self, Outcome},
+    progress::Progress,
+    settings::Settings,
 };
-use crate::{
-    app::App,
-    config::{self, Given, GivenServer, file::ConfigFile, paths},
-    deps::SystemClocks,
-    secret::Secret,
-};
+use crate::{app::App, deps::SystemClocks};
 
 pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Outcome> {
-    let file = match (&args.config, paths::default_config_file()) {
-        (Some(path), _) => ConfigFile::read(path, true)?,
-        (None, Some(path)) => ConfigFile::read(&path, false)?,
-        (None, None) => ConfigFile::default(),
-    };
-    let given = Given {
-        listen: args.listen,
-        listen_public: args.listen_public,
-        tls_cert: args.tls_cert,
-        tls_key: args.tls_key,
-        public_names: args.public_names,
-        data_dir: paths::data_dir(data_dir.or_else(|| file.data_dir.clone()))?,
-        server: GivenServer {
-            url: args.server_url,
-            api_key: variable("TALLY_SERVER_API_KEY")?.map(Secret::new),
-            shared_key: variable("TALLY_SERVER_SHARED_KEY")?.map(Secret::new),
-            request_timeout: args.request_timeout,
-            public_key: args.server_public_key,
-            ca: args.server_ca,
-            client_cert: args.server_client_cert,
-            client_key: args.server_client_key,
-            insecure: args.insecure_server,
-            keyring: args.server_keyring,
-            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
-        },
-        sync_interval: args.sync_interval,
-        settle_wait: args.settle_wait,
-        refresh_interval: args.refresh_interval,
-        undecidable: args.undecidable,
-        late_usage: args.late_usage,
-        retention: args.retention,
-        idempotency_retention: args.idempotency_retention,
-    };
-    let mut config = config::resolve(given, file)?;
+    let mut config = Settings::read(data_dir, args)?.resolve()?;
     config.limits.connections = config.limits.connections.min(files_to_spare());
     // This thread is the first of those that serve; the application starts the others.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -59,7 +23,10 @@ pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Ou
     let result = runtime.block_on(async {
         // Before the first request can come in, so that none is lost to a signal.
         let shutdown = shutdown_signal()?;
+        // A damaged ledger is salvaged first, which takes its time.
+        let progress = Progress::start("opening the ledger");
         let app = App::build(config, Arc::new(SystemClocks::new()))?;
+        drop(progress);
         output::line(&format!("ready {}", app.origin()))?;
         app.run_until(shutdown).await?;
         Ok(Outcome::Done)
@@ -91,15 +58,6 @@ fn files_to_spare() -> usize {
 #[cfg(not(unix))]
 const fn files_to_spare() -> usize {
     usize::MAX
-}
-
-fn variable(name: &str) -> anyhow::Result<Option<String>> {
-    match std::env::var(name) {
-        Ok(value) if value.is_empty() => Ok(None),
-        Ok(value) => Ok(Some(value)),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read the variable {name}")),
-    }
 }
 
 #[cfg(unix)]

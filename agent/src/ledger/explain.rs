@@ -90,7 +90,7 @@ pub fn explain(path: &Path, seq: i64) -> Result<Option<Explained>, LedgerError> 
     let failed = LedgerError::while_doing("reading what a row was judged by");
     let sql = "SELECT lanes.allow_overages, lanes.max_overages, j.total, as_of, max_consumptions,
                       allow_unlimited_consumptions, allow_negative_consumptions, j.allow_overages,
-                      j.max_overages, period
+                      j.max_overages, j.period
                FROM consumptions c JOIN lanes ON lanes.no = c.lane
                LEFT JOIN (SELECT seq AS since, * FROM judgements) j
                    ON j.account = lanes.account AND since = (
