@@ -1,5 +1,7 @@
 //! What can be typed. No logic.
 
+#[cfg(test)]
+mod reference;
 mod run;
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
