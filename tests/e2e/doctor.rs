@@ -1,6 +1,11 @@
 //! `tally doctor`: each trouble is found by the check whose business it is, with what to do about it.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Stdio},
+};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -237,5 +242,66 @@ fn the_status_says_since_when_and_what_to_do() -> Result {
         !page.contains('\u{1b}'),
         "no colours where nobody sees them: {page:?}"
     );
+    Ok(())
+}
+
+/// The next frame of `tally status --watch` that is as wanted.
+fn frame(out: &mut impl BufRead, wanted: impl Fn(&str) -> bool) -> Result<String> {
+    const ENDS: &[u8] = b"\x1b[?2026l";
+    let mut seen = Vec::new();
+    loop {
+        let read = out.read_until(b'l', &mut seen)?;
+        anyhow::ensure!(read > 0, "it ended: {}", String::from_utf8_lossy(&seen));
+        if seen.ends_with(ENDS) {
+            let frame = String::from_utf8_lossy(&std::mem::take(&mut seen)).into_owned();
+            if wanted(&frame) {
+                return Ok(frame);
+            }
+        }
+    }
+}
+
+#[test]
+fn watching_goes_on_while_the_agent_starts_again_and_puts_the_terminal_back() -> Result {
+    let (_stub, mut agent) = world()?;
+    agent.add_license()?;
+    let watch = agent.command(&["status", "--watch"]);
+    let words: Vec<_> = std::iter::once(watch.get_program())
+        .chain(watch.get_args())
+        .collect();
+    let words: Vec<_> = words
+        .iter()
+        .map(|word| format!("'{}'", word.display()))
+        .collect();
+    // A terminal of its own.
+    let mut terminal = Command::new("script");
+    terminal.args([
+        "-qfec",
+        &format!("stty cols 80 rows 24; exec {}", words.join(" ")),
+        "/dev/null",
+    ]);
+    terminal
+        .env("TERM", "xterm-256color")
+        .env_remove("NO_COLOR");
+    terminal.stdin(Stdio::piped());
+    let mut process = terminal.stdout(Stdio::piped()).spawn()?;
+    let mut out = BufReader::new(process.stdout.take().context("its output")?);
+    let is_missed = |frame: &str| frame.contains("the agent does not answer");
+    let start = frame(&mut out, |frame| frame.contains("online for"))?;
+    assert!(
+        start.contains("\u{1b}[?1049h") && start.contains("\u{1b}[?25l"),
+        "{start:?}"
+    );
+    agent.terminate()?;
+    frame(&mut out, is_missed)?;
+    agent.restart()?;
+    frame(&mut out, |frame| !is_missed(frame))?;
+    // As if somebody pressed Ctrl-C.
+    let mut keyboard = process.stdin.take().context("its input")?;
+    keyboard.write_all(b"\x03")?;
+    let mut rest = String::new();
+    out.read_to_string(&mut rest)?;
+    assert!(rest.contains("\u{1b}[?25h\u{1b}[?1049l"), "{rest:?}");
+    assert!(process.wait()?.success());
     Ok(())
 }

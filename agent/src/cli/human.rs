@@ -28,6 +28,14 @@ pub(super) fn day(time: Timestamp) -> String {
     text.split('T').next().unwrap_or_default().to_owned()
 }
 
+/// A number of units.
+pub(super) fn units(count: i64) -> String {
+    match count {
+        1 => "1 unit".to_owned(),
+        count => format!("{count} units"),
+    }
+}
+
 /// A number of bytes, to the precision that matters.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

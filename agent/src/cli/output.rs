@@ -180,4 +180,42 @@ mod tests {
         let text = table(&[row("NAME", "UNITS"), row("a", "7"), row("longer", "-12")]);
         assert_eq!(text, "NAME    UNITS\na           7\nlonger    -12\n");
     }
+
+    fn rows() -> Vec<Vec<String>> {
+        let row = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
+        vec![
+            row(["PRODUCT", "LICENCE", "USED", "HELD"]),
+            row(["inspect", "somebody@subsidiary.example.com", "12", "0"]),
+        ]
+    }
+
+    #[track_caller]
+    fn check_fits(room: usize, expected: &str) {
+        let text = fit(rows(), Some(room));
+        assert_eq!(text, expected);
+        assert!(
+            text.lines().all(|line| screen::width(line) <= room),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_loses_first_what_says_least() {
+        check_fits(
+            80,
+            "PRODUCT  LICENCE                          USED  HELD\n\
+             inspect  somebody@subsidiary.example.com    12     0\n",
+        );
+        check_fits(
+            47,
+            "PRODUCT  LICENCE                          USED\n\
+             inspect  somebody@subsidiary.example.com    12\n",
+        );
+        check_fits(
+            30,
+            "PRODUCT  LICENCE          USED\n\
+             inspect  somebody@subsi…    12\n",
+        );
+        check_fits(20, "PRODUCT  inspect\nLICENCE  somebody@s…\nUSED     12\n");
+    }
 }

@@ -92,7 +92,11 @@ pub(super) fn flow(pieces: &[Piece], separator: &str, indent: usize, screen: Scr
         let wide = piece.width();
         if index > 0 {
             if used + width(separator) + wide > room {
-                text = text + separator.trim_end() + "\n" + &margin;
+                let end = separator.trim_end();
+                if used + width(end) <= room {
+                    text += end;
+                }
+                text = text + "\n" + &margin;
                 used = 0;
             } else {
                 text += separator;
@@ -170,7 +174,7 @@ mod tests {
             flow(wide(28)),
             "  online · synced 3 s ago ·\n  25 units owed\n"
         );
-        assert_eq!(flow(wide(12)), "  online ·\n  synced 3 … ·\n  25 units …\n");
+        assert_eq!(flow(wide(12)), "  online ·\n  synced 3 …\n  25 units …\n");
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn held_batch(name: &str, batch: Facts<'_>, now: Option<Timestamp>) -> Matter {
     let since = time("/since")
         .zip(now)
         .map(|(since, now)| now.saturating_since(since));
-    let since = since.map(|since: Duration| format!(", held for {}", human::span(since)));
+    let since = since.map(|since: Duration| format!(" for {}", human::span(since)));
     let wait = time("/next_at")
         .zip(now)
         .map(|(at, now)| at.saturating_since(now));
@@ -120,11 +120,16 @@ fn held_batch(name: &str, batch: Facts<'_>, now: Option<Timestamp>) -> Matter {
             wait.unwrap_or_default()
         ),
     };
+    let reason = match batch.text("/reason").as_str() {
+        "limit" => "over the limit".to_owned(),
+        "undecidable" => "undecidable whether the server counted it".to_owned(),
+        "late" => "its period is over".to_owned(),
+        code => format!("the server refuses it ({code})"),
+    };
     Matter {
         what: format!(
-            "batch {number}: {} units of {name}: {}{}",
-            batch.number("/units"),
-            batch.text("/reason"),
+            "batch {number} of {name}, {}, is held{}: {reason}",
+            human::units(batch.number("/units")),
             since.unwrap_or_default(),
         ),
         next,

@@ -3,6 +3,8 @@
 mod attention;
 mod bar;
 mod license;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::time::Duration;
