@@ -121,14 +121,14 @@ fn the_status_shows_at_a_glance_what_is_used_and_what_is_left() -> Result {
     assert_eq!(app.add(25)?.status, 200);
     let page = agent.tally(&["status"])?;
     let page = String::from_utf8_lossy(&page.stdout).into_owned();
-    let bar =
-        "[██████▓▓▓▓▓▓············] 50 of 100 used, 50 left · 25 not counted by the server yet";
+    let bar = "██████▓▓▓▓▓▓░░░░░░░░░░░░ 50 of 100 used · 50 left · 25 not counted yet · resets in ";
+    assert!(page.contains(bar), "{page}");
     assert!(
-        page.contains(bar) && page.contains("begins anew in "),
+        page.contains("50 recorded = 25 settled + 25 pending\n"),
         "{page}"
     );
     assert!(
-        page.starts_with("offline: the network is switched off"),
+        page.starts_with("● offline for ") && page.contains("tally network online"),
         "{page}"
     );
     Ok(())

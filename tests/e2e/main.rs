@@ -4,6 +4,7 @@ mod contract;
 mod copies;
 mod damage;
 mod disk;
+mod doctor;
 mod exactly_once;
 mod faults;
 mod held;

@@ -76,6 +76,15 @@ impl Stub {
         self.put("faults", faults).map(|_| ())
     }
 
+    /// Puts the network between it and its clients into a state.
+    ///
+    /// # Errors
+    ///
+    /// Where the stub does not take it.
+    pub fn network(&self, state: &Value) -> crate::Result {
+        self.put("network", state).map(|_| ())
+    }
+
     /// How often each fault fired.
     ///
     /// # Errors

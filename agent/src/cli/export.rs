@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use super::{
     args::{ExportArgs, ExportFormat},
     output::Outcome,
+    progress::Progress,
 };
 use crate::{
     config::paths::DataDir,
@@ -90,6 +91,13 @@ fn for_each_row(
     args: &ExportArgs,
     mut write: impl FnMut(&LogRow) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let newest = Page {
+        limit: Some(1),
+        ..Page::default()
+    };
+    let newest = reader::rows(&data_dir.ledger(), &newest)?;
+    let newest = newest.last().map_or(0, |row| row.seq);
+    let progress = Progress::start("exporting");
     let mut after = 0;
     loop {
         let page = Page {
@@ -102,6 +110,7 @@ fn for_each_row(
             return Ok(());
         };
         after = last.seq;
+        progress.tell(after, newest.max(after));
         for row in rows.iter().filter(|row| is_wanted(row, args)) {
             write(row)?;
         }

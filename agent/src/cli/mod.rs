@@ -4,7 +4,6 @@
 mod app;
 mod args;
 mod backup;
-mod bars;
 mod client;
 mod credential;
 mod dashboard;
@@ -12,15 +11,19 @@ mod doctor;
 mod drill;
 mod explain;
 mod export;
+mod human;
 mod license;
 mod log;
 mod manager;
 mod manual;
 mod output;
+mod progress;
 mod record;
 mod resolve;
 mod run;
+mod screen;
 mod service;
+mod settings;
 mod status;
 mod sync;
 mod verify;
@@ -29,7 +32,7 @@ mod windows;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 use self::{
     args::{Cli, Command},
@@ -44,8 +47,12 @@ pub fn main() -> ExitCode {
 
 /// Runs a command line; the first argument is the program's name.
 pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = Cli::parse_from(args);
-    match dispatch(cli) {
+    let matches = Cli::command().get_matches_from(args);
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match dispatch(cli, &matches) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused) => ExitCode::FAILURE,
         Err(error) => {
@@ -55,18 +62,20 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
+fn dispatch(cli: Cli, matches: &ArgMatches) -> anyhow::Result<Outcome> {
     if let Command::Run(args) = cli.command {
         // It starts a log of its own, once it has read where to.
         return run::run(cli.data_dir, *args);
     }
     telemetry::init();
-    if let Command::Service(command) = cli.command {
-        return service::run(cli.data_dir, command);
-    }
+    let cli = match cli.command {
+        Command::Service(command) => return service::run(cli.data_dir, command),
+        Command::Doctor(args) => return doctor::run(cli.data_dir, *args, matches),
+        command => Cli { command, ..cli },
+    };
     let data_dir = paths::DataDir::new(paths::data_dir(cli.data_dir)?);
     match cli.command {
-        Command::Run(_) | Command::Service(_) => Ok(Outcome::Done),
+        Command::Run(_) | Command::Service(_) | Command::Doctor(_) => Ok(Outcome::Done),
         Command::App(command) => app::run(&data_dir, command),
         Command::License(command) => license::run(&data_dir, command),
         Command::Record(args) => record::run(&data_dir, args),
@@ -75,7 +84,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Log(args) => log::run(&data_dir, &args),
         Command::Explain(args) => explain::run(&data_dir, &args),
         Command::Verify(args) => verify::run(&data_dir, args),
-        Command::Doctor(args) => doctor::run(&data_dir, args),
         Command::Resolve(args) => resolve::run(&data_dir, args),
         Command::Network(args) => drill::run(&data_dir, &args),
         Command::Dashboard(args) => dashboard::run(&data_dir, args),

@@ -4,6 +4,8 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
+use super::screen::{self, Screen};
+
 /// How a command ended, where it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -13,9 +15,9 @@ pub(super) enum Outcome {
     Refused,
 }
 
-/// Prints text on stdout. A reader that went away (`| head`) is no error.
+/// Prints text on stdout, in colours only on a terminal that wants them. A reader that went away (`| head`) is no error.
 pub(super) fn text(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
@@ -39,23 +41,124 @@ pub(super) fn error(error: &anyhow::Error) {
     let _ = writeln!(out, "tally: {error:#}");
 }
 
-/// Lines up columns, two spaces apart; numbers to the right. The first row is the head.
+/// Lines up columns, two spaces apart; numbers to the right. The first row is the head. On a terminal it
+/// fits the width.
 pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.to_vec()).collect();
+    fit(rows, Screen::of_stdout().width)
+}
+
+/// What does not fit loses its columns without news, then the ends of long texts; where even that is too
+/// wide, each row becomes a paragraph.
+fn fit(mut rows: Vec<Vec<String>>, room: Option<usize>) -> String {
+    let Some(room) = room.filter(|room| total(&widths(&rows)) > *room) else {
+        return lined_up(&rows);
     };
-    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
+    drop_empty_columns(&mut rows);
+    let widths = widths(&rows);
+    let excess = total(&widths).saturating_sub(room);
+    let texts: Vec<usize> = (0..widths.len())
+        .filter(|column| {
+            !rows
+                .iter()
+                .skip(1)
+                .all(|row| cell(row, *column).is_none_or(is_number))
+        })
+        .collect();
+    let limit = narrow(&widths, &texts, excess);
+    let Some(limit) = limit else {
+        return paragraphs(&rows, room);
+    };
+    for row in &mut rows {
+        for column in &texts {
+            if let Some(cell) = row.get_mut(*column) {
+                *cell = screen::clip(cell, limit);
+            }
+        }
+    }
+    lined_up(&rows)
+}
+
+/// A text with less than this says too little.
+const NARROWEST: usize = 10;
+
+/// The width that the widest texts may have for the table to fit.
+fn narrow(widths: &[usize], texts: &[usize], excess: usize) -> Option<usize> {
+    let widest = texts
+        .iter()
+        .filter_map(|column| widths.get(*column))
+        .max()?;
+    (NARROWEST..=*widest).rev().find(|limit| {
+        let widths = texts.iter().filter_map(|column| widths.get(*column));
+        let saved: usize = widths.map(|width| width.saturating_sub(*limit)).sum();
+        saved >= excess
+    })
+}
+
+fn drop_empty_columns(rows: &mut [Vec<String>]) {
+    let columns = rows.first().map_or(0, Vec::len);
+    for column in (0..columns).rev() {
+        let says_nothing =
+            |row: &Vec<String>| cell(row, column).is_none_or(|cell| matches!(cell, "" | "0"));
+        if rows.len() > 1 && rows.iter().skip(1).all(says_nothing) {
+            for row in rows.iter_mut() {
+                row.remove(column);
+            }
+        }
+    }
+}
+
+fn paragraphs(rows: &[Vec<String>], room: usize) -> String {
+    let Some((head, rows)) = rows.split_first() else {
+        return String::new();
+    };
+    let names = head
+        .iter()
+        .map(|name| screen::width(name))
+        .max()
+        .unwrap_or(0);
+    let rows = rows.iter().map(|row| {
+        let lines = head.iter().zip(row).map(|(name, cell)| {
+            let padding = " ".repeat(names.saturating_sub(screen::width(name)));
+            screen::clip(&format!("{name}{padding}  {cell}"), room) + "\n"
+        });
+        lines.collect::<String>()
+    });
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+fn cell(row: &[String], column: usize) -> Option<&str> {
+    row.get(column).map(String::as_str)
+}
+
+fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column| {
+        let cells = rows.iter().filter_map(|row| cell(row, column));
+        cells.map(screen::width).max().unwrap_or(0)
+    };
+    (0..columns).map(width).collect()
+}
+
+fn total(widths: &[usize]) -> usize {
+    widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)
+}
+
+fn is_number(cell: &str) -> bool {
+    cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+        && cell
+            .chars()
+            .all(|c| c.is_ascii_digit() || "-+.".contains(c))
+}
+
+fn lined_up(rows: &[Vec<String>]) -> String {
+    let widths = widths(rows);
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            let is_number = cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')
-                && cell
-                    .chars()
-                    .all(|c| c.is_ascii_digit() || "-+.".contains(c));
-            let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
-            let cell = if is_number {
+            let padding = " ".repeat(width.saturating_sub(screen::width(cell)));
+            let cell = if is_number(cell) {
                 padding + cell
             } else {
                 cell.clone() + &padding
@@ -76,5 +179,43 @@ mod tests {
         let row = |name: &str, number: &str| [name.to_owned(), number.to_owned()];
         let text = table(&[row("NAME", "UNITS"), row("a", "7"), row("longer", "-12")]);
         assert_eq!(text, "NAME    UNITS\na           7\nlonger    -12\n");
+    }
+
+    fn rows() -> Vec<Vec<String>> {
+        let row = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
+        vec![
+            row(["PRODUCT", "LICENCE", "USED", "HELD"]),
+            row(["inspect", "somebody@subsidiary.example.com", "12", "0"]),
+        ]
+    }
+
+    #[track_caller]
+    fn check_fits(room: usize, expected: &str) {
+        let text = fit(rows(), Some(room));
+        assert_eq!(text, expected);
+        assert!(
+            text.lines().all(|line| screen::width(line) <= room),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_loses_first_what_says_least() {
+        check_fits(
+            80,
+            "PRODUCT  LICENCE                          USED  HELD\n\
+             inspect  somebody@subsidiary.example.com    12     0\n",
+        );
+        check_fits(
+            47,
+            "PRODUCT  LICENCE                          USED\n\
+             inspect  somebody@subsidiary.example.com    12\n",
+        );
+        check_fits(
+            30,
+            "PRODUCT  LICENCE          USED\n\
+             inspect  somebody@subsi…    12\n",
+        );
+        check_fits(20, "PRODUCT  inspect\nLICENCE  somebody@s…\nUSED     12\n");
     }
 }

@@ -8,14 +8,15 @@ use super::{
     args::RunArgs,
     manager,
     output::{self, Outcome},
+    progress::Progress,
+    settings::Settings,
 };
 use crate::{
     app::App,
-    config::{self, Config, Given, GivenServer, file::ConfigFile, paths},
+    config::Config,
     deps::SystemClocks,
     reload::Reloader,
-    secret::Secret,
-    telemetry::{self, Filter, LOG_VARIABLE},
+    telemetry::{self, Filter},
 };
 
 /// Where the settings come from; asked again when they are to be reloaded.
@@ -46,7 +47,10 @@ fn serve(sources: Sources, stop: impl Future<Output = ()>) -> anyhow::Result<Out
         // Before the first request can come in, so that none is lost to a signal.
         let signals = shutdown_signal()?;
         let hangups = Hangups::new()?;
+        // A damaged ledger is salvaged first, which takes its time.
+        let progress = Progress::start("opening the ledger");
         let app = App::build(config, Arc::new(SystemClocks::new()))?;
+        drop(progress);
         let reloads = reload_on(hangups, Arc::new(sources), app.reloader(), filter);
         output::line(&format!("ready {}", app.origin()))?;
         manager::ready();
@@ -70,44 +74,7 @@ fn serve(sources: Sources, stop: impl Future<Output = ()>) -> anyhow::Result<Out
 
 impl Sources {
     fn read(&self) -> anyhow::Result<Config> {
-        let args = self.args.clone();
-        let file = match (&args.config, paths::default_config_file()) {
-            (Some(path), _) => ConfigFile::read(path, true)?,
-            (None, Some(path)) => ConfigFile::read(&path, false)?,
-            (None, None) => ConfigFile::default(),
-        };
-        let data_dir = self.data_dir.clone().or_else(|| file.data_dir.clone());
-        let given = Given {
-            listen: args.listen,
-            listen_public: args.listen_public,
-            tls_cert: args.tls_cert,
-            tls_key: args.tls_key,
-            public_names: args.public_names,
-            data_dir: paths::data_dir(data_dir)?,
-            server: GivenServer {
-                url: args.server_url,
-                api_key: variable("TALLY_SERVER_API_KEY")?.map(Secret::new),
-                shared_key: variable("TALLY_SERVER_SHARED_KEY")?.map(Secret::new),
-                request_timeout: args.request_timeout,
-                public_key: args.server_public_key,
-                ca: args.server_ca,
-                client_cert: args.server_client_cert,
-                client_key: args.server_client_key,
-                insecure: args.insecure_server,
-                keyring: args.server_keyring,
-                credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
-            },
-            sync_interval: args.sync_interval,
-            settle_wait: args.settle_wait,
-            refresh_interval: args.refresh_interval,
-            undecidable: args.undecidable,
-            late_usage: args.late_usage,
-            retention: args.retention,
-            idempotency_retention: args.idempotency_retention,
-            log_level: variable(LOG_VARIABLE)?,
-            log_file: args.log_file,
-        };
-        let mut config = config::resolve(given, file)?;
+        let mut config = Settings::read(self.data_dir.clone(), self.args.clone())?.resolve()?;
         config.limits.connections = config.limits.connections.min(files_to_spare());
         Ok(config)
     }
@@ -180,15 +147,6 @@ fn files_to_spare() -> usize {
 #[cfg(not(unix))]
 const fn files_to_spare() -> usize {
     usize::MAX
-}
-
-fn variable(name: &str) -> anyhow::Result<Option<String>> {
-    match std::env::var(name) {
-        Ok(value) if value.is_empty() => Ok(None),
-        Ok(value) => Ok(Some(value)),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read the variable {name}")),
-    }
 }
 
 #[cfg(unix)]

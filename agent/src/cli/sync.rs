@@ -7,6 +7,7 @@ use super::{
     args::JsonArgs,
     client::Agent,
     output::{self, Outcome},
+    screen::Screen,
     status,
 };
 use crate::config::paths::DataDir;
@@ -27,7 +28,10 @@ pub(super) fn run(data_dir: &DataDir, args: JsonArgs) -> anyhow::Result<Outcome>
         } else {
             "not everything could be sent"
         };
-        output::text(&format!("{headline}\n\n{}", status::page(&status)))?;
+        output::text(&format!(
+            "{headline}\n\n{}",
+            status::page(&status, status::Detail::Full, Screen::of_stdout())
+        ))?;
     }
     Ok(if synced {
         Outcome::Done

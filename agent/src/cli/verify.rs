@@ -3,12 +3,13 @@
 use super::{
     args::JsonArgs,
     output::{self, Outcome},
+    progress::Progress,
 };
 use crate::{
     config::paths::DataDir,
     ledger::{
         LedgerError, evidence, schema,
-        verify::{Findings, verify},
+        verify::{Findings, verify_telling},
     },
 };
 
@@ -39,7 +40,9 @@ pub(super) fn prove(data_dir: &DataDir) -> Result<Findings, LedgerError> {
     let mut mark = evidence::MarkFile::new(data_dir.mark());
     let open = || schema::open_read_only(&data_dir.ledger());
     let (connection, doubt) = evidence::compare_with_mark(&mut mark, &key, open)?;
-    let mut findings = verify(&connection, &key)?;
+    let progress = Progress::start("proving the ledger");
+    let mut findings = verify_telling(&connection, &key, &|done, all| progress.tell(done, all))?;
+    drop(progress);
     if let Some(doubt) = doubt {
         findings.doubt(&doubt);
     }

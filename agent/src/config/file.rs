@@ -18,6 +18,11 @@ use crate::{
     secret::Secret,
 };
 
+/// The variable for `api_key`.
+pub const API_KEY_VARIABLE: &str = "TALLY_SERVER_API_KEY";
+/// The variable for `shared_key`.
+pub const SHARED_KEY_VARIABLE: &str = "TALLY_SERVER_SHARED_KEY";
+
 /// What a config file may hold.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -55,7 +60,7 @@ pub struct ConfigFile {
     pub idempotency_retention: Option<Duration>,
     /// The licence server.
     pub server: Option<ServerFile>,
-    /// How much anybody may use of the agent.
+    /// How much anybody may use of the agent. What happens beyond is in [SECURITY.md](../SECURITY.md).
     pub limits: LimitsFile,
     /// What is logged, and where to.
     pub log: LogFile,
@@ -80,9 +85,9 @@ pub struct ServerFile {
     /// Its address.
     #[serde(deserialize_with = "url")]
     pub url: Option<Url>,
-    /// The API key.
+    /// Names your account. It has no flag, since every user of the device can read those.
     pub api_key: Option<Secret>,
-    /// The shared key.
+    /// Signs its requests. It has no flag either.
     pub shared_key: Option<Secret>,
     /// Verifies the server's answers.
     pub public_key: Option<PathBuf>,

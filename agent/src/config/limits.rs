@@ -9,17 +9,17 @@ use super::{ConfigError, file};
 /// What one agent takes on at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections. Above it, the connection that waits longest makes room.
+    /// See [`LimitsFile::connections`].
     pub connections: usize,
-    /// Consumptions and reads of applications under way. Above it, 503 at once.
+    /// See [`LimitsFile::requests`].
     pub requests: usize,
-    /// Control calls under way, counted on their own: a flood of applications locks nobody out.
+    /// See [`LimitsFile::control_requests`].
     pub control_requests: usize,
-    /// How long the head of a request may take to arrive.
+    /// See [`LimitsFile::head_time`].
     pub head_time: Duration,
-    /// How long its body may take.
+    /// See [`LimitsFile::body_time`].
     pub body_time: Duration,
-    /// How long a connection may do nothing.
+    /// See [`LimitsFile::idle_time`].
     pub idle_time: Duration,
 }
 
@@ -40,19 +40,19 @@ impl Default for Limits {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsFile {
-    /// See [`Limits::connections`].
+    /// Open connections; less where the system has fewer files. Above it, the one that waits longest makes room.
     pub connections: Option<usize>,
-    /// See [`Limits::requests`].
+    /// Consumptions and reads of applications under way. Above it, 503 at once.
     pub requests: Option<usize>,
-    /// See [`Limits::control_requests`].
+    /// Control calls under way, counted on their own: a flood of applications locks nobody out.
     pub control_requests: Option<usize>,
-    /// See [`Limits::head_time`].
+    /// How long the head of a request may take to arrive.
     #[serde(deserialize_with = "file::duration")]
     pub head_time: Option<Duration>,
-    /// See [`Limits::body_time`].
+    /// How long its body may take.
     #[serde(deserialize_with = "file::duration")]
     pub body_time: Option<Duration>,
-    /// See [`Limits::idle_time`].
+    /// How long a connection may do nothing.
     #[serde(deserialize_with = "file::duration")]
     pub idle_time: Option<Duration>,
 }

@@ -33,7 +33,7 @@ const DEFAULT_IDEMPOTENCY_RETENTION: Duration = Duration::from_hours(7 * 24);
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Two weeks: long enough for somebody to come back from a holiday.
-const DEFAULT_LOG_DAYS: usize = 14;
+pub(crate) const DEFAULT_LOG_DAYS: usize = 14;
 
 /// The shortest sync interval: less would spend the server's rate limits on nothing.
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);

@@ -8,7 +8,10 @@ use std::{
 use reqwest::{Certificate, Identity, Url};
 use tally_shared::signature::Verifier;
 
-use super::{ConfigError, DEFAULT_REQUEST_TIMEOUT, file::ServerFile};
+use super::{
+    ConfigError, DEFAULT_REQUEST_TIMEOUT,
+    file::{self, ServerFile},
+};
 use crate::{
     keyring,
     private_file::{self, Who},
@@ -44,8 +47,8 @@ pub struct GivenServer {
 }
 
 /// Folds the layers into settings.
-pub(super) fn resolve(given: GivenServer, file: ServerFile) -> Result<ServerConfig, ConfigError> {
-    let url = given.url.or(file.url).ok_or(ConfigError::Missing {
+pub(super) fn resolve(given: GivenServer, set: ServerFile) -> Result<ServerConfig, ConfigError> {
+    let url = given.url.or(set.url).ok_or(ConfigError::Missing {
         what: "licence server",
         flag: "--server-url URL",
         variable: "TALLY_SERVER_URL",
@@ -54,20 +57,20 @@ pub(super) fn resolve(given: GivenServer, file: ServerFile) -> Result<ServerConf
     if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
         return Err(ConfigError::ServerUrl { url });
     }
-    let may_be_clear = given.insecure || file.insecure || is_loopback(&url);
+    let may_be_clear = given.insecure || set.insecure || is_loopback(&url);
     if url.scheme() == "http" && !may_be_clear {
         return Err(ConfigError::InsecureServer { url });
     }
     let identity = match (
-        given.client_cert.or(file.client_cert),
-        given.client_key.or(file.client_key),
+        given.client_cert.or(set.client_cert),
+        given.client_key.or(set.client_key),
     ) {
         (None, None) => None,
         (Some(certificate), Some(key)) => Some(read_identity(certificate, &key)?),
         _ => return Err(ConfigError::HalfIdentity),
     };
     let credentials = given.credentials;
-    let has_keyring = given.keyring || file.keyring;
+    let has_keyring = given.keyring || set.keyring;
     let of_service = |name: &str| {
         let path = credentials.as_ref().map(|folder| folder.join(name));
         let found = path.map_or(Ok(None), |path| read_credential(&path))?;
@@ -79,34 +82,34 @@ pub(super) fn resolve(given: GivenServer, file: ServerFile) -> Result<ServerConf
     Ok(ServerConfig {
         url,
         api_key: credential(
-            first([given.api_key, of_service("server_api_key")?, file.api_key]),
+            first([given.api_key, of_service("server_api_key")?, set.api_key]),
             "API key of the licence server",
-            "TALLY_SERVER_API_KEY",
+            file::API_KEY_VARIABLE,
             "api_key",
         )?,
         shared_key: credential(
             first([
                 given.shared_key,
                 of_service("server_shared_key")?,
-                file.shared_key,
+                set.shared_key,
             ]),
             "shared key of the licence server",
-            "TALLY_SERVER_SHARED_KEY",
+            file::SHARED_KEY_VARIABLE,
             "shared_key",
         )?,
         request_timeout: given
             .request_timeout
-            .or(file.request_timeout)
+            .or(set.request_timeout)
             .unwrap_or(DEFAULT_REQUEST_TIMEOUT),
         verifier: given
             .public_key
-            .or(file.public_key)
+            .or(set.public_key)
             .map(read_public_key)
             .transpose()?,
         tls: ServerTls {
             authorities: given
                 .ca
-                .or(file.ca)
+                .or(set.ca)
                 .map(read_authorities)
                 .transpose()?
                 .unwrap_or_default(),

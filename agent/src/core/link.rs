@@ -30,6 +30,19 @@ pub enum NetworkMode {
     Offline,
 }
 
+/// Whether the server can be reached, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// It was reached at the last try.
+    Online,
+    /// The network is switched off, for a drill.
+    Offline,
+    /// It was not reached at the last try, or did not answer validly.
+    Unreachable,
+    /// It refuses the credentials.
+    Refused,
+}
+
 /// What is known of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
@@ -53,6 +66,8 @@ pub struct Link {
     date_corrected: bool,
     /// When the server last gave a valid answer, on the monotonic clock.
     reached_at: Option<Duration>,
+    /// Since when its state has been what it is, on the monotonic clock.
+    since: Duration,
 }
 
 /// At most this many operations are under way at once, so that a reconnecting agent with many
@@ -60,7 +75,7 @@ pub struct Link {
 const BUSY_MAX: usize = 8;
 
 impl Link {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(now: Duration) -> Self {
         Self {
             mode: NetworkMode::Online,
             reach: Reach::Down,
@@ -71,6 +86,31 @@ impl Link {
             stopped: None,
             date_corrected: false,
             reached_at: None,
+            since: now,
+        }
+    }
+
+    /// Whether the server can be reached.
+    pub fn state(&self) -> LinkState {
+        match (self.mode, self.stopped, self.is_up()) {
+            (NetworkMode::Offline, _, _) => LinkState::Offline,
+            (NetworkMode::Online, Some(_), _) => LinkState::Refused,
+            (NetworkMode::Online, None, true) => LinkState::Online,
+            (NetworkMode::Online, None, false) => LinkState::Unreachable,
+        }
+    }
+
+    /// Since when that has been so, on the monotonic clock; the agent's start where it never changed.
+    pub const fn since(&self) -> Duration {
+        self.since
+    }
+
+    /// Changes something, and notes whether that made another state of it.
+    fn change(&mut self, now: Duration, change: impl FnOnce(&mut Self)) {
+        let before = self.state();
+        change(self);
+        if self.state() != before {
+            self.since = now;
         }
     }
 
@@ -116,27 +156,26 @@ impl Link {
     }
 
     /// The server gave a valid answer and accepts the credentials.
-    pub(super) const fn reached(&mut self, now: Duration) {
-        self.reach = Reach::Up;
-        self.stopped = None;
-        self.date_corrected = false;
-        self.pause = Pause {
-            until: Duration::ZERO,
-            failures: 0,
-        };
-        self.reached_at = Some(now);
+    pub(super) fn reached(&mut self, now: Duration) {
+        self.change(now, |link| {
+            link.reach = Reach::Up;
+            link.stopped = None;
+            link.date_corrected = false;
+            link.nudge();
+            link.reached_at = Some(now);
+        });
     }
 
     /// Something was sent and not answered validly.
-    pub(super) const fn doubted(&mut self) {
-        if matches!(self.reach, Reach::Up) {
-            self.reach = Reach::Doubtful;
+    pub(super) fn doubted(&mut self, now: Duration) {
+        if self.reach == Reach::Up {
+            self.change(now, |link| link.reach = Reach::Doubtful);
         }
     }
 
     /// The server could not be reached.
     pub(super) fn unreached(&mut self, now: Duration, policy: &Policy, random: &mut Random) {
-        self.reach = Reach::Down;
+        self.change(now, |link| link.reach = Reach::Down);
         self.pause
             .grow(now, policy.sync_interval, BACKOFF_MAX, random);
     }
@@ -167,7 +206,7 @@ impl Link {
             self.date_corrected = true;
             return;
         }
-        self.stopped = Some(code);
+        self.change(now, |link| link.stopped = Some(code));
         self.date_corrected = false;
         self.pause.until = now.saturating_add(STOPPED_PAUSE);
     }
@@ -180,11 +219,13 @@ impl Link {
         };
     }
 
-    pub(super) const fn set_mode(&mut self, mode: NetworkMode) {
-        self.mode = mode;
-        // What the server was before a drill says nothing about it afterwards.
-        self.reach = Reach::Down;
-        self.nudge();
+    pub(super) fn set_mode(&mut self, now: Duration, mode: NetworkMode) {
+        self.change(now, |link| {
+            link.mode = mode;
+            // What the server was before a drill says nothing about it afterwards.
+            link.reach = Reach::Down;
+            link.nudge();
+        });
     }
 }
 

@@ -146,7 +146,7 @@ impl Core {
     pub fn new(book: Book, policy: Policy, random: Random, now: Moment) -> Self {
         let mut core = Self {
             book,
-            link: Link::new(),
+            link: Link::new(now.mono),
             policy,
             random,
             refusals: Refusals::default(),

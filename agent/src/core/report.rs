@@ -16,7 +16,7 @@ use super::{
     Core,
     book::{Account, Batch, BatchState, Hold, License},
     clock::Moment,
-    link::{Link, NetworkMode},
+    link::{Link, LinkState, NetworkMode},
     record::{Standings, answer, effective},
 };
 
@@ -55,6 +55,10 @@ pub struct Status {
 pub struct Connection {
     /// `online`, `offline` (switched off for a drill), `unreachable`, or `refused` (the credentials).
     pub state: &'static str,
+    /// Since when, by the corrected clock; the agent's start where it never changed.
+    pub since: Timestamp,
+    /// Milliseconds since then.
+    pub since_ms: u64,
     /// The switch for drills.
     pub network: NetworkMode,
     /// Why the server refuses the credentials, if it does.
@@ -373,21 +377,26 @@ impl Core {
 }
 
 fn connection(link: &Link, now: Moment) -> Connection {
-    let state = match (link.mode(), link.stopped(), link.is_up()) {
-        (NetworkMode::Offline, _, _) => "offline",
-        (NetworkMode::Online, Some(_), _) => "refused",
-        (NetworkMode::Online, None, true) => "online",
-        (NetworkMode::Online, None, false) => "unreachable",
+    let state = match link.state() {
+        LinkState::Online => "online",
+        LinkState::Offline => "offline",
+        LinkState::Unreachable => "unreachable",
+        LinkState::Refused => "refused",
     };
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let since = link.reached_at().map(|at| now.mono.saturating_sub(at));
+    let since_ms = millis(now.mono.saturating_sub(link.since()));
+    let last = link.reached_at().map(|at| now.mono.saturating_sub(at));
     let pause = link.paused_until().checked_sub(now.mono);
     let pause = pause.filter(|pause| !pause.is_zero() && link.mode() == NetworkMode::Online);
     Connection {
         state,
+        since: now
+            .time
+            .plus_millis(i64::try_from(since_ms).map_or(i64::MIN, |ms| -ms)),
+        since_ms,
         network: link.mode(),
         refused: link.stopped().map(tally_shared::wire::ErrorCode::as_str),
-        last_answer_ms: since.map(millis),
+        last_answer_ms: last.map(millis),
         next_try_ms: pause.map(millis),
     }
 }

@@ -71,6 +71,8 @@ pub struct FullStatus {
     /// What the core knows.
     #[serde(flatten)]
     pub status: Status,
+    /// The licence server's address.
+    pub server: String,
     /// Whether the ledger can be written.
     pub storage: Storage,
     /// What to do where it cannot.
@@ -306,6 +308,7 @@ pub(super) async fn current_status(api: &Api) -> Result<FullStatus> {
     let storage = api.ledger.pulse().borrow().storage;
     Ok(FullStatus {
         status,
+        server: api.client.shown_url(),
         storage,
         storage_advice: (storage != Storage::Ok).then(|| storage.advice()),
         wrong_keys: api.strangers.met(),

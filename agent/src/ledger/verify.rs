@@ -142,9 +142,22 @@ impl Sum {
 ///
 /// [`LedgerError`] where it cannot be read at all; what is wrong with what was read is in the findings.
 pub fn verify(connection: &Connection, key: &chain::Key) -> Result<Findings, LedgerError> {
+    verify_telling(connection, key, &|_, _| ())
+}
+
+/// As [`verify`]; `tell` hears now and then which place it has come to, and which is the last.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn verify_telling(
+    connection: &Connection,
+    key: &chain::Key,
+    tell: &dyn Fn(i64, i64),
+) -> Result<Findings, LedgerError> {
     let failed = LedgerError::while_doing("verifying it");
     connection.execute_batch("BEGIN").map_err(failed)?;
-    let findings = verify_snapshot(connection, key);
+    let findings = prove(connection, key, tell);
     let failed = LedgerError::while_doing("verifying it");
     connection.execute_batch("COMMIT").map_err(failed)?;
     findings
@@ -154,6 +167,14 @@ pub fn verify(connection: &Connection, key: &chain::Key) -> Result<Findings, Led
 pub(super) fn verify_snapshot(
     connection: &Connection,
     key: &chain::Key,
+) -> Result<Findings, LedgerError> {
+    prove(connection, key, &|_, _| ())
+}
+
+fn prove(
+    connection: &Connection,
+    key: &chain::Key,
+    tell: &dyn Fn(i64, i64),
 ) -> Result<Findings, LedgerError> {
     let contents = store::load(connection, key)?;
     let newest = contents.head;
@@ -173,6 +194,7 @@ pub(super) fn verify_snapshot(
     let range = Looked {
         from: 1,
         proved_from,
+        tell: &|place| tell(place, newest.0.0),
     };
     let sums = walk(connection, (&book, &known), &range, &mut findings).map_err(failed)?;
     if sums.end != newest {
@@ -209,7 +231,11 @@ pub(super) fn recent(
     let known = Known::read(connection).map_err(failed())?;
     let proved_from = proved_from(connection).map_err(failed())?;
     let mut findings = Findings::default();
-    let range = Looked { from, proved_from };
+    let range = Looked {
+        from,
+        proved_from,
+        tell: &|_| (),
+    };
     walk(connection, (&book, &known), &range, &mut findings).map_err(failed())?;
     let accounts = broken_seals(connection, &book).map_err(failed())?;
     let accounts: Vec<i64> = accounts
@@ -254,12 +280,17 @@ fn broken_seals(connection: &Connection, book: &Book) -> rusqlite::Result<Vec<i6
 }
 
 /// Which part of the chain is looked at.
-struct Looked {
+struct Looked<'a> {
     /// The first place.
     from: i64,
     /// The first place that the present key can prove.
     proved_from: i64,
+    /// Hears of a place now and then.
+    tell: &'a dyn Fn(i64),
 }
+
+/// So many entries lie between two places that are told.
+const TOLD_EVERY: i64 = 1024;
 
 /// What a walk over the chain comes to.
 struct Walked {
@@ -273,7 +304,7 @@ struct Walked {
 fn walk(
     connection: &Connection,
     (book, known): (&Book, &Known),
-    looked: &Looked,
+    looked: &Looked<'_>,
     findings: &mut Findings,
 ) -> rusqlite::Result<Walked> {
     let mut statement = connection.prepare(
@@ -292,6 +323,9 @@ fn walk(
     let mut is_base = looked.from > 1;
     while let Some(row) = entries.next()? {
         let (first, last) = (Seq(row.get(0)?), Seq(row.get(2)?));
+        if first.0 % TOLD_EVERY == 0 {
+            (looked.tell)(first.0);
+        }
         let missing = (previous.0.0 + 1, first.0 - 1);
         let is_next = missing.0 == first.0 && !is_base;
         if !is_next && !is_base {

@@ -159,6 +159,11 @@ impl Client {
         Arc::clone(&self.line.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The server's address, for people.
+    pub fn shown_url(&self) -> String {
+        shown(&self.line().config.url)
+    }
+
     /// Posts a batch.
     pub async fn send(&self, request: &AddConsumption, key: Uuid) -> (SendOutcome, KeyEcho) {
         let line = self.line();
@@ -360,6 +365,14 @@ impl Exchanged {
             key: KeyEcho::NoAnswer,
         }
     }
+}
+
+/// A URL as it may be shown: without the credentials that it may have.
+pub fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Fails for URLs that can have none.
+    let _ = url.set_username("").and(url.set_password(None));
+    url.to_string()
 }
 
 /// Whether a URL leads to this device, where no proxy belongs in between.

@@ -1,6 +1,8 @@
 //! What can be typed. No logic.
 
 mod license;
+#[cfg(test)]
+mod reference;
 mod run;
 mod service;
 
@@ -24,6 +26,7 @@ use crate::core::link::NetworkMode;
 #[command(name = "tally", version, max_term_width = 100)]
 pub(in crate::cli) struct Cli {
     /// The folder with the ledger, the keys and the socket; commands talk to the agent that runs on it
+    /// [default: the platform's]
     #[arg(long, global = true, env = "TALLY_DATA_DIR", value_name = "DIR")]
     pub(in crate::cli) data_dir: Option<PathBuf>,
 
@@ -34,6 +37,12 @@ pub(in crate::cli) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
     /// Run the agent
+    #[command(after_help = "\
+The credentials for the licence server are not flags, since every user of the device can read those:
+set TALLY_SERVER_API_KEY and TALLY_SERVER_SHARED_KEY, or put them into the config file.
+
+Example:
+  TALLY_SERVER_API_KEY=… TALLY_SERVER_SHARED_KEY=… tally run --server-url https://api.licensespring.com")]
     Run(Box<RunArgs>),
     /// Make licences known to the agent, look at them, forget them
     #[command(subcommand)]
@@ -74,8 +83,16 @@ It exits with 1 where something is not as it was written. The agent may run or n
 Example:
   tally verify || tally verify --json > findings.json")]
     Verify(JsonArgs),
-    /// Check the data directory, and accept what was salvaged of a damaged ledger
-    Doctor(DoctorArgs),
+    /// Check settings, ledger, disk, clock, network and credentials, and say how to mend what is wrong
+    #[command(after_help = "\
+It exits with 1 where there is a problem, and says how to mend it. It works while the agent runs and while it does not.
+Give it the flags and variables of `tally run`, and it tries what the agent would.
+
+Examples:
+  tally doctor
+  tally doctor --json > for-support.json
+  tally doctor --accept-recovery           go on without what a damaged ledger lost")]
+    Doctor(Box<DoctorArgs>),
     /// Decide what became of a held batch
     Resolve(ResolveArgs),
     /// Switch the agent's network off and on, for drills
@@ -439,12 +456,7 @@ pub(in crate::cli) struct NetworkArgs {
     pub(in crate::cli) output: JsonArgs,
 }
 
-#[derive(Clone, Copy, Debug, Args)]
-#[command(after_help = "\
-It exits with 1 where there is a problem, and says how to mend it.
-
-Example:
-  tally doctor --accept-recovery           go on without what a damaged ledger lost")]
+#[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct DoctorArgs {
     /// Go on with what was salvaged of a damaged ledger; no agent may run
     #[arg(long)]
@@ -452,6 +464,9 @@ pub(in crate::cli) struct DoctorArgs {
 
     #[command(flatten)]
     pub(in crate::cli) output: JsonArgs,
+
+    #[command(flatten, next_help_heading = "As for `tally run`")]
+    pub(in crate::cli) settings: RunArgs,
 }
 
 #[derive(Clone, Copy, Debug, Args)]

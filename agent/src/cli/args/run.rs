@@ -7,13 +7,9 @@ use reqwest::Url;
 
 use crate::core::{LateUsage, UndecidablePolicy};
 
+/// The id of each is its key in the config file, by which `tally doctor` and the reference in
+/// docs/configuration.md find it.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
-The credentials for the licence server are not flags, since every user of the device can read those:
-set TALLY_SERVER_API_KEY and TALLY_SERVER_SHARED_KEY, or put them into the config file.
-
-Example:
-  TALLY_SERVER_API_KEY=… TALLY_SERVER_SHARED_KEY=… tally run --server-url https://api.licensespring.com")]
 pub(in crate::cli) struct RunArgs {
     /// Where applications find the agent; port 0 picks a free one [default: 127.0.0.1:7411]
     #[arg(long, env = "TALLY_LISTEN", value_name = "ADDR:PORT")]
@@ -41,7 +37,12 @@ pub(in crate::cli) struct RunArgs {
     pub(in crate::cli) public_names: Vec<String>,
 
     /// The licence server
-    #[arg(long, env = "TALLY_SERVER_URL", value_name = "URL")]
+    #[arg(
+        id = "server.url",
+        long = "server-url",
+        env = "TALLY_SERVER_URL",
+        value_name = "URL"
+    )]
     pub(in crate::cli) server_url: Option<Url>,
 
     /// How long consumptions wait for company before they are sent [default: 5s]
@@ -57,7 +58,7 @@ pub(in crate::cli) struct RunArgs {
     pub(in crate::cli) refresh_interval: Option<Duration>,
 
     /// How long an exchange with the server may take [default: 30s]
-    #[arg(long, env = "TALLY_REQUEST_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(id = "server.request_timeout", long = "request-timeout", env = "TALLY_REQUEST_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(in crate::cli) request_timeout: Option<Duration>,
 
     /// What to do when the total cannot tell whether a batch was counted [default: hold]
@@ -77,31 +78,59 @@ pub(in crate::cli) struct RunArgs {
     pub(in crate::cli) idempotency_retention: Option<Duration>,
 
     /// Verify the server's answers with this public key (PEM)
-    #[arg(long, env = "TALLY_SERVER_PUBLIC_KEY", value_name = "FILE")]
+    #[arg(
+        id = "server.public_key",
+        long = "server-public-key",
+        env = "TALLY_SERVER_PUBLIC_KEY",
+        value_name = "FILE"
+    )]
     pub(in crate::cli) server_public_key: Option<PathBuf>,
 
     /// Trust only these authorities for the server's certificate (PEM) [default: the platform's]
-    #[arg(long, env = "TALLY_SERVER_CA", value_name = "FILE")]
+    #[arg(
+        id = "server.ca",
+        long = "server-ca",
+        env = "TALLY_SERVER_CA",
+        value_name = "FILE"
+    )]
     pub(in crate::cli) server_ca: Option<PathBuf>,
 
     /// A certificate of this device, for a server that asks for one (PEM)
-    #[arg(long, env = "TALLY_SERVER_CLIENT_CERT", value_name = "FILE")]
+    #[arg(
+        id = "server.client_cert",
+        long = "server-client-cert",
+        env = "TALLY_SERVER_CLIENT_CERT",
+        value_name = "FILE"
+    )]
     pub(in crate::cli) server_client_cert: Option<PathBuf>,
 
     /// Its private key (PEM)
-    #[arg(long, env = "TALLY_SERVER_CLIENT_KEY", value_name = "FILE")]
+    #[arg(
+        id = "server.client_key",
+        long = "server-client-key",
+        env = "TALLY_SERVER_CLIENT_KEY",
+        value_name = "FILE"
+    )]
     pub(in crate::cli) server_client_key: Option<PathBuf>,
 
     /// Take the server's credentials from the platform's keyring (`tally credential` puts them there)
-    #[arg(long, env = "TALLY_SERVER_KEYRING")]
+    #[arg(
+        id = "server.keyring",
+        long = "server-keyring",
+        env = "TALLY_SERVER_KEYRING"
+    )]
     pub(in crate::cli) server_keyring: bool,
 
     /// Speak to a server elsewhere in the clear, where the network between is trusted
-    #[arg(long, env = "TALLY_INSECURE_SERVER")]
+    #[arg(
+        id = "server.insecure",
+        long = "insecure-server",
+        env = "TALLY_INSECURE_SERVER"
+    )]
     pub(in crate::cli) insecure_server: bool,
 
     /// Log into this file, with one for each day, instead of to standard error or the journal
-    #[arg(long, env = "TALLY_LOG_FILE", value_name = "FILE")]
+    #[arg(id = "log.file", long, env = "TALLY_LOG_FILE", value_name = "FILE")]
     pub(in crate::cli) log_file: Option<PathBuf>,
 
     /// The config file (TOML); SIGHUP has it read again

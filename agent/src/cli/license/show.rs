@@ -5,7 +5,6 @@ use serde_json::Value;
 use crate::cli::{
     args::JsonArgs,
     output::{self, Outcome},
-    status,
 };
 
 pub(super) fn print(detail: &Value, args: JsonArgs) -> anyhow::Result<Outcome> {
@@ -94,8 +93,27 @@ fn add_counter(page: &mut Page, counter: &Value) {
     page.add("exposure", &exposure(counter));
     let held = counter.get("held").and_then(Value::as_array);
     for batch in held.into_iter().flatten() {
-        page.add("held", status::held_line(batch).trim());
+        page.add("held", &held_line(batch));
     }
+}
+
+/// A batch that is held, since when and why, and what moves it on.
+fn held_line(batch: &Value) -> String {
+    let text = |key: &str| batch.get(key).and_then(Value::as_str);
+    let number = |key: &str| batch.get(key).map(ToString::to_string).unwrap_or_default();
+    let since = text("since")
+        .map(|since| format!(" since {since}"))
+        .unwrap_or_default();
+    let at = text("next_at")
+        .map(|at| format!(", at {at} at the latest"))
+        .unwrap_or_default();
+    format!(
+        "batch {}: {} units, {}{since}; next step: {}{at}",
+        number("batch"),
+        number("units"),
+        text("reason").unwrap_or("?"),
+        text("next_step").unwrap_or("?"),
+    )
 }
 
 /// Labels to the left, what they tell to the right.

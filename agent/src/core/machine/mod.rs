@@ -70,7 +70,7 @@ impl Core {
             Event::Tick => {}
             Event::Nudge => self.nudge(),
             Event::SetNetwork(mode) => {
-                self.link.set_mode(mode);
+                self.link.set_mode(now.mono, mode);
                 self.nudge();
             }
             Event::Answered {
@@ -205,7 +205,7 @@ impl Core {
             }
             SendOutcome::Unknown(why, wait) => {
                 tracing::warn!(batch = no.0, why, "no valid answer: the outcome is unknown");
-                self.link.doubted();
+                self.link.doubted(now.mono);
                 self.doubt(now, no);
                 self.pause(now, license, wait);
             }
@@ -247,7 +247,7 @@ impl Core {
             }
             LookUpOutcome::Invalid(why, wait) => {
                 tracing::warn!(license = license.0, why, "not a valid answer");
-                self.link.doubted();
+                self.link.doubted(now.mono);
                 self.pause(now, license, wait);
             }
         }

@@ -1,0 +1,85 @@
+//! Whether the ledger is whole, and as the agent wrote it.
+
+use super::Check;
+use crate::{
+    cli::verify,
+    config::paths::DataDir,
+    ledger::{
+        evidence,
+        health::{self, Health},
+        recovery,
+    },
+};
+
+pub(super) fn checks(data_dir: &DataDir) -> [Check; 2] {
+    [pending(data_dir), ledger(data_dir)]
+}
+
+fn pending(data_dir: &DataDir) -> Check {
+    const NAME: &str = "recovery";
+    match recovery::pending(data_dir.path()) {
+        Ok(None) => Check::fine(NAME, "none waits to be accepted".to_owned()),
+        Ok(Some(report)) => Check::problem(
+            NAME,
+            format!(
+                "the ledger was found damaged ({}) and is kept in {}; {}",
+                report.cause,
+                report.folder,
+                report.summary()
+            ),
+            "restore a copy of ledger.db if there is one, or go on with what was salvaged: \
+             tally doctor --accept-recovery",
+        ),
+        Err(error) => {
+            let found = format!("{:#}", anyhow::Error::from(error));
+            Check::problem(NAME, found, "put its folder back where it was")
+        }
+    }
+}
+
+fn ledger(data_dir: &DataDir) -> Check {
+    const NAME: &str = "ledger";
+    let path = data_dir.ledger();
+    if !path.exists() && !data_dir.reserve().exists() {
+        return Check::fine(NAME, "there is none yet".to_owned());
+    }
+    let found = evidence::read_key(&data_dir.chain_key())
+        .and_then(|key| health::look(&path, data_dir.reserve().exists(), true, &key));
+    match found {
+        Ok(Health::New) => Check::fine(NAME, "there is none yet".to_owned()),
+        Ok(Health::Sound) => proved(data_dir),
+        Ok(Health::Damaged(cause)) => Check::problem(
+            NAME,
+            format!("it is damaged: {cause}"),
+            "start the agent again with `tally run`: it keeps the file and salvages what can be read",
+        ),
+        Err(error) => {
+            let found = format!("{:#}", anyhow::Error::from(error));
+            Check::problem(NAME, found, "mend what it names")
+        }
+    }
+}
+
+/// Nothing refers to what is missing; now whether it is as the agent wrote it.
+fn proved(data_dir: &DataDir) -> Check {
+    const NAME: &str = "ledger";
+    match verify::prove(data_dir) {
+        Ok(findings) => match findings.faults.first() {
+            None => Check::fine(
+                NAME,
+                "opens, its pages are in order, its chain is whole, and all sums are right"
+                    .to_owned(),
+            ),
+            Some(fault) => Check::problem(
+                NAME,
+                format!("it was changed behind the agent's back: {}", fault.what),
+                "find out who did: `tally verify` says where it shows. The agent goes on, and sends \
+                 nothing on the word of what was changed",
+            ),
+        },
+        Err(error) => {
+            let found = format!("{:#}", anyhow::Error::from(error));
+            Check::problem(NAME, found, "mend what it names")
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Text that fits the terminal. Where there is none, nothing is cut and nothing is broken, so that
+//! other programs get everything.
+
+use anstyle::Style;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+/// How much room there is; `None` where standard output is no terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Screen {
+    /// Columns.
+    pub(super) width: Option<usize>,
+    /// Lines.
+    pub(super) height: Option<usize>,
+}
+
+impl Screen {
+    /// That of standard output.
+    pub(super) fn of_stdout() -> Self {
+        let size = terminal_size::terminal_size_of(std::io::stdout());
+        let (width, height) = size.unzip();
+        Self {
+            width: width.map(|width| usize::from(width.0)),
+            height: height.map(|height| usize::from(height.0)),
+        }
+    }
+}
+
+/// A piece of a line, in one style. What it says comes from others too, so it holds no control
+/// characters.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    parts: Vec<(String, Style)>,
+}
+
+impl Piece {
+    pub(super) fn new(text: impl AsRef<str>, style: Style) -> Self {
+        Self::of([(text.as_ref().to_owned(), style)])
+    }
+
+    pub(super) fn plain(text: impl AsRef<str>) -> Self {
+        Self::new(text, Style::new())
+    }
+
+    /// Several styles side by side, which stay on one line.
+    pub(super) fn of(parts: impl IntoIterator<Item = (String, Style)>) -> Self {
+        let parts = parts
+            .into_iter()
+            .map(|(text, style)| (visible(&text), style));
+        Self {
+            parts: parts.collect(),
+        }
+    }
+
+    /// Puts words before it, on the same line.
+    pub(super) fn prepend(&mut self, text: &str, style: Style) {
+        self.parts.insert(0, (visible(text), style));
+    }
+
+    /// Puts words behind it, on the same line.
+    pub(super) fn append(mut self, text: &str, style: Style) -> Self {
+        self.parts.push((visible(text), style));
+        self
+    }
+
+    fn width(&self) -> usize {
+        self.parts.iter().map(|(text, _)| width(text)).sum()
+    }
+
+    /// As it is written, cut to so many columns.
+    fn cut(&self, mut room: usize) -> String {
+        let mut text = String::new();
+        for (part, style) in &self.parts {
+            let part = clip(part, room);
+            room = room.saturating_sub(width(&part));
+            if !part.is_empty() {
+                let styled = format!("{style}{part}{style:#}");
+                text.push_str(&styled);
+            }
+        }
+        text
+    }
+}
+
+/// Puts pieces side by side, with a separator between them, on as many lines as they need; further lines
+/// are indented like the first. A piece that is wider than a line is cut.
+pub(super) fn flow(pieces: &[Piece], separator: &str, indent: usize, screen: Screen) -> String {
+    let room = screen.width.unwrap_or(usize::MAX).saturating_sub(indent);
+    let margin = " ".repeat(indent);
+    let mut text = margin.clone();
+    let mut used = 0;
+    for (index, piece) in pieces.iter().enumerate() {
+        let wide = piece.width();
+        if index > 0 {
+            if used + width(separator) + wide > room {
+                let end = separator.trim_end();
+                if used + width(end) <= room {
+                    text += end;
+                }
+                text = text + "\n" + &margin;
+                used = 0;
+            } else {
+                text += separator;
+                used += width(separator);
+            }
+        }
+        text += &piece.cut(room);
+        used += wide.min(room);
+    }
+    text + "\n"
+}
+
+/// Lines of words, each as long as fits.
+pub(super) fn paragraph(text: &str, style: Style, indent: usize, screen: Screen) -> String {
+    let words: Vec<Piece> = text
+        .split(' ')
+        .map(|word| Piece::new(word, style))
+        .collect();
+    flow(&words, " ", indent, screen)
+}
+
+/// How many columns a text takes.
+pub(super) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// A text that is too wide ends in an ellipsis.
+pub(super) fn clip(text: &str, room: usize) -> String {
+    if text.width() <= room {
+        return text.to_owned();
+    }
+    let mut clipped = String::new();
+    let mut used = 0;
+    for char in text.chars() {
+        let wide = char.width().unwrap_or(0);
+        if used + wide + 1 > room {
+            break;
+        }
+        clipped.push(char);
+        used += wide;
+    }
+    if room > 0 {
+        clipped.push('…');
+    }
+    clipped
+}
+
+/// A name with an escape sequence must not drive the terminal.
+fn visible(text: &str) -> String {
+    text.chars()
+        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wide(width: usize) -> Screen {
+        Screen {
+            width: Some(width),
+            height: None,
+        }
+    }
+
+    #[test]
+    fn pieces_go_to_the_next_line_and_none_is_wider_than_the_screen() {
+        let pieces = ["online", "synced 3 s ago", "25 units owed"].map(Piece::plain);
+        let flow = |screen| flow(&pieces, " · ", 2, screen);
+        assert_eq!(
+            flow(Screen::default()),
+            "  online · synced 3 s ago · 25 units owed\n"
+        );
+        assert_eq!(
+            flow(wide(28)),
+            "  online · synced 3 s ago ·\n  25 units owed\n"
+        );
+        assert_eq!(flow(wide(12)), "  online ·\n  synced 3 …\n  25 units …\n");
+    }
+
+    #[test]
+    fn what_is_cut_says_so_by_columns_and_not_by_characters() {
+        assert_eq!(clip("inspect", 7), "inspect");
+        assert_eq!(clip("inspect", 4), "ins…");
+        assert_eq!(clip("検査装置", 5), "検査…");
+        assert_eq!(clip("inspect", 0), "");
+    }
+
+    #[test]
+    fn no_name_drives_the_terminal() {
+        let text = flow(&[Piece::plain("a\x1b[2Jb\r")], " ", 0, Screen::default());
+        assert_eq!(text, "a\u{fffd}[2Jb\u{fffd}\n");
+    }
+}

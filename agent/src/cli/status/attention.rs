@@ -1,0 +1,137 @@
+//! What needs a person, and what that person types next.
+
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::Value;
+use tally_shared::time::Timestamp;
+
+use super::Facts;
+use crate::cli::{
+    human,
+    screen::{Screen, paragraph},
+};
+
+/// Something that does not go on well by itself.
+struct Matter {
+    what: String,
+    /// What to do about it: a command, or where to look.
+    next: String,
+}
+
+/// One paragraph each; empty where nothing needs anybody.
+pub(super) fn attention(status: &Value, now: Option<Timestamp>, screen: Screen) -> String {
+    let facts = Facts(status);
+    let mut matters = of_agent(facts);
+    for license in facts.licenses() {
+        matters.extend(of_license(Facts(license), now));
+    }
+    let red = AnsiColor::Red.on_default().bold();
+    let lines = matters.iter().map(|matter| {
+        paragraph(&format!("! {}", matter.what), red, 0, screen)
+            + &paragraph(&format!("→ {}", matter.next), Style::new(), 2, screen)
+    });
+    lines.collect()
+}
+
+fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
+    let mut matters = Vec::new();
+    let mut add = |what: String, next: &str| {
+        let next = next.to_owned();
+        matters.push(Matter { what, next });
+    };
+    if let Some(advice) = facts.find("/storage_advice").and_then(Value::as_str) {
+        add(
+            "nothing is recorded: the ledger cannot be written".to_owned(),
+            advice,
+        );
+    }
+    match facts.text("/connection/state").as_str() {
+        "refused" => add(
+            format!(
+                "the server refuses the credentials ({})",
+                facts.text("/connection/refused")
+            ),
+            "set the right ones and start the agent again; `tally doctor` tries them",
+        ),
+        "offline" => add(
+            "the network is switched off for a drill".to_owned(),
+            "tally network online",
+        ),
+        "unreachable" if !facts.is_untried() => add(
+            "the server is not reached; consumptions are recorded here".to_owned(),
+            "`tally doctor` finds out why; `tally sync` tries at once",
+        ),
+        _ => {}
+    }
+    if facts.number("/evidence") > 0 {
+        add(
+            "the ledger was changed behind the agent's back".to_owned(),
+            "`tally verify` says where it shows",
+        );
+    }
+    let is_proven = facts.find("/time_proven").and_then(Value::as_bool);
+    if is_proven == Some(false) && !facts.is_untried() {
+        add(
+            "the server has not confirmed the clock since this device started; periods may turn at the wrong time"
+                .to_owned(),
+            "`tally sync` asks the server; `tally doctor` compares the clocks",
+        );
+    }
+    matters
+}
+
+fn of_license(license: Facts<'_>, now: Option<Timestamp>) -> Vec<Matter> {
+    let name = license.text("/holder_value");
+    let mut matters = Vec::new();
+    if let Some(code) = license.find("/refused").and_then(Value::as_str) {
+        matters.push(Matter {
+            what: format!("the server refuses {name}: {code}"),
+            next: "the vendor can allow it again; `tally sync` then asks at once".to_owned(),
+        });
+    }
+    let held = license.find("/held").and_then(Value::as_array);
+    matters.extend(
+        held.into_iter()
+            .flatten()
+            .map(|batch| held_batch(&name, Facts(batch), now)),
+    );
+    matters
+}
+
+fn held_batch(name: &str, batch: Facts<'_>, now: Option<Timestamp>) -> Matter {
+    let time = |path: &str| Timestamp::parse(&batch.text(path));
+    let since = time("/since")
+        .zip(now)
+        .map(|(since, now)| now.saturating_since(since));
+    let since = since.map(|since: Duration| format!(" for {}", human::span(since)));
+    let wait = time("/next_at")
+        .zip(now)
+        .map(|(at, now)| at.saturating_since(now));
+    let wait = wait.map(|wait| format!(", in {} at the latest", human::span(wait)));
+    let number = batch.number("/batch");
+    let step = batch.text("/next_step");
+    let next = match step.strip_prefix("none: ") {
+        Some(why) => format!(
+            "{why}: tally resolve {number} --applied | --not-applied | --resend | --waive REASON"
+        ),
+        None => format!(
+            "{step}{}; or give it up: tally resolve {number} --waive REASON",
+            wait.unwrap_or_default()
+        ),
+    };
+    let reason = match batch.text("/reason").as_str() {
+        "limit" => "over the limit".to_owned(),
+        "undecidable" => "undecidable whether the server counted it".to_owned(),
+        "late" => "its period is over".to_owned(),
+        code => format!("the server refuses it ({code})"),
+    };
+    Matter {
+        what: format!(
+            "batch {number} of {name}, {}, is held{}: {reason}",
+            human::units(batch.number("/units")),
+            since.unwrap_or_default(),
+        ),
+        next,
+    }
+}
