@@ -61,7 +61,7 @@ fn a_held_batch_says_what_why_since_when_and_what_comes_next() -> Result {
     let page = agent.tally(&["status"])?;
     let page = String::from_utf8_lossy(&page.stdout).into_owned();
     assert!(
-        page.contains("tally resolve") && page.contains("are held for "),
+        page.contains("tally resolve") && page.contains("is held for "),
         "{page}"
     );
     Ok(())

@@ -19,7 +19,7 @@ const FILTERS: [(&str, &str); 8] = [
     ),
     (r"\b[0-9a-f]{64}\b", "[hash]"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:[port]"),
-    (r"\d+m?s( \d+m?s)? ago", "[ago] ago"),
+    (r"\b\d+ (s|min|h)( \d+ min)?\b", "[span]"),
     (r"tally-under-test", "tally"),
     (r"tally \d+\.\d+\.\d+", "tally [version]"),
 ];

@@ -111,11 +111,21 @@ pub(super) fn flow(pieces: &[Piece], separator: &str, indent: usize, screen: Scr
 
 /// Lines of words, each as long as fits.
 pub(super) fn paragraph(text: &str, style: Style, indent: usize, screen: Screen) -> String {
-    let words: Vec<Piece> = text
-        .split(' ')
-        .map(|word| Piece::new(word, style))
-        .collect();
-    flow(&words, " ", indent, screen)
+    let words: Vec<Piece> = text.split(' ').map(Piece::plain).collect();
+    let lines = flow(&words, " ", 0, narrower(screen, indent));
+    let margin = " ".repeat(indent);
+    let styled = lines
+        .lines()
+        .map(|line| format!("{margin}{style}{line}{style:#}\n"));
+    styled.collect()
+}
+
+/// What is left of a screen beside a margin.
+fn narrower(screen: Screen, margin: usize) -> Screen {
+    Screen {
+        width: screen.width.map(|width| width.saturating_sub(margin)),
+        ..screen
+    }
 }
 
 /// How many columns a text takes.
@@ -175,6 +185,15 @@ mod tests {
             "  online · synced 3 s ago ·\n  25 units owed\n"
         );
         assert_eq!(flow(wide(12)), "  online ·\n  synced 3 …\n  25 units …\n");
+    }
+
+    #[test]
+    fn a_line_of_words_has_its_style_as_a_whole() {
+        let bold = Style::new().bold();
+        assert_eq!(
+            paragraph("one two three", bold, 2, wide(9)),
+            "  \u{1b}[1mone two\u{1b}[0m\n  \u{1b}[1mthree\u{1b}[0m\n"
+        );
     }
 
     #[test]

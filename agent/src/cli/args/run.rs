@@ -130,7 +130,12 @@ pub(in crate::cli) struct RunArgs {
     pub(in crate::cli) insecure_server: bool,
 
     /// Log into this file, with one for each day, instead of to standard error or the journal
-    #[arg(id = "log.file", long, env = "TALLY_LOG_FILE", value_name = "FILE")]
+    #[arg(
+        id = "log.file",
+        long = "log-file",
+        env = "TALLY_LOG_FILE",
+        value_name = "FILE"
+    )]
     pub(in crate::cli) log_file: Option<PathBuf>,
 
     /// The config file (TOML); SIGHUP has it read again

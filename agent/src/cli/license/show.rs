@@ -85,10 +85,7 @@ fn add_counter(page: &mut Page, counter: &Value) {
     page.add("recorded", &sums(counter));
     let late = number(counter, "/late");
     if late != "0" {
-        page.add(
-            "late",
-            &format!("{late} units were sent after their period was over"),
-        );
+        page.add("late", &format!("{late} sent after their period was over"));
     }
     page.add("exposure", &exposure(counter));
     let held = counter.get("held").and_then(Value::as_array);

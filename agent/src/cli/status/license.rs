@@ -47,8 +47,12 @@ pub(super) fn block(
     text += &units(facts, screen);
     let late = facts.number("/late");
     if late != 0 {
-        let line =
-            format!("{late} units were sent after their period was over, and count in a later one");
+        let line = match late {
+            1 => "1 unit was sent after its period was over, and counts in a later one".to_owned(),
+            late => format!(
+                "{late} units were sent after their period was over, and count in a later one"
+            ),
+        };
         text += &crate::cli::screen::paragraph(&line, AnsiColor::Yellow.on_default(), 2, screen);
     }
     text

@@ -91,16 +91,16 @@ next try in 20 s
 ! the server has not confirmed the clock since this device started; periods may turn at the wrong
 time
   → `tally sync` asks the server; `tally doctor` compares the clocks
-! batch 7: 8 units of KEY are held for 2 h: undecidable whether the server counted them
+! batch 7 of KEY, 8 units, is held for 2 h: undecidable whether the server counted it
   → a person must decide whether it was counted: tally resolve 7 --applied | --not-applied |
   --resend | --waive REASON
 
 inspect · KEY
-  ░░░░░░░░░░░░░░░░░░░░░░░░ 12346 of 1000000 used · 987654 left · 2346 over the limit ·
+  ▓░░░░░░░░░░░░░░░░░░░░░░░ 12346 of 1000000 used · 987654 left · 2346 over the limit ·
   44443 not counted yet · resets in 5 days (2026-12-01)
   99999 recorded = 55555 settled + 11111 pending + 11111 in flight + 11111 unknown + 11110 held +
   1 waived
-  1 units were sent after their period was over, and count in a later one
+  1 unit was sent after its period was over, and counts in a later one
 "
     );
 }
