@@ -114,7 +114,7 @@ impl Bench {
     pub(crate) fn start(&mut self) -> Result<(), LedgerError> {
         self.engine = None;
         self.commands.clear();
-        let connection = schema::open(&self.disk.path("ledger.db"))?;
+        let connection = schema::open_simulated(&self.disk.path("ledger.db"))?;
         self.disk.sync_folder();
         let mut drawn = self.requests;
         let engine = Engine::open(Opening {

@@ -392,7 +392,7 @@ impl Engine {
         let book = self.core.book();
         self.evidence
             .committed(book.head(), book.has_structural_changes());
-        self.logged += pages_of(book);
+        self.logged += store::pages_of(book);
         self.core.book_mut().committed();
         self.is_failing = false;
         if !self.is_short {
@@ -588,14 +588,6 @@ fn answer<T, E: From<RecordError>>(replies: Replies<Result<T, E>>, failed: Optio
         let failed = failed.map(|error| error.clone().into());
         let _ = reply.send(failed.map_or(result, Err));
     }
-}
-
-/// About how many pages a commit of these changes writes: one for each thing that changed, and for rows
-/// about one for each sixty.
-fn pages_of(book: &Book) -> u64 {
-    let rows = book.new_rows().len().div_ceil(60);
-    let others = book.changed_accounts().count() + book.changed_batches().count();
-    u64::try_from(3 + rows + others).unwrap_or(u64::MAX)
 }
 
 /// Locks the clock. A panic while it was held cannot have left it half-changed: it has no such state.

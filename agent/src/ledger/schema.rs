@@ -40,14 +40,32 @@ const LOG_PAGES_MAX: i64 = 1500;
 /// [`LedgerError::Newer`] for a file of a newer version, and [`LedgerError::Upgrade`] for an older one that
 /// cannot be migrated; both are left as they are. Otherwise [`LedgerError::Open`] or what SQLite says.
 pub fn open(path: &Path) -> Result<Connection, LedgerError> {
-    let failed = |source| unusable(path, source);
-    let mut connection = Connection::open(path).map_err(failed)?;
-    let version = check_version(&connection, path)?;
+    let (mut connection, version) = connect(path)?;
     if version >= 1 && !is_current(version) {
         upgrade(&mut connection, path, version)?;
     }
+    prepare(connection, path)
+}
+
+/// The same for a ledger on a disk of which only SQLite knows, as simulations have: there, no copy is kept.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_simulated(path: &Path) -> Result<Connection, LedgerError> {
+    let (connection, _) = connect(path)?;
+    prepare(connection, path)
+}
+
+fn connect(path: &Path) -> Result<(Connection, i64), LedgerError> {
+    let connection = Connection::open(path).map_err(|source| unusable(path, source))?;
+    let version = check_version(&connection, path)?;
+    Ok((connection, version))
+}
+
+fn prepare(mut connection: Connection, path: &Path) -> Result<Connection, LedgerError> {
     configure(&connection)?;
-    migrate(&mut connection).map_err(failed)?;
+    migrate(&mut connection).map_err(|source| unusable(path, source))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
 }

@@ -154,7 +154,7 @@ impl Device {
     /// What the ledger says: the disk may be full or failing.
     pub(super) fn start(&mut self) -> Result<Vec<Command>, LedgerError> {
         self.starts += 1;
-        let connection = schema::open(&self.disk.path("ledger.db"))?;
+        let connection = schema::open_simulated(&self.disk.path("ledger.db"))?;
         self.disk.sync_folder();
         let mut random = StdRng::seed_from_u64(self.seed ^ (self.starts << 32));
         let mut engine = Engine::open(Opening {
@@ -276,7 +276,7 @@ fn empty_ledger() -> &'static [u8] {
     EMPTY.get_or_init(|| {
         let disk = Disk::new();
         // Closing it copies the log back. Where it cannot be opened, each device finds out by itself.
-        drop(schema::open(&disk.path("ledger.db")));
+        drop(schema::open_simulated(&disk.path("ledger.db")));
         disk.read("ledger.db").unwrap_or_default()
     })
 }

@@ -5,7 +5,10 @@ mod write;
 
 pub use self::{
     read::{Placed, chain_key, find_prefix, generation, hash_at, high_water, load, load_clock},
-    write::{app_no, seal_accounts, write_chain_key, write_changes, write_clock, write_generation},
+    write::{
+        app_no, pages_of, seal_accounts, write_chain_key, write_changes, write_clock,
+        write_generation,
+    },
 };
 
 // What both sides call things in the ledger.

@@ -44,6 +44,14 @@ pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<(
     Ok(())
 }
 
+/// About how many pages a commit of these changes writes: one for each thing that changed, and for rows
+/// about one for each sixty.
+pub fn pages_of(book: &Book) -> u64 {
+    let rows = book.new_rows().len().div_ceil(60);
+    let others = book.changed_accounts().count() + book.changed_batches().count();
+    u64::try_from(3 + rows + others).unwrap_or(u64::MAX)
+}
+
 /// Writes the clock.
 pub fn write_clock(connection: &Connection, clock: &SavedClock) -> rusqlite::Result<()> {
     write_meta(connection, CLOCK, &json(clock)?)
