@@ -119,8 +119,13 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 /// What the system says.
 #[cfg(unix)]
 pub fn sync_folder(path: &Path) -> io::Result<()> {
-    path.parent()
-        .map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+    let folder = match path.parent() {
+        None => return Ok(()),
+        // A name alone is in the folder in which the program runs.
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+    };
+    std::fs::File::open(folder)?.sync_all()
 }
 
 /// Other systems keep names with their files.
