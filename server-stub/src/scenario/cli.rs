@@ -30,17 +30,19 @@ const BAD_FILE: u8 = 2;
 /// What can be typed after `tally-stub scenario`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each scenario gets a server of its own, and agents of its own in a temporary folder. The exit code is 0 where
-everything expected holds, 1 where something does not, and 2 for a file that cannot be used.
+Each scenario gets a server of its own, and agents of its own in a temporary folder. The exit code
+is 0 where everything expected holds, 1 where something does not, and 2 for a file that cannot be
+used.
 
-In the commands, {server_url}, {data_dir}, {api_key}, {shared_key}, {public_key}, {agent} and {hardware_id}
-are filled in, and {app} in --app-command. Agents also get TALLY_SERVER_URL, TALLY_DATA_DIR,
-TALLY_SERVER_API_KEY, TALLY_SERVER_SHARED_KEY and TALLY_LISTEN as environment variables.
+In the commands, {server_url}, {data_dir}, {api_key}, {shared_key}, {public_key}, {agent} and
+{hardware_id} are filled in, and {app} in --app-command. Agents also get TALLY_SERVER_URL,
+TALLY_DATA_DIR, TALLY_SERVER_API_KEY, TALLY_SERVER_SHARED_KEY and TALLY_LISTEN as environment
+variables.
 
 Examples:
   tally-stub scenario scenarios/tunnel.toml
   tally-stub scenario scenarios/*.toml --jobs 4 --json
-  tally-stub scenario my.toml --agent-command './tally run --server-url {server_url} --sync-interval 50ms'")]
+  tally-stub scenario my.toml --agent-command './tally run --server-url {server_url}'")]
 pub struct ScenarioArgs {
     /// Scenario files
     #[arg(required = true, value_name = "FILE")]
