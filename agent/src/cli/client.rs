@@ -135,6 +135,8 @@ fn accepted<T: DeserializeOwned>(reply: &Reply) -> anyhow::Result<T> {
 /// A refusal, as one line.
 pub(super) fn refusal(reply: &Reply) -> String {
     match serde_json::from_str::<ErrorBody>(&reply.body) {
+        // A refusal that the server made says its code already.
+        Ok(error) if error.message.starts_with(&format!("{}: ", error.code)) => error.message,
         Ok(error) => format!("{}: {}", error.code, error.message),
         Err(_) => format!("the agent answered {}: {}", reply.status, reply.body),
     }
