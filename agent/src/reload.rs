@@ -8,7 +8,7 @@ use crate::{
     core::event::Event,
     http::Api,
     ledger::writer::Ledger,
-    sync::client::{Client, ClientError, ServerConfig},
+    sync::client::{Client, ClientError},
     telemetry::LogSettings,
 };
 
@@ -52,17 +52,16 @@ impl Reloader {
     /// [`ClientError`] where the licence server cannot be spoken to by them; then nothing is changed.
     pub async fn apply(&mut self, given: Config) -> Result<Changes, ClientError> {
         let old = &self.in_force;
-        let changes = Changes {
-            taken_up: taken_up(old, &given),
-            needs_restart: needs_restart(old, &given),
-        };
+        let needs_restart = needs_restart(old, &given);
         let new = Config {
             listen: old.listen,
             tls: old.tls.clone(),
             data_dir: old.data_dir.clone(),
-            server: ServerConfig {
-                url: old.server.url.clone(),
-                ..given.server
+            // The credentials of another server are for that one.
+            server: if given.server.url == old.server.url {
+                given.server
+            } else {
+                old.server.clone()
             },
             log: LogSettings {
                 filter: given.log.filter,
@@ -71,6 +70,10 @@ impl Reloader {
             policy: given.policy,
             keeping: given.keeping,
             limits: given.limits,
+        };
+        let changes = Changes {
+            taken_up: taken_up(old, &new),
+            needs_restart,
         };
         self.client.set(new.server.clone())?;
         self.ledger.set(new.policy, new.keeping).await;
@@ -122,7 +125,10 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             old.tls != new.tls,
         ),
         ("data_dir", old.data_dir != new.data_dir),
-        ("server.url", old.server.url != new.server.url),
+        (
+            "server.url, and with it all of [server]",
+            old.server.url != new.server.url,
+        ),
         ("log.file", old.log.file != new.log.file),
         ("log.days", old.log.days != new.log.days),
     ])

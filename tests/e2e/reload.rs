@@ -95,6 +95,42 @@ fn credentials_that_were_put_right_are_used_at_once() -> Result {
 }
 
 #[test]
+fn the_keys_of_another_server_wait_for_its_address() -> Result {
+    let licenses = [seed::license(100, json!({}))];
+    let (here, elsewhere) = (stub(&licenses, Keys::Kept)?, stub(&licenses, Keys::Kept)?);
+    let mut agent = agent_with(here.url(), &[])?;
+    let app = agent.app("inspector")?;
+    agent.add_license()?;
+    agent.terminate()?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("tally.toml");
+    write(&file, "")?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    let server = |url: &str, shared_key: &str| {
+        let (api_key, times) = (seed::API_KEY, "sync_interval = \"50ms\"\n");
+        let keys = format!("api_key = \"{api_key}\"\nshared_key = \"{shared_key}\"\n");
+        write(&file, &format!("{times}[server]\nurl = \"{url}\"\n{keys}"))
+    };
+    server(here.url(), seed::SHARED_KEY)?;
+    let config = file.display().to_string();
+    let mut command = agent.command(&["run", "--listen", "127.0.0.1:0", "--config", &config]);
+    command
+        .env_remove("TALLY_SERVER_API_KEY")
+        .env_remove("TALLY_SERVER_SHARED_KEY");
+    let process = Process::start(&mut command, &agent.log())?;
+
+    server(elsewhere.url(), "another")?;
+    process.hang_up()?;
+    let text = said(&agent, "a changed setting needs a restart")?;
+    assert!(text.contains("all of [server]"), "{text}");
+    assert!(text.contains("taken_up=\"nothing\""), "{text}");
+    assert_eq!(app.at(process.url()).add(3)?.status, 200);
+    agent.wait_settled(0)?;
+    assert_eq!((here.total(1)?, elsewhere.total(1)?), (3, 0));
+    Ok(())
+}
+
+#[test]
 fn a_service_manager_that_asks_is_told_when_it_is_ready_reloads_and_stops() -> Result {
     let mut agent = agent_with("http://127.0.0.1:9", &[])?;
     let folder = tempfile::tempdir()?;

@@ -112,7 +112,7 @@ pub(super) async fn events(State(api): State<Api>, Query(page): Query<Page>) -> 
 
 /// The newest batches, newest first.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/v1/batches", operation_id = "list_batches", tag = "ledger", params(reader::BatchPage),
+    get, path = "/v1/batches", operation_id = "list_batches", tag = "ledger", params(BatchPage),
     responses((status = 200, description = "The batches", body = Vec<reader::BatchRow>)),
 ))]
 pub(super) async fn batches(

@@ -398,8 +398,10 @@ pub(super) async fn remove(State(api): State<Api>, Query(named): Query<Named>) -
 pub(crate) async fn read_waiting(api: Api) {
     let mut pause = RETRY_MIN;
     loop {
+        let names = api.waiting.list();
+        let is_idle = names.is_empty();
         let mut is_told = true;
-        for waiting in api.waiting.list() {
+        for waiting in names {
             is_told = read_one(&api, waiting.license).await;
             if !is_told {
                 break;
@@ -413,7 +415,7 @@ pub(crate) async fn read_waiting(api: Api) {
         };
         tokio::select! {
             // Devices that were set up together do not come together.
-            () = tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)) => {}
+            () = tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)), if !is_idle => {}
             () = api.waiting.woken() => {}
             () = api.stopping.cancelled() => return,
         }

@@ -44,7 +44,7 @@ pub fn open(path: &Path) -> Result<Connection, LedgerError> {
     if version >= 1 && !is_current(version) {
         upgrade(&mut connection, path, version)?;
     }
-    prepare(connection, path)
+    migrated(connection, path)
 }
 
 /// The same for a ledger on a disk of which only SQLite knows, as simulations have: there, no copy is kept.
@@ -54,17 +54,18 @@ pub fn open(path: &Path) -> Result<Connection, LedgerError> {
 /// As [`open`].
 pub fn open_simulated(path: &Path) -> Result<Connection, LedgerError> {
     let (connection, _) = connect(path)?;
-    prepare(connection, path)
+    migrated(connection, path)
 }
 
 fn connect(path: &Path) -> Result<(Connection, i64), LedgerError> {
     let connection = Connection::open(path).map_err(|source| unusable(path, source))?;
     let version = check_version(&connection, path)?;
+    // Before an upgrade too: it is to be as durable as all else.
+    configure(&connection)?;
     Ok((connection, version))
 }
 
-fn prepare(mut connection: Connection, path: &Path) -> Result<Connection, LedgerError> {
-    configure(&connection)?;
+fn migrated(mut connection: Connection, path: &Path) -> Result<Connection, LedgerError> {
     migrate(&mut connection).map_err(|source| unusable(path, source))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)

@@ -258,7 +258,10 @@ mod tests {
         for (text, expected) in [
             ("", "holds no licence"),
             ("product,licence\ninspect,AAAA\n", "not CSV"),
-            (r#"{"product":"inspect"}"#, ""),
+            (
+                r#"{"product":"inspect"}"#,
+                "licence 1 of the file: it needs `product`, and either",
+            ),
         ] {
             let data_dir = DataDir::new(std::path::PathBuf::from("/nowhere"));
             let error = lines(text).and_then(|lines| licenses(&data_dir, lines));
