@@ -10,8 +10,9 @@ use crate::world;
 const TALLY: &str = env!("CARGO_BIN_EXE_tally-under-test");
 
 /// What differs from run to run.
-const FILTERS: [(&str, &str); 8] = [
+const FILTERS: [(&str, &str); 9] = [
     (r"/tmp/[^\s;,']+", "[path]"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "[moment]"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[time]"),
     (
         r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",

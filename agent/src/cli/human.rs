@@ -28,6 +28,13 @@ pub(super) fn day(time: Timestamp) -> String {
     text.split('T').next().unwrap_or_default().to_owned()
 }
 
+/// A time in UTC, to its second: `2026-11-25 08:04:43`.
+pub(super) fn moment(time: Timestamp) -> String {
+    let text = time.to_string();
+    let seconds = text.split(['.', 'Z']).next().unwrap_or_default();
+    seconds.replace('T', " ")
+}
+
 /// A number of units.
 pub(super) fn units(count: i64) -> String {
     match count {
@@ -73,6 +80,12 @@ mod tests {
         ] {
             assert_eq!(span(Duration::from_secs(seconds)), expected);
         }
+    }
+
+    #[test]
+    fn a_moment_is_told_to_its_second() {
+        let time = Timestamp::parse("2026-11-25T08:04:43.210Z").unwrap();
+        assert_eq!(moment(time), "2026-11-25 08:04:43");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{
     args::LogArgs,
     client::Agent,
+    human,
     output::{self, Outcome, table},
 };
 use crate::{
@@ -46,7 +47,7 @@ pub(super) fn run(data_dir: &DataDir, args: &LogArgs) -> anyhow::Result<Outcome>
         let mark = if row.time_proven { "" } else { "?" };
         [
             row.seq.to_string(),
-            format!("{}{mark}", row.at),
+            format!("{}{mark}", human::moment(row.at)),
             app,
             row.product,
             licence,
@@ -80,7 +81,7 @@ fn refusals(data_dir: &DataDir, args: &LogArgs) -> anyhow::Result<Outcome> {
         };
         [
             row.refusal,
-            format!("{}{mark}", row.at),
+            format!("{}{mark}", human::moment(row.at)),
             row.app,
             row.product,
             licence,

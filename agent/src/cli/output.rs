@@ -144,11 +144,12 @@ fn total(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)
 }
 
+/// A number, or a time: half of one would be another.
 fn is_number(cell: &str) -> bool {
     cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')
         && cell
             .chars()
-            .all(|c| c.is_ascii_digit() || "-+.".contains(c))
+            .all(|c| c.is_ascii_digit() || "-+.: ?".contains(c))
 }
 
 fn lined_up(rows: &[Vec<String>]) -> String {
@@ -196,6 +197,19 @@ mod tests {
         assert!(
             text.lines().all(|line| screen::width(line) <= room),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn no_time_is_cut() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let rows = vec![
+            row(["TIME", "LICENCE"]),
+            row(["2026-11-25 08:04:43?", "AAAA-BBBB-CCCC-DDDD"]),
+        ];
+        assert_eq!(
+            fit(rows, Some(34)),
+            "TIME                  LICENCE\n2026-11-25 08:04:43?  AAAA-BBBB-C…\n"
         );
     }
 

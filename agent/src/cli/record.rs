@@ -4,12 +4,12 @@ use serde_json::Value;
 use tally_shared::{
     limits::OverageSetting,
     units::Units,
-    wire::{AddConsumption, ConsumptionEvent},
+    wire::{AddConsumption, ConsumptionEvent, ErrorCode, error::ErrorBody},
 };
 
 use super::{
     args::RecordArgs,
-    client::{Agent, refusal},
+    client::{Agent, Reply, refusal},
     license,
     output::{self, Outcome},
 };
@@ -47,11 +47,34 @@ pub(super) fn run(data_dir: &DataDir, args: RecordArgs) -> anyhow::Result<Outcom
         };
         output::line(&format!("granted {} · {total} {of}", args.units))?;
     } else {
-        anyhow::bail!("refused: {}", refusal(&reply));
+        anyhow::bail!("refused: {}{}", refusal(&reply), next_step(&reply));
     }
     Ok(if reply.status.is_success() {
         Outcome::Done
     } else {
         Outcome::Refused
     })
+}
+
+/// What can be done about a refusal, where its message does not say it.
+fn next_step(reply: &Reply) -> String {
+    let code = serde_json::from_str::<ErrorBody>(&reply.body)
+        .ok()
+        .and_then(|error| ErrorCode::from_name(&error.code));
+    let step = match code {
+        Some(ErrorCode::LicenseNotEnoughConsumptions | ErrorCode::FeatureNotEnoughConsumptions) => {
+            "`tally log --refused` has its number, and `tally explain` says what it was judged by"
+        }
+        Some(
+            ErrorCode::UnknownProduct
+            | ErrorCode::LicenseNotFound
+            | ErrorCode::DeviceNotFound
+            | ErrorCode::UnsupportedProductFeature,
+        ) => {
+            "`tally license list` shows what is known here, with its devices in `tally license show`"
+        }
+        Some(ErrorCode::LimitsUnknown) => "`tally doctor` finds out why the server cannot be asked",
+        _ => return String::new(),
+    };
+    format!("; {step}")
 }

@@ -23,10 +23,10 @@ const STOPPED_PAUSE: Duration = Duration::from_mins(5);
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum NetworkMode {
-    /// It may.
+    /// The agent may use the network.
     #[default]
     Online,
-    /// It acts as if there were no network.
+    /// The agent acts as if there were no network.
     Offline,
 }
 

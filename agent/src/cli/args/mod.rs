@@ -27,7 +27,14 @@ use crate::core::link::NetworkMode;
 pub(in crate::cli) struct Cli {
     /// The folder with the ledger, the keys and the socket; commands talk to the agent that runs on it
     /// [default: the platform's]
-    #[arg(long, global = true, env = "TALLY_DATA_DIR", value_name = "DIR")]
+    // Behind what is a command's own.
+    #[arg(
+        long,
+        global = true,
+        env = "TALLY_DATA_DIR",
+        value_name = "DIR",
+        display_order = 1000
+    )]
     pub(in crate::cli) data_dir: Option<PathBuf>,
 
     #[command(subcommand)]
@@ -38,11 +45,12 @@ pub(in crate::cli) struct Cli {
 pub(in crate::cli) enum Command {
     /// Run the agent
     #[command(after_help = "\
-The credentials for the licence server are not flags, since every user of the device can read those:
-set TALLY_SERVER_API_KEY and TALLY_SERVER_SHARED_KEY, or put them into the config file.
+The credentials for the licence server are not flags, since every user of the device can read
+those: set TALLY_SERVER_API_KEY and TALLY_SERVER_SHARED_KEY, or put them into the config file.
 
 Example:
-  TALLY_SERVER_API_KEY=… TALLY_SERVER_SHARED_KEY=… tally run --server-url https://api.licensespring.com")]
+  export TALLY_SERVER_API_KEY=… TALLY_SERVER_SHARED_KEY=…
+  tally run --server-url https://api.licensespring.com")]
     Run(Box<RunArgs>),
     /// Make licences known to the agent, look at them, forget them
     #[command(subcommand)]
@@ -85,8 +93,9 @@ Example:
     Verify(JsonArgs),
     /// Check settings, ledger, disk, clock, network and credentials, and say how to mend what is wrong
     #[command(after_help = "\
-It exits with 1 where there is a problem, and says how to mend it. It works while the agent runs and while it does not.
-Give it the flags and variables of `tally run`, and it tries what the agent would.
+It exits with 1 where there is a problem, and says how to mend it. It works while the agent runs
+and while it does not. Give it the flags and variables of `tally run`, and it tries what the agent
+would.
 
 Examples:
   tally doctor

@@ -14,6 +14,7 @@ use super::{
         JsonArgs, LicenseAddArgs, LicenseArgs, LicenseCommand, LicenseNameArgs, LicenseRemoveArgs,
     },
     client::Agent,
+    human,
     output::{self, Outcome, table},
     status,
 };
@@ -84,7 +85,7 @@ fn waiting_table(waiting: &[WaitingLicense]) -> String {
             license.product.clone(),
             holder.unwrap_or_default(),
             license.hardware_id.clone(),
-            waiting.since.to_string(),
+            human::moment(waiting.since),
             waiting.refused.clone().unwrap_or_default(),
         ]
     }));
