@@ -51,7 +51,7 @@ pub fn open(path: &Path) -> Result<Connection, LedgerError> {
 ///
 /// # Errors
 ///
-/// As [`open`].
+/// As [`open()`].
 pub fn open_simulated(path: &Path) -> Result<Connection, LedgerError> {
     let (connection, _) = connect(path)?;
     migrated(connection, path)
