@@ -236,8 +236,9 @@ fn build(root: &Path, tree: &Path) -> anyhow::Result<Output> {
             "--bin",
             "simulate",
         ])
-        // What a broken program no longer uses is no news.
-        .env("RUSTFLAGS", "--cap-lints allow")
+        // Of what is built already only the programs have a place of their own: a broken one must not be
+        // taken for the real one.
+        .env("CARGO_BUILD_BUILD_DIR", build_dir(root))
         .env("CARGO_TARGET_DIR", target(root))
         .current_dir(tree)
         .output()
@@ -245,7 +246,12 @@ fn build(root: &Path, tree: &Path) -> anyhow::Result<Output> {
 }
 
 fn target(root: &Path) -> PathBuf {
-    root.join("target/mutants")
+    build_dir(root).join("mutants")
+}
+
+fn build_dir(root: &Path) -> PathBuf {
+    let given = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    root.join(given.unwrap_or_else(|| "target".into()))
 }
 
 /// Copies the sources of a workspace.
