@@ -35,7 +35,7 @@ function showHead() {
   const server = {
     online: ["reached", "good"], offline: ["off for a drill", "warn"],
     unreachable: wasTried ? ["not reached", "bad"] : ["not asked yet", ""],
-    refused: [`refuses the credentials (${connection.refused})`, "bad"],
+    refused: [`refuses the credentials (${connection.refused})`, "bad"], other_server: ["another than before", "bad"],
   }[connection.state] ?? [connection.state, ""];
   setBadge("server", ...server);
   const heard = connection.last_answer_ms === null ? (wasTried ? "never heard" : "") : `heard ${ago(connection.last_answer_ms + passed())} ago`;
@@ -56,6 +56,10 @@ function showAttention() {
   if (status.storage_advice) words.push(`Nothing is recorded: ${status.storage_advice}.`);
   if (status.evidence > 0) words.push("The ledger was changed behind the agent's back. `tally verify` says where it shows.");
   if (status.connection.state === "refused") words.push(`The server refuses the credentials (${status.connection.refused}). Recording goes on; nothing is sent.`);
+  if (status.connection.state === "other_server") {
+    const before = status.connection.owed_to === "loopback" ? "a server on this device" : status.connection.owed_to;
+    words.push(`What is owed was recorded for ${before}, and ${status.server} is set now. Recording goes on; nothing is sent. Set the former address again; or, if it is the same server, type: tally resolve --server-moved.`);
+  }
   const deciding = status.licenses.flatMap((license) => license.held).filter((batch) => batch.next_step.startsWith("none"));
   if (deciding.length > 0) {
     words.push(h("a", { href: "#held-title" }, `${deciding.length === 1 ? "One batch waits" : `${deciding.length} batches wait`} for a decision, below under “Held”.`));

@@ -192,6 +192,7 @@ impl App {
             clocks: Arc::clone(&clocks),
             reserve: Box::new(ReserveFile::new(data_dir.reserve())),
             evidence: Evidence::new(guard.key, Box::new(MarkFile::new(guard.mark))),
+            server: config.server.name(),
         })?;
         let clock = engine.clock();
         let (ledger, writer) = writer::start(engine).map_err(AppError::Thread)?;

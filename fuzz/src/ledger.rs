@@ -125,6 +125,7 @@ fn open(connection: Connection, guard: Guard) -> Result<Engine, LedgerError> {
         clocks: Arc::new(FixedClocks),
         reserve: Box::new(ReserveFile::new(reserve)),
         evidence: Evidence::new(guard.key, Box::new(MarkFile::new(guard.mark))),
+        server: "server".to_owned(),
     })
 }
 

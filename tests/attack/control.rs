@@ -8,7 +8,7 @@ use tally_tests::Result;
 use crate::target::Target;
 
 /// Everything that shows or changes state.
-const ROUTES: [(&str, &str); 10] = [
+const ROUTES: [(&str, &str); 11] = [
     ("GET", "/metrics"),
     ("GET", "/v1/status"),
     ("GET", "/v1/licenses"),
@@ -16,6 +16,7 @@ const ROUTES: [(&str, &str); 10] = [
     ("GET", "/v1/batches"),
     ("POST", "/v1/licenses"),
     ("POST", "/v1/batches/1/resolve"),
+    ("POST", "/v1/server/moved"),
     ("POST", "/v1/sync"),
     ("PUT", "/v1/network"),
     ("POST", "/v1/apps/reload"),

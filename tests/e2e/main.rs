@@ -17,6 +17,7 @@ mod page;
 mod periods;
 mod reload;
 mod scenario;
+mod server;
 mod service;
 mod upgrade;
 

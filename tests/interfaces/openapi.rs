@@ -232,6 +232,8 @@ fn what_is_ordered_conforms_to_the_document() -> Result {
         Some(json!({"decision": "applied"})),
     )?;
     check("post", "/v1/batches/{batch}/resolve", "default", &unknown);
+    let moved = ask(&agent, Method::POST, "/v1/server/moved", Some(json!({})))?;
+    check("post", "/v1/server/moved", "default", &moved);
     Ok(())
 }
 

@@ -97,6 +97,7 @@ impl Disk {
                 .rows
                 .last()
                 .map_or((Seq(0), Hash::ORIGIN), |row| (row.seq, row.hash)),
+            server: Some("server".to_owned()),
             chain: chain::Key::new(b"key"),
             evidence: 0,
             last_batch: self

@@ -152,7 +152,13 @@ impl<'a> World<'a> {
             undecidable: setup.policy,
         };
         let book = Book::new(outside.disk.contents());
-        let core = Core::new(book, policy, Box::new(|| 0), outside.now);
+        let core = Core::new(
+            book,
+            policy,
+            Box::new(|| 0),
+            outside.now,
+            "server".to_owned(),
+        );
         let mut world = Self {
             setup,
             core,

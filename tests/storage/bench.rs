@@ -137,6 +137,7 @@ impl Bench {
             clocks: Arc::clone(&self.clocks) as Arc<dyn Clocks>,
             reserve: Box::new(NoReserve),
             evidence: marks::evidence(&self.marks),
+            server: "server".to_owned(),
         })?;
         self.engine = Some(engine);
         self.find_app();

@@ -10,31 +10,42 @@ use super::{
 use crate::{
     config::paths::DataDir,
     core::Decision,
-    http::{Resolve, Resolved},
+    http::{Resolve, Resolved, ServerMoved},
 };
 
 pub(super) fn run(data_dir: &DataDir, args: ResolveArgs) -> anyhow::Result<Outcome> {
-    let (decision, what) = if args.decision.applied {
-        (Decision::Applied, "settled")
-    } else if args.decision.not_applied {
-        (Decision::NotApplied, "to be sent")
-    } else if args.decision.resend {
-        (Decision::Resend, "to be sent again")
+    let agent = Agent::connect(data_dir)?;
+    let (resolved, what): (Resolved, String) = if let Some(batch) = args.batch {
+        let (decision, what) = if args.decision.applied {
+            (Decision::Applied, "settled")
+        } else if args.decision.not_applied {
+            (Decision::NotApplied, "to be sent")
+        } else if args.decision.resend {
+            (Decision::Resend, "to be sent again")
+        } else {
+            (Decision::Waive, "given up")
+        };
+        let request = Resolve {
+            decision,
+            reason: args.decision.waive.or(args.reason),
+        };
+        let path = format!("/v1/batches/{batch}/resolve");
+        let resolved = agent.ask(Method::POST, &path, &request)?;
+        (resolved, format!("batch {batch} is {what}"))
     } else {
-        (Decision::Waive, "given up")
+        let request = ServerMoved {
+            reason: args.reason,
+        };
+        let resolved = agent.ask(Method::POST, "/v1/server/moved", &request)?;
+        let what = "what is owed is sent to the server that is set now".to_owned();
+        (resolved, what)
     };
-    let request = Resolve {
-        decision,
-        reason: args.decision.waive.or(args.reason),
-    };
-    let path = format!("/v1/batches/{}/resolve", args.batch);
-    let resolved: Resolved = Agent::connect(data_dir)?.ask(Method::POST, &path, &request)?;
     if args.output.json {
         output::json(&resolved)?;
     } else {
         output::line(&format!(
-            "batch {} is {what}; row {} of the ledger says so",
-            args.batch, resolved.seq
+            "{what}; row {} of the ledger says so",
+            resolved.seq
         ))?;
     }
     Ok(Outcome::Done)

@@ -41,6 +41,8 @@ pub enum LinkState {
     Unreachable,
     /// It refuses the credentials.
     Refused,
+    /// What is owed was recorded for another server: this one is left alone.
+    OtherServer,
 }
 
 /// What is known of the server.
@@ -58,6 +60,8 @@ enum Reach {
 #[derive(Clone, Debug)]
 pub struct Link {
     mode: NetworkMode,
+    /// Whether what is owed was recorded for another server.
+    is_elsewhere: bool,
     reach: Reach,
     pause: Pause,
     /// Why the server refuses the credentials, if it does.
@@ -78,6 +82,7 @@ impl Link {
     pub(super) const fn new(now: Duration) -> Self {
         Self {
             mode: NetworkMode::Online,
+            is_elsewhere: false,
             reach: Reach::Down,
             pause: Pause {
                 until: Duration::ZERO,
@@ -94,6 +99,7 @@ impl Link {
     pub fn state(&self) -> LinkState {
         match (self.mode, self.stopped, self.is_up()) {
             (NetworkMode::Offline, _, _) => LinkState::Offline,
+            (NetworkMode::Online, _, _) if self.is_elsewhere => LinkState::OtherServer,
             (NetworkMode::Online, Some(_), _) => LinkState::Refused,
             (NetworkMode::Online, None, true) => LinkState::Online,
             (NetworkMode::Online, None, false) => LinkState::Unreachable,
@@ -116,12 +122,17 @@ impl Link {
 
     /// Whether the server could be reached at the last try and may be used.
     pub fn is_up(&self) -> bool {
-        self.mode == NetworkMode::Online && self.reach == Reach::Up && self.stopped.is_none()
+        self.may_be_used() && self.reach == Reach::Up && self.stopped.is_none()
     }
 
     /// Whether the agent may use the network.
     pub const fn mode(&self) -> NetworkMode {
         self.mode
+    }
+
+    /// Whether the server may be asked or sent anything.
+    pub fn may_be_used(&self) -> bool {
+        self.mode == NetworkMode::Online && !self.is_elsewhere
     }
 
     /// Why the server refuses the credentials, if it does.
@@ -147,7 +158,7 @@ impl Link {
     /// From when one more operation may start, on the monotonic clock; `None` while it takes an event.
     pub(super) fn next_start(&self, busy: usize) -> Option<Duration> {
         let busy_max = if self.is_trying() { 1 } else { BUSY_MAX };
-        (self.mode == NetworkMode::Online && busy < busy_max).then_some(self.pause.until)
+        (self.may_be_used() && busy < busy_max).then_some(self.pause.until)
     }
 
     /// Whether the next operation is a try of a server that could not be used before.
@@ -217,6 +228,10 @@ impl Link {
             until: Duration::ZERO,
             failures: 0,
         };
+    }
+
+    pub(super) fn set_elsewhere(&mut self, now: Duration, is_elsewhere: bool) {
+        self.change(now, |link| link.is_elsewhere = is_elsewhere);
     }
 
     pub(super) fn set_mode(&mut self, now: Duration, mode: NetworkMode) {

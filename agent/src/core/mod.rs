@@ -139,17 +139,24 @@ pub struct Core {
     policy: Policy,
     random: Random,
     refusals: Refusals,
+    /// The server that the agent uses: whatever names it, equal where it is the same.
+    server: String,
 }
 
 impl Core {
     /// Takes up the work where the ledger left it. What was sent and not answered is unknown.
-    pub fn new(book: Book, policy: Policy, random: Random, now: Moment) -> Self {
+    ///
+    /// `server` names the server that the agent uses from here on. Where the ledger owes units that were
+    /// recorded for one of another name, nothing is exchanged until somebody says that it is the same
+    /// ([`Self::server_moved`]), or nothing is owed any more.
+    pub fn new(book: Book, policy: Policy, random: Random, now: Moment, server: String) -> Self {
         let mut core = Self {
             book,
             link: Link::new(now.mono),
             policy,
             random,
             refusals: Refusals::default(),
+            server,
         };
         core.resume(now);
         core
@@ -235,6 +242,7 @@ impl Core {
     /// Puts everything back as it was at the last commit, and takes back the commands since.
     pub fn roll_back(&mut self, commands: &[Command]) {
         self.book.roll_back();
+        self.adopt_server();
         for command in commands {
             self.withdraw(command);
         }
@@ -248,6 +256,12 @@ impl Core {
     /// What the agent holds, for committing or rolling back its changes.
     pub const fn book_mut(&mut self) -> &mut Book {
         &mut self.book
+    }
+
+    /// The server that what is owed was recorded for, where the agent uses another now.
+    pub fn owed_to(&self) -> Option<&str> {
+        let is_other = |server: &&str| *server != self.server;
+        self.book.server().filter(is_other)
     }
 
     /// Whether the server can be reached.

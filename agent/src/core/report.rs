@@ -53,7 +53,8 @@ pub struct Status {
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Connection {
-    /// `online`, `offline` (switched off for a drill), `unreachable`, or `refused` (the credentials).
+    /// `online`, `offline` (switched off for a drill), `unreachable`, `refused` (the credentials), or
+    /// `other_server` (what is owed was recorded for another: nothing is sent to this one).
     pub state: &'static str,
     /// Since when, by the corrected clock; the agent's start where it never changed.
     pub since: Timestamp,
@@ -63,6 +64,9 @@ pub struct Connection {
     pub network: NetworkMode,
     /// Why the server refuses the credentials, if it does.
     pub refused: Option<&'static str>,
+    /// The server that what is owed was recorded for, where this is another: its address, or `loopback`
+    /// for one on this device.
+    pub owed_to: Option<String>,
     /// Milliseconds since the server's last valid answer.
     pub last_answer_ms: Option<u64>,
     /// Milliseconds until the next try, while the server is left alone.
@@ -239,7 +243,7 @@ impl Core {
             .collect();
         Status {
             version: env!("CARGO_PKG_VERSION"),
-            connection: connection(&self.link, now),
+            connection: connection(&self.link, self.owed_to(), now),
             time: now.time,
             time_proven: now.proven,
             server_keeps_idempotency_keys: self.book.idempotent(),
@@ -376,18 +380,19 @@ impl Core {
     }
 }
 
-fn connection(link: &Link, now: Moment) -> Connection {
+fn connection(link: &Link, owed_to: Option<&str>, now: Moment) -> Connection {
     let state = match link.state() {
         LinkState::Online => "online",
         LinkState::Offline => "offline",
         LinkState::Unreachable => "unreachable",
         LinkState::Refused => "refused",
+        LinkState::OtherServer => "other_server",
     };
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let since_ms = millis(now.mono.saturating_sub(link.since()));
     let last = link.reached_at().map(|at| now.mono.saturating_sub(at));
     let pause = link.paused_until().checked_sub(now.mono);
-    let pause = pause.filter(|pause| !pause.is_zero() && link.mode() == NetworkMode::Online);
+    let pause = pause.filter(|pause| !pause.is_zero() && link.may_be_used());
     Connection {
         state,
         since: now
@@ -396,6 +401,7 @@ fn connection(link: &Link, now: Moment) -> Connection {
         since_ms,
         network: link.mode(),
         refused: link.stopped().map(tally_shared::wire::ErrorCode::as_str),
+        owed_to: owed_to.map(str::to_owned),
         last_answer_ms: last.map(millis),
         next_try_ms: pause.map(millis),
     }

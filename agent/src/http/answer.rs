@@ -77,9 +77,9 @@ impl From<ResolveError> for Refused {
             ResolveError::Unresolvable(why @ Unresolvable::Unknown(_)) => {
                 Self::new(ErrorCode::NotFound, why.to_string())
             }
-            ResolveError::Unresolvable(why @ Unresolvable::NotHeld(_)) => {
-                Self::new(ErrorCode::ValidationError, why.to_string())
-            }
+            ResolveError::Unresolvable(
+                why @ (Unresolvable::NotHeld(_) | Unresolvable::SameServer),
+            ) => Self::new(ErrorCode::ValidationError, why.to_string()),
             ResolveError::Record(error) => error.into(),
         }
     }

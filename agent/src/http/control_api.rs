@@ -22,6 +22,7 @@ use crate::{
         report::Status,
     },
     ledger::{
+        engine::Resolution,
         explain,
         reader::{self, BatchPage, Page},
         storage::Storage,
@@ -56,7 +57,17 @@ pub struct Resolve {
     pub reason: Option<String>,
 }
 
-/// What `POST /v1/batches/{batch}/resolve` answers.
+/// The body of `POST /v1/server/moved`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServerMoved {
+    /// Why; it stands in the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What `POST /v1/batches/{batch}/resolve` and `POST /v1/server/moved` answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resolved {
@@ -224,7 +235,22 @@ pub(super) async fn resolve(
             "`reason` is needed to waive a batch: it stands in the ledger",
         ));
     }
-    let seq = api.ledger.resolve(BatchNo(batch), decision, reason).await?;
+    let resolution = Resolution::Batch(BatchNo(batch), decision);
+    let seq = api.ledger.resolve(resolution, reason).await?;
+    plain(&Resolved { seq: seq.0 })
+}
+
+/// Says that the licence server which is used now is the one that what is owed was recorded for, under
+/// another address.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/server/moved", operation_id = "server_moved", tag = "ledger",
+    request_body(content = ServerMoved, example = json!({"reason": "the vendor's new address"})),
+    responses((status = 200, description = "What is owed is sent to it from here on", body = Resolved)),
+))]
+pub(super) async fn server_moved(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
+    let ServerMoved { reason } = read(&body)?;
+    let reason = check_reason(reason)?;
+    let seq = api.ledger.resolve(Resolution::ServerMoved, reason).await?;
     plain(&Resolved { seq: seq.0 })
 }
 

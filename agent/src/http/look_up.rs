@@ -12,7 +12,7 @@ use super::{
     slots::Slots,
 };
 use crate::{
-    core::{event::KeyEcho, link::NetworkMode, outcome::LookUpOutcome},
+    core::{event::KeyEcho, link::LinkState, outcome::LookUpOutcome},
     sync::client::Client,
 };
 
@@ -75,9 +75,12 @@ pub(super) async fn ask_for(api: &Api, subject: &Subject) -> Result<Asked> {
     let not_told = |why: &str| Ok(Asked::NotTold(why.to_owned()));
     let _waiting = api.look_ups.waiting.take()?;
     let _one_at_a_time = api.look_ups.turn.lock().await;
-    let mode = api.ledger.ask(|core, _| core.link().mode()).await?;
-    if mode == NetworkMode::Offline {
-        return not_told("the network is switched off");
+    match api.ledger.ask(|core, _| core.link().state()).await? {
+        LinkState::Offline => return not_told("the network is switched off"),
+        LinkState::OtherServer => {
+            return not_told("what is owed was recorded for another licence server than this one");
+        }
+        LinkState::Online | LinkState::Unreachable | LinkState::Refused => {}
     }
     let asked_at = api.clocks.reading().mono;
     let Ok((outcome, key)) = tokio::time::timeout(PATIENCE, ask(&api.client, subject)).await else {

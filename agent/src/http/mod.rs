@@ -51,7 +51,7 @@ use crate::{
 };
 
 pub use self::admin::DashboardLink;
-pub use self::control_api::{FullStatus, Resolve, Resolved, SetNetwork, SyncResult};
+pub use self::control_api::{FullStatus, Resolve, Resolved, ServerMoved, SetNetwork, SyncResult};
 pub use self::licenses::{
     AddLicense, Forgotten, ImportLicense, ImportOutcome, Imported, LicenseDetail, Named,
 };
@@ -177,6 +177,7 @@ fn router(api: Api) -> Router {
         .route("/v1/refusals", get(control_api::refusals))
         .route("/v1/batches", get(control_api::batches))
         .route("/v1/batches/{batch}/resolve", post(control_api::resolve))
+        .route("/v1/server/moved", post(control_api::server_moved))
         .route("/v1/usage", get(control_api::usage))
         .route("/v1/usage.svg", get(control_api::usage_chart))
         .route("/v1/stream", get(stream::stream))

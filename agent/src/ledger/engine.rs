@@ -18,7 +18,7 @@ use rusqlite::Connection;
 
 pub use super::job::{
     Changing, Job, Learning, Membership, MembershipError, Pulse, Question, RecordError, RecordJob,
-    Recording, Replies, Reply, ResolveError, ResolveJob, Resolving, Turn,
+    Recording, Replies, Reply, Resolution, ResolveError, ResolveJob, Resolving, Turn,
 };
 use super::{
     Keeping, LedgerError,
@@ -71,6 +71,8 @@ pub struct Opening {
     pub reserve: Box<dyn Reserve>,
     /// What guards the ledger against changes from outside.
     pub evidence: Evidence,
+    /// What names the server: see [`Core::new`].
+    pub server: String,
 }
 
 /// The core and its ledger.
@@ -136,6 +138,7 @@ impl Engine {
             clocks,
             mut reserve,
             mut evidence,
+            server,
         } = opening;
         let reading = clocks.reading();
         let saved = store::load_clock(&connection)?;
@@ -151,7 +154,7 @@ impl Engine {
         }
         Ok(Self {
             connection,
-            core: Core::new(book, policy, random, now),
+            core: Core::new(book, policy, random, now, server),
             clock: Arc::new(Mutex::new(clock)),
             clocks,
             keeping,

@@ -36,7 +36,7 @@ pub enum RecordError {
     Unavailable(&'static str),
 }
 
-/// Why a held batch was not decided about.
+/// Why something was not decided.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// It cannot be.
@@ -100,7 +100,7 @@ pub enum Job {
     Event(Event),
     /// Take in what the server said of a licence when it was asked at that time on the monotonic clock.
     Learn(Box<LicenseFound>, Duration, KeyEcho, Reply<Learning>),
-    /// Decide what became of a held batch.
+    /// Take in a decision of somebody.
     Resolve(ResolveJob),
     /// Change which licences are known here.
     Membership(Membership, Reply<Changing>),
@@ -146,12 +146,19 @@ pub struct RecordJob {
     pub reply: Reply<Recording>,
 }
 
-/// A decision about a held batch.
+/// What somebody decides.
+#[derive(Clone, Copy, Debug)]
+pub enum Resolution {
+    /// What became of a held batch.
+    Batch(BatchNo, Decision),
+    /// That the server which is used now is the one that what is owed was recorded for.
+    ServerMoved,
+}
+
+/// A decision of somebody.
 pub struct ResolveJob {
-    /// Which batch.
-    pub batch: BatchNo,
     /// What is decided.
-    pub decision: Decision,
+    pub resolution: Resolution,
     /// Why.
     pub reason: Option<String>,
     /// Where the place of the decision's note goes.
@@ -161,7 +168,11 @@ pub struct ResolveJob {
 impl ResolveJob {
     /// Decides it.
     pub(super) fn apply(&self, core: &mut Core, now: Moment) -> Resolving {
-        Ok(core.resolve(now, self.batch, self.decision, self.reason.as_deref())?)
+        let reason = self.reason.as_deref();
+        Ok(match self.resolution {
+            Resolution::Batch(batch, decision) => core.resolve(now, batch, decision, reason)?,
+            Resolution::ServerMoved => core.server_moved(now, reason)?,
+        })
     }
 }
 

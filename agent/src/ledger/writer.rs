@@ -10,13 +10,13 @@ use super::{
     answers::{Answer, RequestKey},
     desk::{Desk, Refusal},
     engine::{
-        Engine, Job, Membership, MembershipError, Pulse, RecordError, RecordJob, Reply,
+        Engine, Job, Membership, MembershipError, Pulse, RecordError, RecordJob, Reply, Resolution,
         ResolveError, ResolveJob,
     },
 };
 use crate::core::{
-    Core, Decision, Policy,
-    book::{AppNo, BatchNo, LicenseNo, Seq},
+    Core, Policy,
+    book::{AppNo, LicenseNo, Seq},
     clock::Moment,
     command::Command,
     event::{Event, KeyEcho},
@@ -127,21 +127,19 @@ impl Ledger {
         .await
     }
 
-    /// Decides what became of a held batch. Answers when that is on disk, with the place of its note.
+    /// Takes in a decision of somebody. Answers when that is on disk, with the place of its note.
     ///
     /// # Errors
     ///
     /// [`ResolveError`]; then nothing is changed.
     pub async fn resolve(
         &self,
-        batch: BatchNo,
-        decision: Decision,
+        resolution: Resolution,
         reason: Option<String>,
     ) -> Result<Seq, ResolveError> {
         self.put(|reply| {
             Job::Resolve(ResolveJob {
-                batch,
-                decision,
+                resolution,
                 reason,
                 reply,
             })

@@ -63,6 +63,18 @@ pub struct ServerConfig {
     pub tls: ServerTls,
 }
 
+impl ServerConfig {
+    /// What tells it from other servers: its address, and for one on this device only that it is here.
+    /// A port of loopback says nothing of who listens.
+    pub fn name(&self) -> String {
+        if is_loopback(&self.url) {
+            return "loopback".to_owned();
+        }
+        let path = self.url.path().trim_end_matches('/');
+        self.url.origin().ascii_serialization() + path
+    }
+}
+
 /// How the server is known, and who the agent is to it.
 #[derive(Clone, Default)]
 pub struct ServerTls {

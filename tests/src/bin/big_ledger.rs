@@ -61,6 +61,7 @@ fn main() -> anyhow::Result<()> {
             clocks: Arc::new(SystemClocks::new()),
             reserve: Box::new(ReserveFile::new(folder.path().join("reserve"))),
             evidence: Evidence::new(key.clone(), Box::new(MarkFile::new(mark.clone()))),
+            server: "server".to_owned(),
         })?)
     };
     let started = Instant::now();

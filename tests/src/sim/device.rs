@@ -168,6 +168,7 @@ impl Device {
                 capacity: Arc::clone(&self.capacity),
             }),
             evidence: marks::evidence(&self.marks),
+            server: "server".to_owned(),
         })?;
         let (jobs, answers): (Vec<Job>, Vec<_>) = ["inspector", "planner"]
             .map(|name| {

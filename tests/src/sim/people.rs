@@ -13,7 +13,7 @@ use tally_agent::{
     },
     ledger::{
         answers::RequestKey,
-        engine::{Job, RecordError, RecordJob, Recording, ResolveJob, lock},
+        engine::{Job, RecordError, RecordJob, Recording, Resolution, ResolveJob, lock},
     },
 };
 use tally_shared::{
@@ -194,8 +194,7 @@ impl World {
         let (reply, _) = oneshot::channel();
         let reason = Some("simulated".to_owned());
         self.turn(vec![Job::Resolve(ResolveJob {
-            batch,
-            decision,
+            resolution: Resolution::Batch(batch, decision),
             reason,
             reply,
         })])

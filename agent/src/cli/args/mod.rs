@@ -102,7 +102,7 @@ Examples:
   tally doctor --json > for-support.json
   tally doctor --accept-recovery           go on without what a damaged ledger lost")]
     Doctor(Box<DoctorArgs>),
-    /// Decide what became of a held batch
+    /// Decide what became of a held batch, or say that the licence server moved
     Resolve(ResolveArgs),
     /// Switch the agent's network off and on, for drills
     #[command(after_help = "\
@@ -419,14 +419,19 @@ fn numbered(text: &str) -> Result<Numbered, String> {
 Examples:
   tally resolve 7 --applied                the vendor's activity log shows it
   tally resolve 7 --not-applied            it does not
-  tally resolve 7 --waive \"demo device\"    give the units up")]
+  tally resolve 7 --waive \"demo device\"    give the units up
+  tally resolve --server-moved             the same server, under another address")]
 pub(in crate::cli) struct ResolveArgs {
     /// The batch
-    #[arg(value_name = "BATCH")]
-    pub(in crate::cli) batch: i64,
+    #[arg(value_name = "BATCH", required_unless_present = "server_moved")]
+    pub(in crate::cli) batch: Option<i64>,
 
     #[command(flatten)]
     pub(in crate::cli) decision: DecisionArgs,
+
+    /// The licence server that is set now is the one that what is owed was recorded for: send it there
+    #[arg(long, group = "DecisionArgs", conflicts_with = "batch")]
+    pub(in crate::cli) server_moved: bool,
 
     /// Why, for the ledger; --waive carries its own
     #[arg(long, value_name = "REASON", conflicts_with = "waive")]

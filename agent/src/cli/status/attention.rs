@@ -54,6 +54,21 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
             ),
             "set the right ones and start the agent again; `tally doctor` tries them",
         ),
+        "other_server" => {
+            let owed_to = facts.text("/connection/owed_to");
+            let owed_to = match owed_to.as_str() {
+                "loopback" => "a server on this device",
+                address => address,
+            };
+            let server = facts.text("/server");
+            add(
+                format!(
+                    "what is owed was recorded for {owed_to}, and {server} is set now: nothing is sent"
+                ),
+                "set the former `server.url` again; or, if it is the same server under another address: \
+                 tally resolve --server-moved",
+            );
+        }
         "offline" => add(
             "the network is switched off for a drill".to_owned(),
             "tally network online",

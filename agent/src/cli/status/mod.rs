@@ -82,7 +82,7 @@ fn headline(facts: Facts<'_>, screen: Screen) -> String {
         "offline" => ("offline", AnsiColor::Yellow),
         "unreachable" if facts.is_untried() => ("not connected yet", AnsiColor::Yellow),
         "unreachable" => ("offline", AnsiColor::Red),
-        "refused" => ("not syncing", AnsiColor::Red),
+        "refused" | "other_server" => ("not syncing", AnsiColor::Red),
         _ => ("unknown", AnsiColor::Red),
     };
     let owed: i64 = facts

@@ -24,9 +24,14 @@ pub(super) struct Changes {
     pub(super) notes: Vec<Note>,
     pub(super) head: Option<(Seq, Hash)>,
     pub(super) idempotent: Option<bool>,
+    pub(super) server: Option<Former>,
     /// Batches that reached their end and leave memory at the commit.
     pub(super) ended: BTreeSet<BatchNo>,
 }
+
+/// The server before the change, if there was one.
+#[derive(PartialEq, Eq)]
+pub(super) struct Former(pub(super) Option<String>);
 
 /// What the rows of an account are judged by from one on.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +62,8 @@ impl Changes {
             && self.batches.is_empty()
             && self.lanes.is_empty()
             && self.notes.is_empty()
-            && self.idempotent.is_none())
+            && self.idempotent.is_none()
+            && self.server.is_none())
     }
 }
 
@@ -213,6 +219,9 @@ impl Book {
         }
         if let Some(idempotent) = changes.idempotent {
             self.idempotent = idempotent;
+        }
+        if let Some(server) = changes.server {
+            self.server = server.0;
         }
         self.rebuild_indices();
     }

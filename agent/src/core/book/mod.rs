@@ -19,8 +19,8 @@ use tally_shared::{
     wire::{AddConsumption, Holder, Subject},
 };
 
-use self::changes::Changes;
 pub use self::changes::Judgement;
+use self::changes::{Changes, Former};
 pub use self::entities::{
     Account, AccountNo, AppNo, Batch, BatchNo, BatchState, Hold, Lane, LaneKey, LaneNo, License,
     LicenseNo, Note, NoteKind, Op, Pause, Row, Sealed, Seq,
@@ -48,6 +48,7 @@ pub struct Book {
     next_lane: LaneNo,
     next_batch: BatchNo,
     idempotent: bool,
+    server: Option<String>,
     /// What the newest row of an account was judged by; unknown after a start.
     judged: BTreeMap<AccountNo, Standing>,
     changes: Changes,
@@ -71,6 +72,8 @@ pub struct Contents {
     pub last_batch: BatchNo,
     /// Whether the server was last seen to keep idempotency keys.
     pub idempotent: bool,
+    /// The server that the ledger is kept for, as [`Core`](super::Core) knows it; `None` where it never had one.
+    pub server: Option<String>,
     /// How many notes of evidence there are.
     pub evidence: u64,
 }
@@ -92,6 +95,7 @@ impl Book {
             next_lane: LaneNo(1),
             next_batch: BatchNo(contents.last_batch.0 + 1),
             idempotent: contents.idempotent,
+            server: contents.server,
             evidence: contents.evidence,
             judged: BTreeMap::new(),
             changes: Changes::default(),
@@ -227,6 +231,24 @@ impl Book {
         self.idempotent
     }
 
+    /// The server that the ledger is kept for; `None` where it never had one.
+    pub fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    /// Whether another server has become the ledger's since the last commit.
+    pub fn server_changed(&self) -> bool {
+        self.changes
+            .server
+            .as_ref()
+            .is_some_and(|before| before.0 != self.server)
+    }
+
+    /// Whether there are units that no server has counted and nobody has given up.
+    pub fn owes(&self) -> bool {
+        self.batches().any(|batch| !batch.state.is_end())
+    }
+
     /// What is granted in the current period and not in the server's total.
     pub(in crate::core) fn pending(&self, account: &Account, now: Timestamp) -> Option<Units> {
         let current = account.standing.period_start(now);
@@ -298,6 +320,13 @@ impl Book {
         if self.idempotent != idempotent {
             self.changes.idempotent.get_or_insert(self.idempotent);
             self.idempotent = idempotent;
+        }
+    }
+
+    pub(in crate::core) fn set_server(&mut self, server: &str) {
+        if self.server.as_deref() != Some(server) {
+            let before = self.server.replace(server.to_owned());
+            self.changes.server.get_or_insert(Former(before));
         }
     }
 

@@ -30,6 +30,7 @@ enum Step {
 
 impl Core {
     pub(in crate::core) fn advance(&mut self, now: Moment) -> Vec<Command> {
+        self.meet_server(now);
         self.hold_late(now);
         let mut commands = self.find_prefixes(now);
         let licenses: Vec<LicenseNo> = self.book.licenses.keys().copied().collect();

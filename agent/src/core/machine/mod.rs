@@ -10,6 +10,7 @@ mod distrust;
 mod learn;
 pub(super) mod membership;
 pub(super) mod resolve;
+mod server;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ impl Core {
     /// What was under way when the process ended is unknown. On disk it stands as sent, which says the
     /// same to the next start: nothing need be written.
     pub(in crate::core) fn resume(&mut self, now: Moment) {
+        self.meet_server(now);
         let look_at = now.mono.saturating_add(self.policy.settle_wait);
         for batch in self.book.batches.values_mut() {
             if let BatchState::Sent | BatchState::Unknown { .. } = batch.state {

@@ -47,6 +47,9 @@ pub enum Unresolvable {
     /// It is not held.
     #[error("batch {} is not held: it goes on by itself", .0.0)]
     NotHeld(BatchNo),
+    /// Nothing is owed to another server than the one that is used.
+    #[error("nothing is owed to another server than the one that this agent uses")]
+    SameServer,
 }
 
 impl Core {

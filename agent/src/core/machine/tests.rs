@@ -44,6 +44,7 @@ impl World {
             evidence: 0,
             last_batch: BatchNo(0),
             idempotent: false,
+            server: None,
         };
         let time = Timestamp::parse("2026-11-23T12:00:00Z").unwrap();
         let now = Moment {
@@ -56,7 +57,13 @@ impl World {
             drawn += 1;
             drawn
         });
-        let mut core = Core::new(Book::new(contents), policy(), random, now);
+        let mut core = Core::new(
+            Book::new(contents),
+            policy(),
+            random,
+            now,
+            "server".to_owned(),
+        );
         let mut world = Self {
             now,
             max,
@@ -480,4 +487,14 @@ fn what_was_sent_when_the_process_ended_is_unknown_after_it_starts_again() {
     world.sent();
     world.core.resume(world.now);
     assert_eq!(world.sums().unknown, 5);
+}
+
+#[test]
+fn a_server_that_nothing_is_owed_to_another_for_is_taken_though_the_disk_fails_at_first() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.core.server = "another".to_owned();
+    world.core.resume(world.now);
+    world.core.roll_back(&[]);
+    world.record(5).unwrap();
+    assert_eq!(world.core.owed_to(), None);
 }

@@ -89,7 +89,7 @@ impl World {
         let random = Box::new(move || random.next_u64());
         let book = Book::new(store::load(&connection, &key()).unwrap());
         let mut world = Self {
-            core: Core::new(book, policy, random, now),
+            core: Core::new(book, policy, random, now, "server".to_owned()),
             connection,
             now,
             app,

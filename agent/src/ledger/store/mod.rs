@@ -17,6 +17,7 @@ const CHAIN_KEY: &str = "chain_key";
 const CLOCK: &str = "clock";
 const GENERATION: &str = "generation";
 const IDEMPOTENT: &str = "server_keeps_idempotency_keys";
+const SERVER: &str = "server";
 
 const LIMIT: &str = "limit";
 const UNDECIDABLE: &str = "undecidable";

@@ -12,7 +12,7 @@ use tally_shared::{
 };
 use uuid::Uuid;
 
-use super::{CHAIN_KEY, CLOCK, DEFECT, GENERATION, IDEMPOTENT, LATE, LIMIT, UNDECIDABLE};
+use super::{CHAIN_KEY, CLOCK, DEFECT, GENERATION, IDEMPOTENT, LATE, LIMIT, SERVER, UNDECIDABLE};
 use crate::{
     core::{
         book::{
@@ -47,6 +47,7 @@ pub fn load(connection: &Connection, chain: &chain::Key) -> Result<Contents> {
         chain: chain.clone(),
         last_batch: BatchNo(last_batch),
         idempotent: read_meta(connection, IDEMPOTENT)?.as_deref() == Some("1"),
+        server: read_meta(connection, SERVER)?,
         evidence: connection
             .query_row(
                 "SELECT count(*) FROM notes WHERE kind = 'evidence'",

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, named_params, params};
 use tally_shared::{limits::Standing, period::Period, time::Timestamp, wire::ErrorCode};
 
-use super::{CHAIN_KEY, CLOCK, DEFECT, GENERATION, IDEMPOTENT, LATE, LIMIT, UNDECIDABLE};
+use super::{CHAIN_KEY, CLOCK, DEFECT, GENERATION, IDEMPOTENT, LATE, LIMIT, SERVER, UNDECIDABLE};
 use crate::core::{
     book::{Account, AppNo, Batch, BatchState, Book, Hold, Lane, License},
     chain,
@@ -40,6 +40,9 @@ pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<(
             IDEMPOTENT,
             if book.idempotent() { "1" } else { "0" },
         )?;
+    }
+    if let (true, Some(server)) = (book.server_changed(), book.server()) {
+        write_meta(connection, SERVER, server)?;
     }
     Ok(())
 }
