@@ -256,6 +256,43 @@ fn people_are_told_in_words() -> Result {
     Ok(())
 }
 
+/// The newest row gets a place far off, as if there were others between.
+fn leave_a_gap(agent: &Agent) -> Result {
+    let ledger = rusqlite::Connection::open(agent.data_dir().join("ledger.db"))?;
+    let sql = "UPDATE consumptions SET seq = seq + 300000
+               WHERE seq = (SELECT max(seq) FROM consumptions)";
+    assert_eq!(ledger.execute(sql, [])?, 1);
+    Ok(())
+}
+
+#[test]
+fn a_search_that_did_not_come_to_the_oldest_row_says_so() -> Result {
+    let (_stub, agent) = world()?;
+    let by_app = ["log", "--app", "inspector"];
+    let said = |args: &[&str]| -> Result<String> {
+        let output = agent.tally(args)?;
+        Ok(String::from_utf8(output.stderr)?)
+    };
+    assert_eq!(said(&by_app)?, "", "everything was looked at");
+    leave_a_gap(&agent)?;
+    assert_eq!(agent.json(&by_app)?.as_array().map(Vec::len), Some(1));
+    assert!(said(&by_app)?.contains("200000 rows"), "a row was left out");
+    let after = ["--after", "1"];
+    assert_eq!(
+        said(&[by_app.as_slice(), &after].concat())?,
+        "",
+        "only the older one was left out"
+    );
+    let enough = ["--limit", "1"];
+    assert_eq!(said(&[by_app.as_slice(), &enough].concat())?, "", "enough");
+    assert_eq!(said(&["log"])?, "", "rows of all kinds are looked up");
+    let url = format!("{}/v1/events?app=inspector", agent.url()?);
+    let request = reqwest::blocking::Client::new().get(url);
+    let answer = request.bearer_auth(agent.admin_token()?).send()?;
+    assert_eq!(answer.headers()["tally-searched"], "200000");
+    Ok(())
+}
+
 #[test]
 fn errors_say_what_to_do_next() -> Result {
     let folder = tempfile::tempdir()?;
