@@ -1,6 +1,6 @@
 // The batches, what is owed first, and the newest rows of the ledger, chosen by filters.
 
-import { act, name, read, status, time } from "./agent.js";
+import { act, ask, name, read, status, time } from "./agent.js";
 import { arrange, badge, byId, h, masked, number, state, units } from "./parts.js";
 
 const ROWS_MAX = 100;
@@ -96,23 +96,31 @@ export async function readRows() {
   if (license) { query.set("product", product); query.set("license", holder); }
   if (wanted) query.set("state", wanted);
   const isChosen = (row) => (!app || row.app === app) && (!license || (row.product === product && row.holder_value === holder));
-  const [rows, refusals] = await Promise.all([
-    wanted === "refused" ? [] : read(`/v1/events?${query}`),
+  const [[rows, searched], refusals] = await Promise.all([
+    wanted === "refused" ? [[], null] : readEvents(query),
     wanted === "" || wanted === "refused" ? read("/v1/refusals") : [],
   ]);
   const all = [...rows, ...refusals.filter(isChosen)];
   // Newest first; of one moment, in the order of their numbers.
   all.sort((a, b) => (a.at < b.at ? 1 : a.at > b.at ? -1 : (b.seq ?? 0) - (a.seq ?? 0)));
-  return all.slice(0, ROWS_MAX);
+  return { rows: all.slice(0, ROWS_MAX), searched };
+}
+
+/** The rows; and how many of the newest were looked through, where older ones may be wanted as well. */
+async function readEvents(query) {
+  const answer = await ask("GET", `/v1/events?${query}`);
+  return [await answer.json(), answer.headers.get("tally-searched")];
 }
 
 /** Refusals are counted anew whenever the agent starts. */
 const keyOf = (row) => (row.refusal ? `${row.refusal} ${row.at}` : String(row.seq));
 
-export function showRows(rows) {
+export function showRows({ rows, searched }) {
   const isChosen = Object.values(filters()).some((it) => it !== "");
   byId("rows-empty").hidden = rows.length > 0;
   byId("rows-empty").textContent = isChosen ? "No row is of this kind." : "Nothing has been recorded yet.";
+  byId("rows-searched").hidden = searched === null;
+  byId("rows-searched-count").textContent = number(Number(searched));
   byId("rows-count").textContent = rows.length === ROWS_MAX ? `the newest ${ROWS_MAX}` : rows.length === 0 ? "" : String(rows.length);
   const keys = new Set(rows.map(keyOf));
   for (const key of rowItems.keys()) if (!keys.has(key)) rowItems.delete(key);

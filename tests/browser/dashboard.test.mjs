@@ -324,6 +324,24 @@ describe("the dashboard", { concurrency: false }, () => {
     await last.locator("svg").getByText("nothing consumed").waitFor();
   });
 
+  test("a search that did not come to the oldest row says so", async (t) => {
+    const { page, use } = await dashboard(t);
+    await use({ consumptions: 5 });
+    await row(page, 1).waitFor();
+    const note = page.getByText("rows were looked through");
+    assert.equal(await note.isVisible(), false);
+    // As the agent answers where its ledger is longer.
+    await page.route(/\/v1\/events\?.*app=inspector/, async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, headers: { ...response.headers(), "tally-searched": "200000" } });
+    });
+    await page.getByLabel("Application").fill("inspector");
+    await note.waitFor();
+    assert.match(await note.textContent(), /newest 200.000 rows/);
+    await page.getByLabel("Application").fill("");
+    await note.waitFor({ state: "hidden" });
+  });
+
   test("everything can be done by the keyboard", async (t) => {
     const { page } = await dashboard(t);
     await page.keyboard.press("Tab");

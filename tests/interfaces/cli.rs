@@ -1,9 +1,17 @@
 //! The command line as people and scripts see it.
 
-use std::process::{Command, Output};
+use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Output},
+};
 
 use serde_json::{Map, Value, json};
-use tally_tests::{Result, agent::Agent, seed};
+use tally_tests::{
+    Result,
+    agent::{Agent, Sums},
+    seed, wait,
+};
 
 use crate::world;
 
@@ -117,11 +125,13 @@ fn shape(value: &Value) -> Value {
 
 #[track_caller]
 fn check_shape(agent: &Agent, name: &str, args: &[&str]) -> Result {
-    let printed = agent.json(args)?;
-    snapshot(
-        &format!("json_{name}"),
-        &serde_json::to_string_pretty(&shape(&printed))?,
-    );
+    snapshot_shape(name, &agent.json(args)?)
+}
+
+#[track_caller]
+fn snapshot_shape(name: &str, printed: &Value) -> Result {
+    let text = serde_json::to_string_pretty(&shape(printed))?;
+    snapshot(&format!("json_{name}"), &text);
     Ok(())
 }
 
@@ -158,6 +168,10 @@ fn json_has_the_shapes_that_are_promised() -> Result {
         ("app_add", &["app", "add", "kiosk"]),
         ("app_revoke", &["app", "revoke", "kiosk"]),
         ("network", &["network", "online"]),
+        (
+            "license_add",
+            &[["license", "add"].as_slice(), &licence].concat(),
+        ),
         ("sync", &["sync"]),
         ("license_refresh", &["license", "refresh", seed::KEY]),
         ("dashboard", &["dashboard", "--print"]),
@@ -166,6 +180,58 @@ fn json_has_the_shapes_that_are_promised() -> Result {
         check_shape(&agent, name, args)?;
     }
     Ok(())
+}
+
+#[test]
+fn json_of_what_is_held_and_of_its_decision_has_the_promised_shape() -> Result {
+    let (stub, agent) = world()?;
+    // The 3 units that wait find no room any more.
+    stub.edit(1, json!({"max_consumptions": 5}))?;
+    agent.network("online")?;
+    let is_held = |sums: &Sums| sums.held == 3;
+    wait::until("the batch to be held", || agent.sums(0), is_held)?;
+    check_shape(&agent, "status_held", &["status"])?;
+    let status = agent.json(&["status"])?;
+    let batch = status["licenses"][0]["held"][0]["batch"].to_string();
+    check_shape(
+        &agent,
+        "resolve",
+        &["resolve", &batch, "--waive", "a demo device"],
+    )
+}
+
+#[test]
+fn json_of_doctor_has_the_promised_shape() -> Result {
+    let (_stub, mut agent) = world()?;
+    check_shape(&agent, "doctor", &["doctor"])?;
+    agent.terminate()?;
+    let output = agent.tally(&[
+        "doctor",
+        "--json",
+        "--server-url",
+        "https://licences.invalid",
+    ])?;
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let checks = report["checks"].as_array().unwrap();
+    let problem = checks.iter().find(|check| check["ok"] == json!(false));
+    snapshot_shape("doctor_problem", problem.unwrap())
+}
+
+/// By a `systemctl` that says what it says of a service that runs: nothing of this system is asked.
+#[test]
+fn json_of_the_services_state_has_the_promised_shape() -> Result {
+    let (_stub, agent) = world()?;
+    let folder = tempfile::tempdir()?;
+    let systemctl = folder.path().join("systemctl");
+    let says = "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\n\
+                FragmentPath=/home/ada/.config/systemd/user/tally.service\nMainPID=4711\n";
+    std::fs::write(&systemctl, format!("#!/bin/sh\ncat <<END\n{says}END\n"))?;
+    std::fs::set_permissions(&systemctl, Permissions::from_mode(0o755))?;
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH")?);
+    let mut command = agent.command(&["service", "status", "--user", "--json"]);
+    let output = command.env("PATH", path).output()?;
+    snapshot_shape("service_status", &serde_json::from_slice(&output.stdout)?)
 }
 
 #[test]
@@ -187,6 +253,43 @@ fn people_are_told_in_words() -> Result {
     ] {
         snapshot(&format!("says_{name}"), &told(&agent.tally(args)?));
     }
+    Ok(())
+}
+
+/// The newest row gets a place far off, as if there were others between.
+fn leave_a_gap(agent: &Agent) -> Result {
+    let ledger = rusqlite::Connection::open(agent.data_dir().join("ledger.db"))?;
+    let sql = "UPDATE consumptions SET seq = seq + 300000
+               WHERE seq = (SELECT max(seq) FROM consumptions)";
+    assert_eq!(ledger.execute(sql, [])?, 1);
+    Ok(())
+}
+
+#[test]
+fn a_search_that_did_not_come_to_the_oldest_row_says_so() -> Result {
+    let (_stub, agent) = world()?;
+    let by_app = ["log", "--app", "inspector"];
+    let said = |args: &[&str]| -> Result<String> {
+        let output = agent.tally(args)?;
+        Ok(String::from_utf8(output.stderr)?)
+    };
+    assert_eq!(said(&by_app)?, "", "everything was looked at");
+    leave_a_gap(&agent)?;
+    assert_eq!(agent.json(&by_app)?.as_array().map(Vec::len), Some(1));
+    assert!(said(&by_app)?.contains("200000 rows"), "a row was left out");
+    let after = ["--after", "1"];
+    assert_eq!(
+        said(&[by_app.as_slice(), &after].concat())?,
+        "",
+        "only the older one was left out"
+    );
+    let enough = ["--limit", "1"];
+    assert_eq!(said(&[by_app.as_slice(), &enough].concat())?, "", "enough");
+    assert_eq!(said(&["log"])?, "", "rows of all kinds are looked up");
+    let url = format!("{}/v1/events?app=inspector", agent.url()?);
+    let request = reqwest::blocking::Client::new().get(url);
+    let answer = request.bearer_auth(agent.admin_token()?).send()?;
+    assert_eq!(answer.headers()["tally-searched"], "200000");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Talking to the agent that runs on a data directory, over its socket.
 
 use anyhow::{Context as _, bail};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde::{Serialize, de::DeserializeOwned};
 use tally_shared::{
     auth,
@@ -9,7 +9,14 @@ use tally_shared::{
     wire::{AddConsumption, IDEMPOTENCY_KEY, error::ErrorBody},
 };
 
-use crate::{admin_token, apps::KeyPair, config::paths::DataDir, secret::Secret};
+use crate::{
+    admin_token,
+    apps::KeyPair,
+    config::paths::DataDir,
+    http::SEARCHED,
+    ledger::reader::{Found, Page},
+    secret::Secret,
+};
 
 /// The agent of a data directory.
 pub(super) struct Agent {
@@ -22,6 +29,7 @@ pub(super) struct Agent {
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) body: String,
+    headers: HeaderMap,
 }
 
 impl Agent {
@@ -52,6 +60,17 @@ impl Agent {
     /// Reads.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         accepted(&self.send(self.control(Method::GET, path))?)
+    }
+
+    /// Reads rows of the ledger.
+    pub(super) fn rows(&self, page: &Page) -> anyhow::Result<Found> {
+        let path = format!("/v1/events?{}", serde_urlencoded::to_string(page)?);
+        let reply = self.send(self.control(Method::GET, &path))?;
+        let searched = reply.headers.get(SEARCHED);
+        Ok(Found {
+            rows: accepted(&reply)?,
+            searched: searched.and_then(|rows| rows.to_str().ok()?.parse().ok()),
+        })
     }
 
     /// Asks for something to be done.
@@ -116,11 +135,16 @@ impl Agent {
                 .await
                 .context("the agent does not answer; start it again with `tally run`")?;
             let status = response.status();
+            let headers = response.headers().clone();
             let body = response
                 .text()
                 .await
                 .context("the agent's answer broke off")?;
-            Ok(Reply { status, body })
+            Ok(Reply {
+                status,
+                body,
+                headers,
+            })
         })
     }
 }

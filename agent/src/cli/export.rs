@@ -95,7 +95,7 @@ fn for_each_row(
         limit: Some(1),
         ..Page::default()
     };
-    let newest = reader::rows(&data_dir.ledger(), &newest)?;
+    let newest = reader::rows(&data_dir.ledger(), &newest)?.rows;
     let newest = newest.last().map_or(0, |row| row.seq);
     let progress = Progress::start("exporting");
     let mut after = 0;
@@ -105,7 +105,7 @@ fn for_each_row(
             limit: Some(reader::PAGE_MAX),
             ..Page::default()
         };
-        let rows = reader::rows(&data_dir.ledger(), &page)?;
+        let rows = reader::rows(&data_dir.ledger(), &page)?.rows;
         let Some(last) = rows.last() else {
             return Ok(());
         };

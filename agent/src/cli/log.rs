@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::paths::DataDir,
-    ledger::reader::{LogRow, Page, RefusalRow},
+    ledger::reader::{Found, LogRow, Page, RefusalRow},
 };
 
 pub(super) fn run(data_dir: &DataDir, args: &LogArgs) -> anyhow::Result<Outcome> {
@@ -23,12 +23,21 @@ pub(super) fn run(data_dir: &DataDir, args: &LogArgs) -> anyhow::Result<Outcome>
         license: args.license.clone(),
         state: args.state.clone(),
     };
-    let path = format!("/v1/events?{}", serde_urlencoded::to_string(&page)?);
-    let rows: Vec<LogRow> = Agent::connect(data_dir)?.get(&path)?;
+    let Found { rows, searched } = Agent::connect(data_dir)?.rows(&page)?;
     if args.output.json {
         output::json(&rows)?;
-        return Ok(Outcome::Done);
+    } else {
+        output::text(&as_table(rows))?;
     }
+    if let Some(searched) = searched {
+        output::note(&format!(
+            "only the newest {searched} rows were looked through; `tally export` looks through all"
+        ));
+    }
+    Ok(Outcome::Done)
+}
+
+fn as_table(rows: Vec<LogRow>) -> String {
     let head = [
         "SEQ", "TIME", "APP", "PRODUCT", "LICENCE", "UNITS", "TOTAL", "STATE",
     ];
@@ -56,8 +65,7 @@ pub(super) fn run(data_dir: &DataDir, args: &LogArgs) -> anyhow::Result<Outcome>
             format!("{}{late}", row.state),
         ]
     }));
-    output::text(&table(&lines))?;
-    Ok(Outcome::Done)
+    table(&lines)
 }
 
 /// What was refused, newest last, with the numbers that `tally explain` takes.

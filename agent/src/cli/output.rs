@@ -41,6 +41,13 @@ pub(super) fn error(error: &anyhow::Error) {
     let _ = writeln!(out, "tally: {error:#}");
 }
 
+/// Says something beside the result, on a line of stderr.
+pub(super) fn note(text: &str) {
+    let mut out = io::stderr().lock();
+    // The result stands without it.
+    let _ = writeln!(out, "tally: {text}");
+}
+
 /// Lines up columns, two spaces apart; numbers to the right. The first row is the head. On a terminal it
 /// fits the width.
 pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {

@@ -1,26 +1,54 @@
 //! Text that fits the terminal. Where there is none, nothing is cut and nothing is broken, so that
 //! other programs get everything.
 
+use std::io::{self, IsTerminal as _};
+
 use anstyle::Style;
+use terminal_size::{Height, Width};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+/// Columns of a terminal that does not say how many it has.
+const UNKNOWN_WIDTH: usize = 80;
 
 /// How much room there is; `None` where standard output is no terminal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Screen {
     /// Columns.
     pub(super) width: Option<usize>,
-    /// Lines.
+    /// Lines; `None` also where a terminal does not say how many it has.
     pub(super) height: Option<usize>,
 }
 
 impl Screen {
     /// That of standard output.
     pub(super) fn of_stdout() -> Self {
-        let size = terminal_size::terminal_size_of(std::io::stdout());
-        let (width, height) = size.unzip();
+        let out = io::stdout();
+        if !out.is_terminal() {
+            return Self::default();
+        }
+        let size = terminal_size::terminal_size_of(out);
+        Self::of_terminal(size, |name| std::env::var(name).ok())
+    }
+
+    /// That of a terminal. A serial line, or one inside another program, may say 0 by 0; then what the shell
+    /// says is asked.
+    fn of_terminal(
+        size: Option<(Width, Height)>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        if let Some((Width(width), Height(height))) = size {
+            return Self {
+                width: Some(usize::from(width)),
+                height: Some(usize::from(height)),
+            };
+        }
+        let said = |name| {
+            let number = variable(name)?.trim().parse().ok()?;
+            (number > 0).then_some(number)
+        };
         Self {
-            width: width.map(|width| usize::from(width.0)),
-            height: height.map(|height| usize::from(height.0)),
+            width: Some(said("COLUMNS").unwrap_or(UNKNOWN_WIDTH)),
+            height: said("LINES"),
         }
     }
 }
@@ -170,6 +198,37 @@ mod tests {
             width: Some(width),
             height: None,
         }
+    }
+
+    #[track_caller]
+    fn check_unknown_size(variables: &[(&str, &str)], width: usize, height: Option<usize>) {
+        let variable = |name: &str| {
+            let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
+            Some((*value).to_owned())
+        };
+        let expected = Screen {
+            width: Some(width),
+            height,
+        };
+        assert_eq!(Screen::of_terminal(None, variable), expected);
+    }
+
+    #[test]
+    fn a_terminal_of_unknown_size_is_a_terminal() {
+        check_unknown_size(&[], 80, None);
+        check_unknown_size(&[("COLUMNS", "132"), ("LINES", "43")], 132, Some(43));
+        check_unknown_size(&[("COLUMNS", "0"), ("LINES", "many")], 80, None);
+    }
+
+    #[test]
+    fn what_a_terminal_says_of_its_size_is_believed() {
+        let size = Some((Width(100), Height(30)));
+        let screen = Screen::of_terminal(size, |_| Some("40".to_owned()));
+        let expected = Screen {
+            width: Some(100),
+            height: Some(30),
+        };
+        assert_eq!(screen, expected);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     extract::{Path, Query, State},
-    http::header::CONTENT_TYPE,
+    http::header::{CONTENT_TYPE, HeaderName},
     response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,9 @@ use crate::{
         usage::{self, Question, Usage},
     },
 };
+
+/// How many of the newest rows were looked through, where there are more.
+pub(crate) const SEARCHED: HeaderName = HeaderName::from_static("tally-searched");
 
 /// A reason is a sentence or two, not a file.
 const REASON_BYTES_MAX: usize = 2000;
@@ -114,11 +117,19 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response> {
 /// The ledger's rows, oldest first; the newest ones unless `after` is given.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/events", operation_id = "list_events", tag = "ledger", params(Page),
-    responses((status = 200, description = "The rows", body = Vec<reader::LogRow>)),
+    responses((status = 200, description = "The rows", body = Vec<reader::LogRow>, headers(
+        ("Tally-Searched" = i64, description = "Only where older rows may be wanted as well and were not looked at: \
+            how many of the newest rows were looked through"),
+    ))),
 ))]
 pub(super) async fn events(State(api): State<Api>, Query(page): Query<Page>) -> Result<Response> {
     let path = api.ledger_path.clone();
-    plain(&blocking(move || reader::rows(&path, &page)).await??)
+    let found = blocking(move || reader::rows(&path, &page)).await??;
+    let mut answer = plain(&found.rows)?;
+    if let Some(searched) = found.searched {
+        answer.headers_mut().insert(SEARCHED, searched.into());
+    }
+    Ok(answer)
 }
 
 /// The newest batches, newest first.

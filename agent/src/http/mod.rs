@@ -51,6 +51,7 @@ use crate::{
 };
 
 pub use self::admin::DashboardLink;
+pub(crate) use self::control_api::SEARCHED;
 pub use self::control_api::{FullStatus, Resolve, Resolved, ServerMoved, SetNetwork, SyncResult};
 pub use self::licenses::{
     AddLicense, Forgotten, ImportLicense, ImportOutcome, Imported, LicenseDetail, Named,

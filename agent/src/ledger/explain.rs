@@ -84,7 +84,7 @@ pub fn explain(path: &Path, seq: i64) -> Result<Option<Explained>, LedgerError> 
         limit: Some(1),
         ..reader::Page::default()
     };
-    let found = reader::rows(path, &page)?.into_iter().next();
+    let found = reader::rows(path, &page)?.rows.into_iter().next();
     let Some(row) = found.filter(|row| row.seq == seq) else {
         return Ok(None);
     };

@@ -136,28 +136,65 @@ impl Page {
     }
 }
 
-/// Reads rows, oldest first.
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The rows, oldest first.
+    pub rows: Vec<LogRow>,
+    /// So many of the newest rows were looked through, and older ones, which may be wanted as well, were
+    /// not; `None` where nothing was left out.
+    pub searched: Option<i64>,
+}
+
+/// Reads rows. Where they are chosen by what they are, only the newest 200,000 are looked through.
 ///
 /// # Errors
 ///
 /// [`LedgerError`].
-pub fn rows(path: &Path, page: &Page) -> Result<Vec<LogRow>, LedgerError> {
+pub fn rows(path: &Path, page: &Page) -> Result<Found, LedgerError> {
     let connection = schema::open_read_only(path)?;
-    let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
     let failed = LedgerError::while_doing("reading rows");
-    let mut rows = read_rows(&connection, page, limit).map_err(failed)?;
-    if !page.is_choosy() {
-        let failed = LedgerError::while_doing("reading notes");
-        rows.extend(read_notes(&connection, page.after, limit).map_err(failed)?);
-    }
+    search(&connection, page).map_err(failed)
+}
+
+fn search(connection: &Connection, page: &Page) -> rusqlite::Result<Found> {
+    let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    let wanted_after = page.after.unwrap_or(0);
+    let (looked_after, notes) = if page.is_choosy() {
+        (wanted_after.max(before_newest(connection)?), Vec::new())
+    } else {
+        (wanted_after, read_notes(connection, page.after, limit)?)
+    };
+    let mut rows = read_rows(connection, page, looked_after, limit)?;
+    rows.extend(notes);
     rows.sort_by_key(|row| row.seq);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    // Where the newest are wanted and there are enough of them, older ones do not matter.
+    let may_lack = page.after.is_some() || rows.len() < limit;
     if page.after.is_some() {
         rows.truncate(limit);
     } else {
         rows.drain(..rows.len().saturating_sub(limit));
     }
-    Ok(rows)
+    let is_cut = may_lack && is_any(connection, wanted_after, looked_after)?;
+    Ok(Found {
+        rows,
+        searched: is_cut.then_some(SEARCH_ROWS),
+    })
+}
+
+/// The place before those of the newest rows that are looked through.
+fn before_newest(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT coalesce(max(seq), 0) FROM consumptions";
+    let newest: i64 = connection.query_row(sql, [], |row| row.get(0))?;
+    Ok(newest.saturating_sub(SEARCH_ROWS))
+}
+
+/// Whether there are rows after one place and up to another.
+fn is_any(connection: &Connection, after: i64, until: i64) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM consumptions WHERE seq > :after AND seq <= :until)";
+    let parameters = named_params! { ":after": after, ":until": until };
+    connection.query_row(sql, parameters, |row| row.get(0))
 }
 
 /// Reads the newest batches, newest first.
@@ -289,13 +326,12 @@ fn read_notes(
     rows.collect()
 }
 
-fn read_rows(connection: &Connection, page: &Page, limit: u32) -> rusqlite::Result<Vec<LogRow>> {
-    let mut after = page.after.unwrap_or(0);
-    if page.is_choosy() {
-        let newest = "SELECT coalesce(max(seq), 0) FROM consumptions";
-        let newest: i64 = connection.query_row(newest, [], |row| row.get(0))?;
-        after = after.max(newest.saturating_sub(SEARCH_ROWS));
-    }
+fn read_rows(
+    connection: &Connection,
+    page: &Page,
+    after: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<LogRow>> {
     // A row does not know its batch: of those of its lane that were not replaced by others, which do not
     // overlap, it is the one that begins last before it.
     let sql = format!(

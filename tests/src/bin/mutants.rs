@@ -133,6 +133,12 @@ const MUTANTS: &[Mutant] = &[
         broken: ".map(|state| if is_over && state == \"waived\" { state } else { \"settled\".to_owned() })",
     },
     Mutant {
+        name: "forget a licence of which something is owed",
+        file: "agent/src/core/machine/membership.rs",
+        original: "            return Err(Unforgettable::Owed(owed));",
+        broken: "            tracing::trace!(owed);",
+    },
+    Mutant {
         name: "take what was sent before a crash for not sent",
         file: "agent/src/core/machine/mod.rs",
         original: "                batch.state = BatchState::Unknown { look_at };\n                if let Some(sealed) = &mut batch.sealed {\n                    sealed.doubtful = true;\n                }\n            }\n        }\n        let mut at",

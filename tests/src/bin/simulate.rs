@@ -92,8 +92,8 @@ fn run_all(args: &Args) -> ExitCode {
     let took = Duration::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(0));
     println!(
         "{passed} seeds passed in {took:?} on {threads} threads: {} requests, {} turns, {} kills and \
-         power losses, {} batches counted",
-        counts.requests, counts.turns, counts.crashes, counts.counted
+         power losses, {} batches counted, {} licences forgotten",
+        counts.requests, counts.turns, counts.crashes, counts.counted, counts.forgotten
     );
     let failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(first) = failed.iter().min_by_key(|failed| failed.seed) else {
@@ -116,5 +116,6 @@ fn add(sums: &Mutex<(Counts, u64)>, counts: Counts) {
     sums.0.requests += counts.requests;
     sums.0.crashes += counts.crashes;
     sums.0.counted += counts.counted;
+    sums.0.forgotten += counts.forgotten;
     sums.1 += 1;
 }

@@ -6,8 +6,10 @@
 //! that fails is replayed by `cargo run --release -p tally-tests --bin simulate -- --seed N`, with the
 //! shortest plan that still fails.
 
+mod calm;
 mod check;
 mod device;
+mod known;
 mod network;
 mod people;
 mod plan;
@@ -31,6 +33,8 @@ pub struct Counts {
     pub crashes: u64,
     /// Batches that the server counted.
     pub counted: u64,
+    /// Licences that were forgotten.
+    pub forgotten: u64,
 }
 
 /// A run that failed.
@@ -105,6 +109,7 @@ fn run_plan(
             requests: u64::try_from(world.asked.len()).unwrap_or(0),
             crashes: world.crashes,
             counted: u64::try_from(world.server.counted.len()).unwrap_or(0),
+            forgotten: world.times_forgotten,
         }),
         Err(why) => Err(Box::new(Failed {
             seed,

@@ -1,31 +1,29 @@
 //! What people do in a simulated world: applications that ask, devices elsewhere, the vendor, and whoever
 //! decides about what is held.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use rand::RngExt as _;
 use tally_agent::{
     core::{
         Decision,
         book::{BatchNo, BatchState, Hold},
         chain::Hash,
-        outcome::LicenseFound,
     },
     ledger::{
         answers::RequestKey,
-        engine::{Job, RecordError, RecordJob, Recording, Resolution, ResolveJob, lock},
+        engine::{Job, RecordError, RecordJob, Recording, Resolution, ResolveJob},
     },
 };
 use tally_shared::{
     limits::OverageSetting,
     units::Units,
-    wire::{AddConsumption, ConsumptionEvent, LicenseBody, Subject},
+    wire::{AddConsumption, ConsumptionEvent, Subject},
 };
 use tokio::sync::oneshot;
 
 use super::{
     plan::{Asked, FOREIGN, Known, Step},
-    server::{self, Counter, DeviceState, PRODUCT},
+    server::{Counter, DeviceState, PRODUCT},
     trace::show_answer,
     world::{Failure, HARDWARE, World},
 };
@@ -62,30 +60,6 @@ impl World {
             }
             _ => {}
         }
-    }
-
-    pub(super) fn add_license(&mut self, license: usize) -> Result<(), Failure> {
-        let subject = Subject::by_key(PRODUCT, &self.server.licenses[license].key, HARDWARE);
-        let answer = self
-            .server
-            .check(self.now, &subject, server::date(self.now));
-        let Ok(body) = serde_json::from_slice::<LicenseBody>(&answer.raw.body) else {
-            return Ok(());
-        };
-        let found = LicenseFound { subject, body };
-        let Some(engine) = self.device.engine() else {
-            return Ok(());
-        };
-        let asked_at = engine.now().mono;
-        lock(&engine.clock()).correct(answer.date, Duration::ZERO, asked_at, false);
-        self.heard_of(&found, answer.made_at);
-        let (reply, _) = oneshot::channel();
-        self.turn(vec![Job::Learn(
-            Box::new(found),
-            asked_at,
-            answer.echo,
-            reply,
-        )])
     }
 
     /// Applications ask for these requests, all at once.
@@ -198,29 +172,5 @@ impl World {
             reason,
             reply,
         })])
-    }
-
-    /// Decides all that is left to decide, by the truth.
-    ///
-    /// # Errors
-    ///
-    /// What does not hold.
-    pub(super) fn resolve_all(&mut self) -> Result<(), Failure> {
-        for _ in 0..self.random.random_range(200..201) {
-            let is_held = |state: BatchState| matches!(state, BatchState::Held(_));
-            let engine = self.device.engine();
-            if !engine.is_some_and(|engine| {
-                engine
-                    .core()
-                    .book()
-                    .batches()
-                    .any(|batch| is_held(batch.state))
-            }) {
-                break;
-            }
-            self.resolve(0, false)?;
-            self.pass(600_000)?;
-        }
-        Ok(())
     }
 }

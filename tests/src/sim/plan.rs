@@ -24,6 +24,8 @@ pub(super) struct Setup {
     pub(super) wall_error: Instant,
     /// For each licence, its counters.
     pub(super) licenses: Vec<Vec<CounterSetup>>,
+    /// How many of the licences are known to the agent at first.
+    pub(super) known: usize,
 }
 
 /// A counter: its limit, period and first total, and whether negative units are allowed.
@@ -129,18 +131,48 @@ pub(super) enum Step {
         nth: usize,
         waive: bool,
     },
+    /// Somebody takes a licence off the device.
+    Forget {
+        license: usize,
+    },
+    /// Somebody imports an answer that the server signed once, or signs now.
+    TakeIn {
+        license: usize,
+        now: bool,
+    },
 }
 
 /// Draws a world and what happens to it.
 pub(super) fn draw(seed: u64) -> (Setup, Vec<Step>) {
     let mut random = StdRng::seed_from_u64(seed);
-    let setup = draw_setup(&mut random);
+    let mut setup = draw_setup(&mut random);
     let counts: Vec<usize> = setup.licenses.iter().map(Vec::len).collect();
     let length = random.random_range(8..38);
-    let steps = (0..length)
+    let mut steps = (0..length)
         .map(|_| draw_step(&mut random, &counts))
         .collect();
+    // Drawn apart, so that the other worlds stay as they are.
+    let mut random = StdRng::seed_from_u64(seed ^ 0xf0_4637);
+    if random.random_bool(0.35) {
+        draw_membership(&mut random, &mut setup, &mut steps);
+    }
     (setup, steps)
+}
+
+/// Licences that come and go: some are not known at first, are forgotten, and come back.
+fn draw_membership(random: &mut StdRng, setup: &mut Setup, steps: &mut Vec<Step>) {
+    setup.known = random.random_range(0..=setup.licenses.len());
+    for _ in 0..random.random_range(1..8) {
+        let license = random.random_range(0..setup.licenses.len());
+        let at = random.random_range(0..=steps.len());
+        let step = if random.random_bool(0.6) {
+            Step::Forget { license }
+        } else {
+            let now = random.random_bool(0.5);
+            Step::TakeIn { license, now }
+        };
+        steps.insert(at, step);
+    }
 }
 
 fn draw_setup(random: &mut StdRng) -> Setup {
@@ -159,12 +191,13 @@ fn draw_setup(random: &mut StdRng) -> Setup {
             })
             .collect()
     });
-    let licenses = licenses.collect();
+    let licenses: Vec<Vec<CounterSetup>> = licenses.collect();
     Setup {
         keeps_keys: random.random_bool(0.4),
         holds_late: random.random_bool(0.3),
         retention: [1, 3_600_000, 90 * 86_400_000][random.random_range(0..3)],
         wall_error: draw_wall_error(random),
+        known: licenses.len(),
         licenses,
     }
 }

@@ -1,6 +1,9 @@
 //! A world: applications, a device, a network, a server and what others do; moved on step by step.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use tally_agent::{
@@ -16,12 +19,12 @@ use tally_agent::{
         engine::{Job, lock},
     },
 };
-use tally_shared::wire::{ErrorCode, Subject};
+use tally_shared::wire::{ErrorCode, LicenseBody, Subject};
 
 use super::{
     device::Device,
     network::{Heard, LATEST, Message, Network, Purpose},
-    plan::{Asked, FOREIGN, Known, Setup, Step, Weather},
+    plan::{Asked, Known, Setup, Step},
     server::{Counter, DeviceState, Instant, License, Server},
     trace::{show_command, show_heard},
 };
@@ -40,17 +43,25 @@ pub(super) type Failure = String;
 pub(super) struct World {
     pub(super) server: Server,
     pub(super) device: Device,
-    network: Network,
+    pub(super) network: Network,
     pub(super) random: StdRng,
     pub(super) now: Instant,
     process: u64,
     pub(super) asked: Vec<Asked>,
+    /// How many licences are known to the agent at first.
+    known: usize,
+    /// The licences that the agent said it has forgotten.
+    pub(super) forgotten: BTreeSet<usize>,
+    /// The ids of licences that were taken in by a file.
+    pub(super) taken_in: BTreeSet<i64>,
+    /// The last answer about each licence that was kept as a file.
+    pub(super) on_file: BTreeMap<usize, LicenseBody>,
     /// When the server last said of a counter what the agent knows.
     heard: BTreeMap<(i64, Option<String>), Instant>,
     /// For each key, from when on others may have disturbed its counter unseen.
     pub(super) unseen_since: BTreeMap<String, Instant>,
     pub(super) kill_in_turn: bool,
-    power_cut: Option<u64>,
+    pub(super) power_cut: Option<u64>,
     disk_is_bad: bool,
     /// What happened, for people.
     pub(super) trace: Vec<String>,
@@ -60,6 +71,8 @@ pub(super) struct World {
     pub(super) turns: u64,
     /// How often it was killed, or lost its power.
     pub(super) crashes: u64,
+    /// How often a licence was forgotten.
+    pub(super) times_forgotten: u64,
 }
 
 impl World {
@@ -103,6 +116,10 @@ impl World {
             now: 0,
             process: 0,
             asked: Vec::new(),
+            known: setup.known,
+            forgotten: BTreeSet::new(),
+            taken_in: BTreeSet::new(),
+            on_file: BTreeMap::new(),
             heard: BTreeMap::new(),
             unseen_since: BTreeMap::new(),
             kill_in_turn: false,
@@ -112,10 +129,11 @@ impl World {
             is_traced: false,
             turns: 0,
             crashes: 0,
+            times_forgotten: 0,
         }
     }
 
-    /// Starts the agent and makes the licences known to it.
+    /// Starts the agent and makes licences known to it; of each, an answer is kept.
     ///
     /// # Errors
     ///
@@ -123,9 +141,9 @@ impl World {
     pub(super) fn begin(&mut self) -> Result<(), Failure> {
         self.start()?;
         for license in 0..self.server.licenses.len() {
-            self.add_license(license)?;
+            self.file(license);
         }
-        Ok(())
+        (0..self.known).try_for_each(|license| self.add_license(license))
     }
 
     /// Lets a step happen.
@@ -219,57 +237,10 @@ impl World {
                 self.turn(vec![Job::Event(Event::SetNetwork(mode))])?;
             }
             Step::Resolve { nth, waive } => self.resolve(nth, waive)?,
+            Step::Forget { license } => self.forget(license)?,
+            Step::TakeIn { license, now } => self.take_in(license, now)?,
         }
         self.check()
-    }
-
-    /// The world becomes friendly: everything works, and nobody interferes.
-    ///
-    /// # Errors
-    ///
-    /// What does not hold.
-    pub(super) fn calm(&mut self) -> Result<(), Failure> {
-        self.note(|| "calm".to_owned());
-        self.network.weather = Weather {
-            slowness: 50,
-            ..Weather::default()
-        };
-        self.kill_in_turn = false;
-        self.heal_disk();
-        self.device.set_room(None);
-        if let Some(seed) = self.power_cut.take() {
-            self.lose_power(seed)?;
-        }
-        for license in &mut self.server.licenses {
-            license.enabled = true;
-            license
-                .devices
-                .insert(HARDWARE.to_owned(), DeviceState::Active);
-        }
-        if !self.is_running() {
-            self.start()?;
-        }
-        self.turn(vec![Job::Event(Event::SetNetwork(NetworkMode::Online))])?;
-        let open: Vec<usize> = (0..self.asked.len())
-            .filter(|no| self.asked[*no].known == Known::Unknown && self.asked[*no].key.is_some())
-            .collect();
-        self.ask(&open)?;
-        self.pass(26 * 3_600_000)
-    }
-
-    /// Every limit is raised beyond all that is owed.
-    ///
-    /// # Errors
-    ///
-    /// What does not hold.
-    pub(super) fn raise_limits(&mut self) -> Result<(), Failure> {
-        for license in 0..self.server.licenses.len() {
-            for counter in 0..self.server.licenses[license].counters.len() {
-                self.edit((license, counter), |counter| counter.max += 100 * FOREIGN);
-            }
-        }
-        self.turn(vec![Job::Event(Event::Nudge)])?;
-        self.pass(3 * 3_600_000)
     }
 
     /// Whether the agent runs.
@@ -287,7 +258,7 @@ impl World {
 
     // === the agent ===
 
-    fn start(&mut self) -> Result<(), Failure> {
+    pub(super) fn start(&mut self) -> Result<(), Failure> {
         self.process += 1;
         if self.disk_is_bad || self.device.is_short_of_space() {
             // What was heard last may never have come to the disk.
@@ -313,7 +284,7 @@ impl World {
         self.start()
     }
 
-    fn lose_power(&mut self, seed: u64) -> Result<(), Failure> {
+    pub(super) fn lose_power(&mut self, seed: u64) -> Result<(), Failure> {
         self.crashes += 1;
         self.power_cut = None;
         self.device.lose_power(seed);
@@ -325,7 +296,7 @@ impl World {
         Ok(())
     }
 
-    fn heal_disk(&mut self) {
+    pub(super) fn heal_disk(&mut self) {
         self.disk_is_bad = false;
         self.device.disk.heal();
     }

@@ -375,3 +375,49 @@ fn the_log_alone_tells_what_is_owed() {
         assert_eq!(owed, due, "the log was begun anew in round {round}");
     }
 }
+
+/// The page of this table is lost; a forgotten licence keeps its rows, and nothing is owed of it.
+#[track_caller]
+fn check_forgotten(table: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let mut world = World::new(&path);
+    world.fill_and_forget();
+    let rows_before = rows(&world.connection);
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+    let root: u32 = world
+        .connection
+        .query_row(sql, [table], |row| row.get(0))
+        .unwrap();
+    drop(world.connection);
+    let root = usize::try_from(root).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[(root - 1) * 4096..root * 4096].fill(0);
+    fs::write(&path, bytes).unwrap();
+
+    let open = || recovery::open(folder.path(), true, &FixedClocks, &guard(folder.path()));
+    let opened = open();
+    if matches!(opened, Err(RecoveryError::Pending { .. })) {
+        recovery::accept(folder.path(), &FixedClocks, &guard(folder.path())).unwrap();
+    }
+    let connection = opened.or_else(|_| open()).unwrap();
+    let mut found = fs::read_dir(folder.path()).unwrap();
+    let is_kept = |name: &str| name.starts_with("damaged-");
+    let is_salvaged = found.any(|entry| is_kept(&entry.unwrap().file_name().to_string_lossy()));
+    assert!(is_salvaged, "{table}: it was not taken for damaged");
+    let findings = verify::verify(&connection, &key()).unwrap();
+    assert!(findings.is_sound(), "{table}: {findings:?}");
+    assert_eq!(rows(&connection), rows_before, "{table}");
+    assert_eq!(owed(&connection).get("K1"), None, "{table}");
+    let sql = "SELECT count(*) FROM devices JOIN licenses ON licenses.no = license
+               WHERE holder_value = 'K1'";
+    let devices: i64 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(devices, 0, "{table}: it stays forgotten");
+}
+
+#[test]
+fn a_forgotten_licence_keeps_its_rows_and_stays_forgotten() {
+    for table in ["licenses", "devices", "accounts", "lanes", "batches"] {
+        check_forgotten(table);
+    }
+}

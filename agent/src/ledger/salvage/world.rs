@@ -178,6 +178,24 @@ impl World {
         }
     }
 
+    /// Settled rows of all licences, of which the first is forgotten then; the others go on.
+    pub(super) fn fill_and_forget(&mut self) {
+        for _ in 0..3 {
+            for index in 0..12 {
+                for license in 1..=LICENSES {
+                    self.record(license, 1 + (index + license) % 4);
+                }
+            }
+            self.sync(|_| true);
+        }
+        let no = self.core.book().find(&subject(1)).unwrap().no;
+        self.core.forget(self.now, no, Some("sold")).unwrap();
+        self.commit();
+        for license in 2..=LICENSES {
+            self.record(license, 5);
+        }
+    }
+
     /// Batches in all states, decisions, folded rows; the newest part only in the log.
     pub(super) fn fill(&mut self) {
         for round in 0..8 {
