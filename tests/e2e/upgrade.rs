@@ -6,10 +6,12 @@ use tally_tests::{Result, agent::Agent, seed, stub::Keys};
 
 use crate::{agent_with, disk::Tmpfs, stub};
 
-/// Makes the ledger one of version 3: what version 4 brought (`0004_judgements.sql`) is taken away.
+/// Makes the ledger one of version 3: what versions 4 and 5 brought is taken away.
 fn make_older(agent: &Agent) -> Result {
     let ledger = Connection::open(agent.data_dir().join("ledger.db"))?;
-    ledger.execute_batch("DROP TABLE judgements; PRAGMA user_version = 3")?;
+    ledger.execute_batch(
+        "DROP TABLE judgements; ALTER TABLE accounts DROP COLUMN stale; PRAGMA user_version = 3",
+    )?;
     Ok(())
 }
 

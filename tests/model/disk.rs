@@ -44,7 +44,6 @@ impl Disk {
         for account in book.changed_accounts() {
             let kept = Account {
                 heard_at: Duration::ZERO,
-                stale: false,
                 ..account.clone()
             };
             self.accounts.insert(account.no, kept);

@@ -255,11 +255,6 @@ impl World {
                         settled += batch.units.get();
                     }
                     if let BatchState::Held(hold) = batch.state {
-                        // A file's total may be of any time, and an agent that heard nothing else may have
-                        // been in another period when it sent: nobody can tell then.
-                        if hold == Hold::Undecidable && self.taken_in.contains(&license.id) {
-                            continue;
-                        }
                         // The batch's own setting comes before its units are judged.
                         let mut wanted = counter.clone();
                         if let Some(lane) = book.lane(batch.lane) {

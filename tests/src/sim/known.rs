@@ -75,7 +75,6 @@ impl World {
         };
         let subject = self.subject(license);
         self.forgotten.remove(&license);
-        self.taken_in.insert(body.counter.id);
         let (reply, _) = oneshot::channel();
         let found = Box::new(LicenseFound { subject, body });
         self.turn(vec![Job::Membership(Membership::TakeIn(found), reply)])

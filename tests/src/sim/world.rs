@@ -52,8 +52,6 @@ pub(super) struct World {
     known: usize,
     /// The licences that the agent said it has forgotten.
     pub(super) forgotten: BTreeSet<usize>,
-    /// The ids of licences that were taken in by a file.
-    pub(super) taken_in: BTreeSet<i64>,
     /// The last answer about each licence that was kept as a file.
     pub(super) on_file: BTreeMap<usize, LicenseBody>,
     /// When the server last said of a counter what the agent knows.
@@ -118,7 +116,6 @@ impl World {
             asked: Vec::new(),
             known: setup.known,
             forgotten: BTreeSet::new(),
-            taken_in: BTreeSet::new(),
             on_file: BTreeMap::new(),
             heard: BTreeMap::new(),
             unseen_since: BTreeMap::new(),

@@ -101,7 +101,7 @@ pub struct Account {
     pub standing: Standing,
     /// When the server was last heard of it, on the monotonic clock; not kept on disk.
     pub heard_at: Duration,
-    /// Whether the server has contradicted the total since; not kept on disk.
+    /// Whether the server has contradicted the total since, or nobody knows how old it is.
     pub stale: bool,
     /// Whether its total ever moved by more than this agent's units.
     pub shared: bool,

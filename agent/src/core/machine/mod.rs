@@ -421,7 +421,8 @@ impl Core {
     }
 
     fn mark_account_stale(&mut self, account: AccountNo) {
-        if let Some(account) = self.book.accounts.get_mut(&account) {
+        // A restart must not forget it: until then, the total decides nothing.
+        if let Some(account) = self.book.account_mut(account) {
             account.stale = true;
         }
     }

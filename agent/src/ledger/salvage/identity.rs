@@ -341,7 +341,7 @@ fn write_account(connection: &Connection, account: &Account) -> rusqlite::Result
     connection
         .execute(
             "INSERT INTO accounts VALUES
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, 0, 0, 0, 0, 0, NULL)",
+                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, 0, 0, 0, 0, 0, NULL, 1)",
             params![
                 account.no.0,
                 account.license.0,
@@ -412,7 +412,7 @@ fn add_lost(connection: &Connection, restored: &mut Restored) -> rusqlite::Resul
     let accounts = connection.execute(
         "INSERT OR IGNORE INTO accounts
          SELECT DISTINCT account, (SELECT coalesce(max(no), 0) + 1 FROM licenses),
-                'lost-' || account, 0, 0, 0, 0, 0, NULL, 0, 0, 1, 0, 0, 0, 0, 0, NULL
+                'lost-' || account, 0, 0, 0, 0, 0, NULL, 0, 0, 1, 0, 0, 0, 0, 0, NULL, 1
          FROM lanes WHERE account NOT IN (SELECT no FROM accounts)",
         [],
     )?;

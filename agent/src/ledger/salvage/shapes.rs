@@ -94,6 +94,7 @@ pub(super) const TABLES: &[Table] = &[
             Added,
             Added,
             MaybeHashAdded,
+            Added,
         ],
     ),
     table("apps", true, &[Number, Text]),

@@ -244,7 +244,7 @@ fn read_licenses(connection: &Connection) -> Result<Vec<License>> {
 fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
     let sql = "SELECT no, license, feature, max_consumptions, allow_unlimited_consumptions,
                       allow_negative_consumptions, allow_overages, max_overages, period, total,
-                      as_of, shared, recorded, settled, row_count, waived, late
+                      as_of, shared, recorded, settled, row_count, waived, late, stale
                FROM accounts ORDER BY no";
     read_all(connection, "reading the accounts", sql, |row| {
         let limits = Limits {
@@ -276,7 +276,7 @@ fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
                 as_of: Timestamp::from_millis(row.get(10)?),
             },
             heard_at: Duration::ZERO,
-            stale: false,
+            stale: row.get(17)?,
             shared: row.get(11)?,
             recorded: Units::new(row.get(12)?),
             settled: Units::new(row.get(13)?),

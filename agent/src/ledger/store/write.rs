@@ -158,13 +158,13 @@ fn write_account(
             "INSERT INTO accounts
          VALUES (:no, :license, :feature, :max, :unlimited, :negative, :overages, :max_overages,
                  :period, :total, :as_of, :shared, :recorded, :settled, :rows, :waived, :late,
-                 :seal)
+                 :seal, :stale)
          ON CONFLICT (no) DO UPDATE SET
              max_consumptions = :max, allow_unlimited_consumptions = :unlimited,
              allow_negative_consumptions = :negative, allow_overages = :overages,
              max_overages = :max_overages, period = :period, total = :total, as_of = :as_of,
              shared = :shared, recorded = :recorded, settled = :settled, row_count = :rows,
-             waived = :waived, late = :late, seal = :seal",
+             waived = :waived, late = :late, seal = :seal, stale = :stale",
         )?
         .execute(named_params! {
             ":no": account.no.0,
@@ -185,6 +185,7 @@ fn write_account(
             ":waived": account.waived.get(),
             ":late": account.late.get(),
             ":seal": key.seal_account(account).0,
+            ":stale": account.stale,
         })
         .map(|_| ())
 }
