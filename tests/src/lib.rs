@@ -5,6 +5,7 @@
 //! * [`wait`] waits for a condition on a value, and says the last value when it gives up.
 //! * [`seed`] makes seed files.
 //! * [`load`] is many applications at once, for measuring.
+//! * [`recorder`] has the engine alone fill a ledger, for measuring as well.
 //! * [`marks`] keeps the marks of simulated ledgers.
 //!
 //! And [`sim`], the simulation, which needs no process.
@@ -14,6 +15,7 @@ pub mod client;
 pub mod load;
 pub mod marks;
 pub mod process;
+pub mod recorder;
 pub mod seed;
 pub mod sim;
 pub mod stub;
