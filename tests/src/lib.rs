@@ -6,6 +6,7 @@
 //! * [`seed`] makes seed files.
 //! * [`load`] is many applications at once, for measuring.
 //! * [`recorder`] has the engine alone fill a ledger, for measuring as well.
+//! * [`watched`] says what a process uses.
 //! * [`marks`] keeps the marks of simulated ledgers.
 //!
 //! And [`sim`], the simulation, which needs no process.
@@ -20,6 +21,7 @@ pub mod seed;
 pub mod sim;
 pub mod stub;
 pub mod wait;
+pub mod watched;
 
 /// A test's result.
 pub type Result<T = ()> = anyhow::Result<T>;

@@ -10,9 +10,10 @@ use tally_tests::{
     load::{Load, Target},
     seed,
     stub::{Keys, Stub},
+    watched::Watched,
 };
 
-use crate::measure::{Measured, Watched};
+use crate::measure::Measured;
 
 /// Connections stay open over all measurements of a kind of their own; this settles them.
 const WARM_UP: Duration = Duration::from_millis(300);
