@@ -7,11 +7,13 @@
 //! * [`load`] is many applications at once, for measuring.
 //! * [`recorder`] has the engine alone fill a ledger, for measuring as well.
 //! * [`watched`] says what a process uses.
+//! * [`chart`] draws what was measured.
 //! * [`marks`] keeps the marks of simulated ledgers.
 //!
 //! And [`sim`], the simulation, which needs no process.
 
 pub mod agent;
+pub mod chart;
 pub mod client;
 pub mod load;
 pub mod marks;
