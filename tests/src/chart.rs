@@ -15,6 +15,19 @@ const PANEL: (u32, u32) = (560, 360);
 
 const TEXT: &str = "sans-serif";
 
+/// What stands at the left of a panel's axis, and at its right.
+const SIDES: (u32, u32) = (72, 16);
+
+/// How long a dash is, and how far it is to the next.
+const DASHES: (u32, u32) = (6, 4);
+
+/// The title, and a row of names of lines below it.
+const TITLE: i32 = 40;
+const NAMES: i32 = 20;
+
+/// How many names stand in a row.
+const NAMES_IN_ROW: usize = 3;
+
 /// How many numbers stand at an axis, about.
 const LABELS: usize = 8;
 
@@ -88,16 +101,17 @@ impl Chart {
     }
 
     fn draw_panel(&self, panel: &Panel, area: &Area<'_>) -> crate::Result {
+        let area = draw_head(panel, area)?;
         let points = || panel.lines.iter().flat_map(|line| &line.points);
         let x = span(points().map(|(x, _)| *x));
         let y = span(points().map(|(_, y)| *y));
         let Some(ticks) = &self.doubling else {
-            return self.draw_lines(panel, area, x, 0.0..y.end * 1.1);
+            return self.draw_lines(panel, &area, 0.0..x.end, 0.0..y.end * 1.1);
         };
         let y = y.start / 1.5..y.end * 1.5;
         let x = x.log_scale().with_key_points(ticks.clone());
         let ticks = decades(&y);
-        self.draw_lines(panel, area, x, y.log_scale().with_key_points(ticks))
+        self.draw_lines(panel, &area, x, y.log_scale().with_key_points(ticks))
     }
 
     fn draw_lines<X, Y>(&self, panel: &Panel, area: &Area<'_>, x: X, y: Y) -> crate::Result
@@ -108,10 +122,10 @@ impl Chart {
         Y::CoordDescType: ValueFormatter<f64>,
     {
         let mut chart = ChartBuilder::on(area)
-            .margin(16)
-            .caption(&panel.title, (TEXT, 17))
+            .margin_right(SIDES.1)
+            .margin_bottom(SIDES.1)
             .x_label_area_size(44)
-            .y_label_area_size(56)
+            .y_label_area_size(SIDES.0)
             .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()
@@ -126,28 +140,50 @@ impl Chart {
             .x_desc(&self.over)
             .draw()?;
         for line in &panel.lines {
-            let style = line.colour.rgb().stroke_width(2);
             let points = line.points.iter().copied();
-            let drawn = if line.dashed {
-                chart.draw_series(DashedLineSeries::new(points, 6, 4, style))?
+            if line.dashed {
+                let (dash, gap) = DASHES;
+                chart.draw_series(DashedLineSeries::new(points, dash, gap, line.style()))?;
             } else {
-                chart.draw_series(LineSeries::new(points, style))?
-            };
-            let ends = if line.dashed { 8 } else { 20 };
-            drawn
-                .label(&line.name)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + ends, y)], style));
-        }
-        if panel.lines.len() > 1 {
-            chart
-                .configure_series_labels()
-                .position(SeriesLabelPosition::UpperLeft)
-                .label_font((TEXT, 13))
-                .background_style(WHITE.mix(0.8))
-                .draw()?;
+                chart.draw_series(LineSeries::new(points, line.style()))?;
+            }
         }
         Ok(())
     }
+}
+
+impl Line {
+    fn style(&self) -> ShapeStyle {
+        self.colour.rgb().stroke_width(2)
+    }
+}
+
+/// The title and the names of the lines, outside of the lines' way. Gives what is left.
+fn draw_head<'a>(panel: &Panel, area: &Area<'a>) -> crate::Result<Area<'a>> {
+    let rows = match panel.lines.len() {
+        // The title says what it is.
+        0 | 1 => 0,
+        lines => i32::try_from(lines.div_ceil(NAMES_IN_ROW))?,
+    };
+    let (head, rest) = area.split_vertically(TITLE + NAMES * rows + NAMES / 2);
+    let left = i32::try_from(SIDES.0)?;
+    let at = (left, TITLE - 24);
+    head.draw(&Text::new(panel.title.as_str(), at, (TEXT, 17)))?;
+    let width = i32::try_from((PANEL.0 - SIDES.0 - SIDES.1) / u32::try_from(NAMES_IN_ROW)?)?;
+    for (place, line) in panel.lines.iter().enumerate().filter(|_| rows > 0) {
+        let x = left + width * i32::try_from(place % NAMES_IN_ROW)?;
+        let y = TITLE + NAMES * i32::try_from(place / NAMES_IN_ROW)? + 7;
+        let strokes = if line.dashed {
+            [(x, x + 9), (x + 13, x + 22)]
+        } else {
+            [(x, x + 11), (x + 11, x + 22)]
+        };
+        for (from, to) in strokes {
+            head.draw(&PathElement::new([(from, y), (to, y)], line.style()))?;
+        }
+        head.draw(&Text::new(line.name.as_str(), (x + 28, y - 7), (TEXT, 13)))?;
+    }
+    Ok(rest)
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -189,7 +225,7 @@ fn decades(range: &Range<f64>) -> Vec<f64> {
 fn short(value: f64) -> String {
     let (value, unit) = match value {
         _ if value >= 1e6 => (value / 1e6, " M"),
-        _ if value >= 1e4 => (value / 1e3, " k"),
+        _ if value >= 1e3 => (value / 1e3, " k"),
         _ => (value, ""),
     };
     let text = format!("{value:.1}");
@@ -205,7 +241,7 @@ mod tests {
         let numbers = [0.0, 64.0, 2.5, 5_000.0, 20_000.0, 1_500_000.0];
         assert_eq!(
             numbers.map(short),
-            ["0", "64", "2.5", "5000", "20 k", "1.5 M"]
+            ["0", "64", "2.5", "5 k", "20 k", "1.5 M"]
         );
     }
 
