@@ -349,6 +349,21 @@ impl Agent {
         Ok(sums)
     }
 
+    /// The state of all licences together.
+    ///
+    /// # Errors
+    ///
+    /// Where the agent does not answer.
+    pub fn sums_of_all(&self) -> crate::Result<Sums> {
+        let status = self.json(&["status"])?;
+        let licenses = status.get("licenses").and_then(Value::as_array);
+        let all = licenses.context("licences")?.iter();
+        Ok(all
+            .filter_map(|license| license.get("conservation"))
+            .map(Sums::read)
+            .fold(Sums::default(), Sums::plus))
+    }
+
     /// Waits until the server has counted everything that was recorded for a licence.
     ///
     /// # Errors
@@ -421,6 +436,17 @@ pub struct Sums {
 }
 
 impl Sums {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            recorded: self.recorded + other.recorded,
+            settled: self.settled + other.settled,
+            pending: self.pending + other.pending,
+            in_flight: self.in_flight + other.in_flight,
+            unknown: self.unknown + other.unknown,
+            held: self.held + other.held,
+        }
+    }
+
     fn read(value: &Value) -> Self {
         let part = |name: &str| value.get(name).and_then(Value::as_i64).unwrap_or_default();
         Self {

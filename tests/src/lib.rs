@@ -5,19 +5,25 @@
 //! * [`wait`] waits for a condition on a value, and says the last value when it gives up.
 //! * [`seed`] makes seed files.
 //! * [`load`] is many applications at once, for measuring.
+//! * [`recorder`] has the engine alone fill a ledger, for measuring as well.
+//! * [`watched`] says what a process uses.
+//! * [`chart`] draws what was measured.
 //! * [`marks`] keeps the marks of simulated ledgers.
 //!
 //! And [`sim`], the simulation, which needs no process.
 
 pub mod agent;
+pub mod chart;
 pub mod client;
 pub mod load;
 pub mod marks;
 pub mod process;
+pub mod recorder;
 pub mod seed;
 pub mod sim;
 pub mod stub;
 pub mod wait;
+pub mod watched;
 
 /// A test's result.
 pub type Result<T = ()> = anyhow::Result<T>;

@@ -44,6 +44,19 @@ pub fn user_license(max_consumptions: i64, with: Value) -> Value {
     merged(base, with)
 }
 
+/// The key of [`numbered_license`].
+pub fn numbered_key(number: usize) -> String {
+    format!("AAAA-BBBB-CCCC-{number:04}")
+}
+
+/// One of many key-based licences without a limit; its number is its id.
+pub fn numbered_license(number: usize) -> Value {
+    let with = json!({
+        "id": number, "license_key": numbered_key(number), "allow_unlimited_consumptions": true,
+    });
+    license(0, with)
+}
+
 /// One object with the fields of another on top; `null` removes a field.
 pub fn merged(mut base: Value, with: Value) -> Value {
     if let (Some(base), Value::Object(with)) = (base.as_object_mut(), with) {

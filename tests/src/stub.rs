@@ -131,6 +131,19 @@ impl Stub {
             .unwrap_or_default())
     }
 
+    /// The totals of all licences, added up.
+    ///
+    /// # Errors
+    ///
+    /// Where the stub does not answer.
+    pub fn total_of_all(&self) -> crate::Result<i64> {
+        let licenses = self.get("licenses")?;
+        let totals = licenses.as_array().into_iter().flatten();
+        Ok(totals
+            .filter_map(|license| license.get("total_consumptions")?.as_i64())
+            .sum())
+    }
+
     /// Changes fields of a licence, as its vendor might.
     ///
     /// # Errors

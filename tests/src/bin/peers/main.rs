@@ -51,6 +51,9 @@ struct Args {
     /// Write all figures as JSON as well
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Draw grants and p99 over connections, as SVG
+    #[arg(long)]
+    chart: Option<PathBuf>,
 }
 
 #[expect(clippy::print_stderr, reason = "progress")]
@@ -87,10 +90,14 @@ fn main() -> tally_tests::Result {
         }
         report.signing(sign::per_second(duration)?);
         report.signed(tally.measure_signed(64, duration)?);
+        report.fairness(tally.measure_fairness(64, duration)?);
     }
     report.print();
     if let Some(path) = &args.json {
         std::fs::write(path, report.to_json()?)?;
+    }
+    if let Some(path) = &args.chart {
+        report.chart().draw(path)?;
     }
     Ok(())
 }

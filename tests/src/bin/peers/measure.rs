@@ -1,8 +1,5 @@
 //! What is measured of whom.
 
-use std::{fs, time::Duration};
-
-use anyhow::Context as _;
 use serde::Serialize;
 
 /// Who is measured.
@@ -40,28 +37,6 @@ pub(crate) struct Measured {
     pub(crate) memory: f64,
 }
 
-/// A process, watched from outside.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Watched(pub(crate) u32);
-
-/// What a process has used so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Used {
-    pub(crate) cpu: Duration,
-    /// Of the threads that there are.
-    pub(crate) switches: u64,
-}
-
-impl Used {
-    pub(crate) fn since(self, before: Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_sub(before.cpu),
-            // Threads of before may have ended.
-            switches: self.switches.saturating_sub(before.switches),
-        }
-    }
-}
-
 impl Cell {
     pub(crate) const fn new(peer: Peer, unix: bool, connections: usize) -> Self {
         Self {
@@ -69,48 +44,6 @@ impl Cell {
             unix,
             connections,
         }
-    }
-}
-
-impl Watched {
-    pub(crate) fn used(self) -> tally_tests::Result<Used> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0))?;
-        // After the name, which may hold anything, in parentheses; 14th and 15th of all fields.
-        let (_, fields) = stat.rsplit_once(')').context("no name")?;
-        let ticks = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(str::parse::<u64>)
-            .sum::<Result<u64, _>>()?;
-        let mut used = Used {
-            cpu: Duration::from_millis(ticks * 10),
-            switches: 0,
-        };
-        for task in fs::read_dir(format!("/proc/{}/task", self.0))? {
-            let folder = task?.path();
-            // A thread may end while it is looked at.
-            let Ok(status) = fs::read_to_string(folder.join("status")) else {
-                continue;
-            };
-            used.switches += status
-                .lines()
-                .filter(|line| line.contains("ctxt_switches"))
-                .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok())
-                .sum::<u64>();
-        }
-        Ok(used)
-    }
-
-    /// Resident memory in MB.
-    pub(crate) fn memory(self) -> tally_tests::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
-        let kilobytes: f64 = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next())
-            .context("no VmRSS")?
-            .parse()?;
-        Ok(kilobytes / 1024.0)
     }
 }
 

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use tally_tests::watched::Watched;
 
-use crate::measure::{Measured, Watched};
+use crate::measure::Measured;
 
 /// The same promise as a consumption: within the limit, counted, or refused.
 const SCRIPT: &str = "local total = tonumber(redis.call('GET', KEYS[1]) or '0') + tonumber(ARGV[1]) \

@@ -5,7 +5,13 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{Cell, Measured, Peer, measure::median, tally::Idle};
+use tally_tests::chart::{Chart, Colour, Line, Panel};
+
+use crate::{
+    Cell, Measured, Peer,
+    measure::median,
+    tally::{Fairness, Idle},
+};
 
 /// All rounds.
 pub(crate) struct Report {
@@ -15,6 +21,7 @@ pub(crate) struct Report {
     cells: BTreeMap<Cell, Vec<Measured>>,
     signing: Vec<f64>,
     signed: Vec<Measured>,
+    fairness: Vec<Fairness>,
 }
 
 /// A ratio that is asked for.
@@ -46,6 +53,7 @@ impl Report {
             cells: BTreeMap::new(),
             signing: Vec::new(),
             signed: Vec::new(),
+            fairness: Vec::new(),
         }
     }
 
@@ -63,6 +71,10 @@ impl Report {
 
     pub(crate) fn signed(&mut self, measured: Measured) {
         self.signed.push(measured);
+    }
+
+    pub(crate) fn fairness(&mut self, fairness: Fairness) {
+        self.fairness.push(fairness);
     }
 
     #[expect(clippy::print_stdout, reason = "what the program is for")]
@@ -92,8 +104,13 @@ impl Report {
         let signed = medians(&self.signed);
         println!("{:<12}{:>6}{}", "tally signed", 64, line(&signed));
         println!(
-            "all cores sign {:.0}/s\n",
+            "all cores sign {:.0}/s",
             median(self.signing.iter().copied())
+        );
+        println!(
+            "p99 of one application over one connection: {:.0} us alone, {:.0} us beside one with 64\n",
+            median(self.fairness.iter().map(|round| round.alone)),
+            median(self.fairness.iter().map(|round| round.beside))
         );
         for ratio in self.ratios() {
             let (sign, verdict) = (
@@ -119,8 +136,56 @@ impl Report {
             "cells": cells,
             "signing": self.signing,
             "signed": self.signed,
+            "fairness": self.fairness,
             "ratios": self.ratios(),
         }))?)
+    }
+
+    /// Grants and p99 over connections, with the raw disk as the floor of one connection.
+    pub(crate) fn chart(&self) -> Chart {
+        let lines = |figure: fn(&Measured) -> f64| -> Vec<Line> {
+            let mut series: Vec<Cell> = self.cells.keys().copied().collect();
+            series.dedup_by_key(|cell| (cell.peer, cell.unix));
+            let line = |of: Cell| {
+                let cells = self.cells.keys();
+                let cells = cells.filter(|cell| (cell.peer, cell.unix) == (of.peer, of.unix));
+                Line {
+                    name: title(of),
+                    colour: match of.peer {
+                        Peer::Tally => Colour::Blue,
+                        Peer::Redis => Colour::Orange,
+                    },
+                    dashed: of.unix,
+                    points: cells
+                        .map(|cell| (number(cell.connections), figure(&self.median(*cell))))
+                        .collect(),
+                }
+            };
+            series.into_iter().map(line).collect()
+        };
+        let connections: Vec<f64> = self.connections.iter().copied().map(number).collect();
+        let mut rates = lines(|found| found.rate);
+        rates.push(Line {
+            name: "raw disk, one at a time".to_owned(),
+            colour: Colour::Grey,
+            dashed: false,
+            points: connections.iter().map(|x| (*x, self.raw())).collect(),
+        });
+        Chart {
+            over: "connections".to_owned(),
+            doubling: Some(connections),
+            columns: 2,
+            panels: vec![
+                Panel {
+                    title: "Durable grants per second".to_owned(),
+                    lines: rates,
+                },
+                Panel {
+                    title: "p99 (µs)".to_owned(),
+                    lines: lines(|found| found.p99),
+                },
+            ],
+        }
     }
 
     fn raw(&self) -> f64 {
@@ -206,8 +271,28 @@ impl Report {
             0.8,
             false,
         );
+        add(
+            "p99 of one beside a flood to its p99 alone".to_owned(),
+            median(self.fairness.iter().map(|round| round.beside / round.alone)),
+            2.0,
+            true,
+        );
         ratios
     }
+}
+
+/// What a chart calls it.
+fn title(cell: Cell) -> String {
+    let peer = match cell.peer {
+        Peer::Redis => "Redis",
+        Peer::Tally => "Tally",
+    };
+    format!("{peer}, {}", if cell.unix { "Unix socket" } else { "TCP" })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a small count, to draw")]
+fn number(connections: usize) -> f64 {
+    connections as f64
 }
 
 fn name(cell: Cell) -> String {

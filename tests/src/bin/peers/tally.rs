@@ -1,18 +1,19 @@
 //! An agent that syncs with a stub, as it is shipped.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use tally_tests::{
     agent::{Agent, Setup},
     client::by_key,
-    load::{Load, Target},
+    load::{Load, Outcome, Target},
     seed,
     stub::{Keys, Stub},
+    watched::Watched,
 };
 
-use crate::measure::{Measured, Watched};
+use crate::measure::Measured;
 
 /// Connections stay open over all measurements of a kind of their own; this settles them.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -23,8 +24,21 @@ const IDLE: Duration = Duration::from_secs(2);
 pub(crate) struct Tally {
     agent: Agent,
     _stub: Stub,
-    plain: (String, String),
-    signed: (String, String),
+    plain: KeyPair,
+    other: KeyPair,
+    signed: KeyPair,
+}
+
+/// An application's API key, and what it signs with.
+type KeyPair = (String, String);
+
+/// How long one application waits for its answers, in microseconds.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(crate) struct Fairness {
+    /// Its p99 where nobody else asks.
+    pub(crate) alone: f64,
+    /// Its p99 beside one that floods.
+    pub(crate) beside: f64,
 }
 
 /// What an agent uses while nothing happens.
@@ -55,11 +69,13 @@ impl Tally {
             pair.context("a key pair")
         };
         let plain = keys(&["app", "add", "plain", "--unsigned-answers"])?;
+        let other = keys(&["app", "add", "other", "--unsigned-answers"])?;
         let signed = keys(&["app", "add", "signed"])?;
         Ok(Self {
             agent,
             _stub: stub,
             plain,
+            other,
             signed,
         })
     }
@@ -68,7 +84,7 @@ impl Tally {
     pub(crate) fn idle(&self) -> tally_tests::Result<Idle> {
         let watched = Watched(self.agent.process_id()?);
         let before = watched.used()?;
-        std::thread::sleep(IDLE);
+        thread::sleep(IDLE);
         let switches = watched.used()?.since(before).switches;
         Ok(Idle {
             memory: watched.memory()?,
@@ -93,30 +109,40 @@ impl Tally {
         self.load(false, connections, duration, &self.signed)
     }
 
+    /// One application asks one thing at a time, alone and then beside another that floods.
+    pub(crate) fn measure_fairness(
+        &self,
+        connections: usize,
+        duration: Duration,
+    ) -> tally_tests::Result<Fairness> {
+        let one = self.load_of(false, 1, duration, &self.other)?;
+        let flood = duration + 3 * WARM_UP;
+        let flood = self.load_of(false, connections, flood, &self.plain)?;
+        let p99 = || Ok::<_, anyhow::Error>(micros(&one.run()?, 0.99));
+        let alone = p99()?;
+        thread::scope(|scope| {
+            let flooding = scope.spawn(|| flood.run());
+            thread::sleep(WARM_UP);
+            let beside = p99();
+            ensure!(!flooding.is_finished(), "the flood was over too early");
+            let flooded = flooding.join();
+            flooded.unwrap_or_else(|_| bail!("the flood panicked"))?;
+            Ok(Fairness {
+                alone,
+                beside: beside?,
+            })
+        })
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "figures, for people")]
     fn load(
         &self,
         unix: bool,
         connections: usize,
         duration: Duration,
-        (api_key, shared_key): &(String, String),
+        keys: &KeyPair,
     ) -> tally_tests::Result<Measured> {
-        let target = if unix {
-            Target::Unix(self.agent.data_dir().join("tally.sock"))
-        } else {
-            let address = self.agent.url()?.trim_start_matches("http://").parse()?;
-            Target::Tcp(address)
-        };
-        let load = Load {
-            target,
-            connections,
-            threads: connections.div_ceil(128).min(2),
-            warm_up: WARM_UP,
-            duration,
-            api_key: api_key.clone(),
-            shared_key: shared_key.clone(),
-            bodies: vec![by_key(1).to_string()],
-        };
+        let load = self.load_of(unix, connections, duration, keys)?;
         let watched = Watched(self.agent.process_id()?);
         let before = watched.used()?;
         let outcome = load.run()?;
@@ -125,16 +151,46 @@ impl Tally {
         // What the warm-up used is in the agent's figures, so its grants are as well.
         let share = 1.0 + WARM_UP.as_secs_f64() / duration.as_secs_f64();
         let grants = outcome.granted as f64;
-        let micros = |quantile| outcome.latency.value_at_quantile(quantile) as f64 / 1000.0;
         Ok(Measured {
             rate: outcome.rate(),
-            p50: micros(0.5),
-            p99: micros(0.99),
-            p999: micros(0.999),
+            p50: micros(&outcome, 0.5),
+            p99: micros(&outcome, 0.99),
+            p999: micros(&outcome, 0.999),
             cpu: used.cpu.as_secs_f64() * 1e6 / (grants * share),
             load_cpu: outcome.cpu.as_secs_f64() * 1e6 / grants,
             switches: used.switches as f64 / (grants * share),
             memory: watched.memory()?,
         })
     }
+
+    fn load_of(
+        &self,
+        unix: bool,
+        connections: usize,
+        duration: Duration,
+        (api_key, shared_key): &KeyPair,
+    ) -> tally_tests::Result<Load> {
+        let target = if unix {
+            Target::Unix(self.agent.data_dir().join("tally.sock"))
+        } else {
+            let address = self.agent.url()?.trim_start_matches("http://").parse()?;
+            Target::Tcp(address)
+        };
+        Ok(Load {
+            target,
+            connections,
+            threads: connections.div_ceil(128).min(2),
+            warm_up: WARM_UP,
+            duration,
+            api_key: api_key.clone(),
+            shared_key: shared_key.clone(),
+            bodies: vec![by_key(1).to_string()],
+        })
+    }
+}
+
+/// A quantile of the latencies, in microseconds.
+#[expect(clippy::cast_precision_loss, reason = "a latency, for people")]
+fn micros(outcome: &Outcome, quantile: f64) -> f64 {
+    outcome.latency.value_at_quantile(quantile) as f64 / 1000.0
 }
