@@ -48,6 +48,8 @@ pub struct Clock {
     anchor_mono: Duration,
     proven: bool,
     high_water: Timestamp,
+    /// The newest time in the ledger, where it was proven: nothing lowers the high-water mark below it.
+    proven_mark: Timestamp,
 }
 
 /// The clock as it is kept over a restart.
@@ -97,6 +99,11 @@ impl Clock {
             anchor_mono: reading.mono,
             proven,
             high_water,
+            proven_mark: if newest_proven {
+                newest
+            } else {
+                Timestamp::default()
+            },
         }
     }
 
@@ -145,7 +152,7 @@ impl Clock {
             self.anchor_mono = mono;
         }
         if !was_proven {
-            self.high_water = self.corrected(mono);
+            self.high_water = self.corrected(mono).max(self.proven_mark);
         }
         moved
     }
@@ -224,6 +231,15 @@ mod tests {
         let mut clock = Clock::start(&set_back, None, (newest, true));
         assert_eq!(clock.now(Duration::ZERO).time, newest);
         assert_eq!(clock.corrected(Duration::ZERO), at("2026-11-01"));
+    }
+
+    #[test]
+    fn a_contact_after_a_reboot_takes_back_no_proven_time() {
+        let (newest, date) = (at("2026-12-01T10:00:00.900Z"), at("2026-12-01T10:00:01Z"));
+        let rebooted = reading("2026-12-01T10:00:00.200Z", Duration::ZERO, "b");
+        let mut clock = Clock::start(&rebooted, None, (newest, true));
+        clock.correct(date, Duration::ZERO, Duration::ZERO, true);
+        assert_eq!(clock.now(Duration::ZERO).time, newest);
     }
 
     #[test]
