@@ -19,6 +19,8 @@ fn restart_elsewhere(agent: &Agent, proxy: &str) -> Result<Process> {
         "--insecure-server",
         "--sync-interval",
         "50ms",
+        "--settle-wait",
+        "200ms",
     ]);
     command.env("http_proxy", proxy);
     Process::start(&mut command, &agent.log())
@@ -46,8 +48,17 @@ fn what_was_recorded_for_one_server_is_sent_to_another_only_when_somebody_says_t
     let said = agent.tally(&["status"])?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains("tally resolve --server-moved"), "{said}");
-    let unknown = agent.tally(&["license", "refresh"])?;
-    assert!(!unknown.status.success());
+    let refresh = agent.tally(&["license", "refresh", seed::KEY])?;
+    assert_eq!(refresh.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refresh.stderr).into_owned();
+    assert!(said.contains("another licence server"), "{said}");
+    let stranger = json!({"license_key": "other", "product": seed::PRODUCT, "hardware_id": seed::DEVICE,
+        "consumptions": 1});
+    let unknown = at_work.post("/api/v4/add_consumption", &stranger)?;
+    assert_eq!(unknown.json()?["code"], "limits_unknown");
+    let doctor = agent.tally(&["doctor"])?;
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("was recorded for another"), "{said}");
     assert_eq!(elsewhere.requests()?, Vec::<serde_json::Value>::new());
 
     let decided = agent.tally(&["resolve", "--server-moved", "--reason", "new address"])?;
@@ -110,4 +121,67 @@ fn what_is_given_up_is_owed_to_nobody() -> Result {
         |status| status["connection"]["state"] == "online",
     )
     .map(|_| ())
+}
+
+#[test]
+fn what_a_server_that_is_gone_is_owed_can_be_given_up_without_what_came_after() -> Result {
+    let licenses = [seed::license(100, json!({}))];
+    let (here, elsewhere) = (stub(&licenses, Keys::Kept)?, stub(&licenses, Keys::Kept)?);
+    let mut agent = agent(&here)?;
+    let app = agent.app("inspector")?;
+    agent.add_license()?;
+    agent.network("offline")?;
+    assert_eq!(app.add(5)?.status, 200);
+    agent.terminate()?;
+
+    let mut process = restart_elsewhere(&agent, elsewhere.url())?;
+    assert_eq!(app.at(process.url()).add(2)?.status, 200);
+    // Over another start, it is still known what was whose.
+    process.kill()?;
+    let process = restart_elsewhere(&agent, elsewhere.url())?;
+    assert_eq!(app.at(process.url()).add(1)?.status, 200);
+    let log = agent.json(&["log"])?;
+    assert_eq!(log[0]["units"], 5, "{log}");
+    let batch = log[0]["batch"].to_string();
+    let resent = agent.tally(&["resolve", &batch, "--resend"])?;
+    assert_eq!(resent.status.code(), Some(1), "it would go to the other");
+    let waived = agent.tally(&["resolve", &batch, "--waive", "the server is gone"])?;
+    assert!(waived.status.success(), "{waived:?}");
+    wait::until(
+        "what came after to be settled",
+        || agent.json(&["status"]),
+        |status| status["synced"] == true,
+    )?;
+    assert_eq!(elsewhere.total(1)?, 3);
+    let status = agent.json(&["status"])?;
+    let sums = &status["licenses"][0]["conservation"];
+    assert_eq!((&sums["waived"], &sums["settled"]), (&json!(5), &json!(3)));
+    assert_eq!(here.total(1)?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_server_that_moved_is_not_taken_to_keep_keys_as_it_did() -> Result {
+    let licenses = [seed::license(100, json!({}))];
+    let (here, elsewhere) = (
+        stub(&licenses, Keys::Kept)?,
+        stub(&licenses, Keys::NotKept)?,
+    );
+    let mut agent = agent(&here)?;
+    let app = agent.app("inspector")?;
+    agent.add_license()?;
+    // The last that is heard of the former server is nothing: the batch is unknown.
+    here.faults(&json!([{"path": "/api/v4/add_consumption", "action": {"drop": "before"}}]))?;
+    assert_eq!(app.add(5)?.status, 200);
+    wait::until("it to be sent", || here.fired(), |fired| *fired >= vec![1])?;
+    agent.kill()?;
+    let lost =
+        json!([{"path": "/api/v4/add_consumption", "action": {"drop": "after"}, "times": 1}]);
+    elsewhere.faults(&lost)?;
+    let _process = restart_elsewhere(&agent, elsewhere.url())?;
+    let moved = agent.tally(&["resolve", "--server-moved"])?;
+    assert!(moved.status.success(), "{moved:?}");
+    agent.wait_settled(0)?;
+    assert_eq!(elsewhere.total(1)?, 5);
+    Ok(())
 }

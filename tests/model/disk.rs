@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use tally_agent::core::{
     book::{
-        Account, AccountNo, Batch, BatchNo, BatchState, Book, Contents, Hold, LaneKey, LaneNo,
-        License, LicenseNo, Op, Pause, Row, Seq,
+        Account, AccountNo, Batch, BatchNo, BatchState, Book, Contents, Hold, Home, LaneKey,
+        LaneNo, License, LicenseNo, Op, Pause, Row, Seq,
     },
     chain::{self, Hash},
     event::Prefix,
@@ -96,7 +96,10 @@ impl Disk {
                 .rows
                 .last()
                 .map_or((Seq(0), Hash::ORIGIN), |row| (row.seq, row.hash)),
-            server: Some("server".to_owned()),
+            home: Some(Home {
+                server: "server".to_owned(),
+                until: None,
+            }),
             chain: chain::Key::new(b"key"),
             evidence: 0,
             last_batch: self

@@ -48,7 +48,8 @@ pub struct Clock {
     anchor_mono: Duration,
     proven: bool,
     high_water: Timestamp,
-    /// The newest time in the ledger, where it was proven: nothing lowers the high-water mark below it.
+    /// The newest time in the ledger, where it was proven: the precision of dates lowers the high-water
+    /// mark not below it.
     proven_mark: Timestamp,
 }
 
@@ -152,7 +153,14 @@ impl Clock {
             self.anchor_mono = mono;
         }
         if !was_proven {
-            self.high_water = self.corrected(mono).max(self.proven_mark);
+            let corrected = self.corrected(mono);
+            // Further ahead than a server lets anybody be, it was the other time that was wrong.
+            let is_near = self.proven_mark.distance(corrected) <= DATE_WINDOW;
+            self.high_water = if is_near {
+                corrected.max(self.proven_mark)
+            } else {
+                corrected
+            };
         }
         moved
     }

@@ -230,8 +230,14 @@ impl Link {
         };
     }
 
+    /// Whether what is owed was recorded for another server.
     pub(super) fn set_elsewhere(&mut self, now: Duration, is_elsewhere: bool) {
         self.change(now, |link| link.is_elsewhere = is_elsewhere);
+    }
+
+    /// The same where nothing is known of the time: after a commit that failed.
+    pub(super) const fn keep_away(&mut self, is_elsewhere: bool) {
+        self.is_elsewhere = is_elsewhere;
     }
 
     pub(super) fn set_mode(&mut self, now: Duration, mode: NetworkMode) {

@@ -146,7 +146,8 @@ pub struct Core {
 impl Core {
     /// Takes up the work where the ledger left it. What was sent and not answered is unknown.
     ///
-    /// `server` names the server that the agent uses from here on. Where the ledger owes units that were
+    /// `server` names the server that the agent uses from here on; the name of one on this device is the
+    /// word `loopback`, a space, and its address. Where the ledger owes units that were
     /// recorded for one of another name, nothing is exchanged until somebody says that it is the same
     /// ([`Self::server_moved`]), or nothing is owed any more.
     pub fn new(book: Book, policy: Policy, random: Random, now: Moment, server: String) -> Self {
@@ -243,6 +244,7 @@ impl Core {
     pub fn roll_back(&mut self, commands: &[Command]) {
         self.book.roll_back();
         self.adopt_server();
+        self.link.keep_away(self.owed_to().is_some());
         for command in commands {
             self.withdraw(command);
         }
@@ -256,12 +258,6 @@ impl Core {
     /// What the agent holds, for committing or rolling back its changes.
     pub const fn book_mut(&mut self) -> &mut Book {
         &mut self.book
-    }
-
-    /// The server that what is owed was recorded for, where the agent uses another now.
-    pub fn owed_to(&self) -> Option<&str> {
-        let is_other = |server: &&str| *server != self.server;
-        self.book.server().filter(is_other)
     }
 
     /// Whether the server can be reached.

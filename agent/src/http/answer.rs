@@ -78,7 +78,9 @@ impl From<ResolveError> for Refused {
                 Self::new(ErrorCode::NotFound, why.to_string())
             }
             ResolveError::Unresolvable(
-                why @ (Unresolvable::NotHeld(_) | Unresolvable::SameServer),
+                why @ (Unresolvable::NotHeld(_)
+                | Unresolvable::OfAnother(_)
+                | Unresolvable::SameServer),
             ) => Self::new(ErrorCode::ValidationError, why.to_string()),
             ResolveError::Record(error) => error.into(),
         }

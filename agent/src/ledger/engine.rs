@@ -25,7 +25,7 @@ use super::{
     answers::{self, Answer},
     evidence::Evidence,
     recovery,
-    retention::{self, Sweep},
+    retention::{self, Slice, Sweep},
     schema,
     storage::{Reserve, Storage},
     store,
@@ -48,9 +48,6 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// But no later than this, so that it goes on soon after somebody made space.
 const RETRY_MAX: Duration = Duration::from_mins(1);
-
-/// How often the ledger is looked through for rows to fold.
-const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
 
 /// The corrected clock, shared by those who read and correct it.
 pub type SharedClock = Arc<Mutex<Clock>>;
@@ -566,15 +563,14 @@ impl Engine {
             cutoff,
             self.evidence.key(),
         );
-        let wait = match folded {
-            Ok(slice) if !slice.is_last => Duration::ZERO,
-            Ok(_) => SWEEP_INTERVAL,
-            Err(error) => {
-                tracing::warn!(%error, "cannot fold old rows");
-                self.meet(&error);
-                SWEEP_INTERVAL
-            }
-        };
+        let slice = folded.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot fold old rows");
+            self.meet(&error);
+            Slice::LAST
+        });
+        self.logged += store::pages_of_rows(slice.folded);
+        let took = self.clocks.reading().mono.saturating_sub(now.mono);
+        let wait = slice.next_after(self.keeping.rows, took);
         self.sweep_at = now.mono.saturating_add(wait);
     }
 

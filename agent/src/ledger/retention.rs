@@ -5,6 +5,8 @@
 //! chain goes on. It works in slices between other work, oldest first; rows that are still owed stay
 //! where they are, with anchors around them.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use tally_shared::{period::Period, time::Timestamp, units::Units};
 
@@ -15,6 +17,15 @@ use crate::core::{
 
 /// How many rows a slice looks at: a commit of a few milliseconds.
 const SLICE_ROWS: usize = 512;
+
+/// The ledger is looked through no more often than this.
+const INTERVAL_MIN: Duration = Duration::from_secs(10);
+
+/// And no less often, so that little is folded at a time.
+const INTERVAL_MAX: Duration = Duration::from_hours(1);
+
+/// A slice begins after this many times as long as the one before took: the rest belongs to requests.
+const SLICE_SPACING: u32 = 10;
 
 /// A sweep over the ledger.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +44,24 @@ pub struct Slice {
     pub folded: usize,
     /// Whether the sweep is over.
     pub is_last: bool,
+}
+
+impl Slice {
+    /// Nothing was left to fold.
+    pub const LAST: Self = Self {
+        folded: 0,
+        is_last: true,
+    };
+
+    /// How long after its beginning the next slice is due, where rows are kept for `kept` and this one
+    /// `took` so long.
+    pub fn next_after(self, kept: Duration, took: Duration) -> Duration {
+        if self.is_last {
+            kept.clamp(INTERVAL_MIN, INTERVAL_MAX)
+        } else {
+            took.saturating_mul(SLICE_SPACING)
+        }
+    }
 }
 
 struct Old {
@@ -64,10 +93,7 @@ pub fn fold(
         forget_batches(connection, cutoff)?;
         forget_judgements(connection)?;
         *sweep = Sweep::default();
-        return Ok(Slice {
-            folded: 0,
-            is_last: true,
-        });
+        return Ok(Slice::LAST);
     };
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut folded = 0;
@@ -133,23 +159,25 @@ fn fold_run(tx: &Transaction<'_>, run: &[Old], key: &chain::Key) -> rusqlite::Re
     let (Some(first), Some(last)) = (run.first(), run.last()) else {
         return Ok(());
     };
-    let mut add = tx.prepare_cached(
-        "INSERT INTO daily VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6)
-         ON CONFLICT DO UPDATE SET row_count = row_count + 1, units = units + excluded.units",
-    )?;
+    let mut sums: BTreeMap<_, (i64, i64)> = BTreeMap::new();
     for row in run {
         let Some((outcome, late)) = &row.outcome else {
             continue;
         };
         let day = Period::Daily.start(row.at).as_millis();
-        add.execute(params![
-            day,
-            row.lane.0,
-            row.app.0,
-            outcome,
-            late,
-            row.units.get()
-        ])?;
+        let sum = sums.entry((day, row.lane.0, row.app.0, outcome, late));
+        let (rows, units) = sum.or_default();
+        *rows += 1;
+        // In range: it is a part of what its account has recorded.
+        *units = units.saturating_add(row.units.get());
+    }
+    let mut add = tx.prepare_cached(
+        "INSERT INTO daily VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT DO UPDATE SET row_count = row_count + excluded.row_count,
+             units = units + excluded.units",
+    )?;
+    for ((day, lane, app, outcome, late), (rows, units)) in sums {
+        add.execute(params![day, lane, app, outcome, late, rows, units])?;
     }
     tx.prepare_cached("DELETE FROM consumptions WHERE seq BETWEEN ?1 AND ?2")?
         .execute([first.seq.0, last.seq.0])?;

@@ -64,14 +64,14 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// What tells it from other servers: its address, and for one on this device only that it is here.
-    /// A port of loopback says nothing of who listens.
+    /// Its name for the [core](crate::core::Core::new).
     pub fn name(&self) -> String {
-        if is_loopback(&self.url) {
-            return "loopback".to_owned();
-        }
         let path = self.url.path().trim_end_matches('/');
-        self.url.origin().ascii_serialization() + path
+        let address = self.url.origin().ascii_serialization() + path;
+        if is_loopback(&self.url) {
+            return format!("loopback {address}");
+        }
+        address
     }
 }
 

@@ -150,6 +150,14 @@ fn agent(data_dir: &DataDir, status: Option<&Value>) -> Check {
                 .pointer("/connection/since_ms")
                 .and_then(Value::as_u64);
             let since = super::human::span(Duration::from_millis(since.unwrap_or_default()));
+            if state == Some("other_server") {
+                return Check::problem(
+                    NAME,
+                    "runs, and sends nothing: what is owed was recorded for another server"
+                        .to_owned(),
+                    "`tally status` names it, and says what to type",
+                );
+            }
             Check::fine(NAME, format!("runs, {} for {since}", state.unwrap_or("?")))
         }
         (Ok(true), None) => Check::problem(

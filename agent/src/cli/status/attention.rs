@@ -66,7 +66,7 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
                     "what is owed was recorded for {owed_to}, and {server} is set now: nothing is sent"
                 ),
                 "set the former `server.url` again; or, if it is the same server under another address: \
-                 tally resolve --server-moved",
+                 tally resolve --server-moved; or give up what it is owed: tally resolve BATCH --waive REASON",
             );
         }
         "offline" => add(

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tally_shared::{limits::Standing, units::Units};
 
 use super::{
-    Account, AccountNo, Batch, BatchNo, Book, Lane, LaneNo, License, LicenseNo, Note, NoteKind,
-    Row, Seq,
+    Account, AccountNo, Batch, BatchNo, Book, Home, Lane, LaneNo, License, LicenseNo, Note,
+    NoteKind, Row, Seq,
 };
 use crate::core::chain::Hash;
 
@@ -24,14 +24,14 @@ pub(super) struct Changes {
     pub(super) notes: Vec<Note>,
     pub(super) head: Option<(Seq, Hash)>,
     pub(super) idempotent: Option<bool>,
-    pub(super) server: Option<Former>,
+    pub(super) home: Option<Former>,
     /// Batches that reached their end and leave memory at the commit.
     pub(super) ended: BTreeSet<BatchNo>,
 }
 
 /// The server before the change, if there was one.
 #[derive(PartialEq, Eq)]
-pub(super) struct Former(pub(super) Option<String>);
+pub(super) struct Former(pub(super) Option<Home>);
 
 /// What the rows of an account are judged by from one on.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ impl Changes {
             && self.lanes.is_empty()
             && self.notes.is_empty()
             && self.idempotent.is_none()
-            && self.server.is_none())
+            && self.home.is_none())
     }
 }
 
@@ -220,8 +220,8 @@ impl Book {
         if let Some(idempotent) = changes.idempotent {
             self.idempotent = idempotent;
         }
-        if let Some(server) = changes.server {
-            self.server = server.0;
+        if let Some(home) = changes.home {
+            self.home = home.0;
         }
         self.rebuild_indices();
     }

@@ -88,6 +88,15 @@ pub struct Pause {
     pub failures: u32,
 }
 
+/// The server that a ledger is kept for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Home {
+    /// Its name, as [`Core::new`](crate::core::Core::new) was given it.
+    pub server: String,
+    /// The last row that was recorded for it, where the agent uses another since then.
+    pub until: Option<Seq>,
+}
+
 /// A counter on the server: a licence's own, or a feature's.
 #[derive(Clone, Debug)]
 pub struct Account {

@@ -22,8 +22,8 @@ use tally_shared::{
 pub use self::changes::Judgement;
 use self::changes::{Changes, Former};
 pub use self::entities::{
-    Account, AccountNo, AppNo, Batch, BatchNo, BatchState, Hold, Lane, LaneKey, LaneNo, License,
-    LicenseNo, Note, NoteKind, Op, Pause, Row, Sealed, Seq,
+    Account, AccountNo, AppNo, Batch, BatchNo, BatchState, Hold, Home, Lane, LaneKey, LaneNo,
+    License, LicenseNo, Note, NoteKind, Op, Pause, Row, Sealed, Seq,
 };
 use super::{
     chain::{self, Hash},
@@ -48,7 +48,7 @@ pub struct Book {
     next_lane: LaneNo,
     next_batch: BatchNo,
     idempotent: bool,
-    server: Option<String>,
+    home: Option<Home>,
     /// What the newest row of an account was judged by; unknown after a start.
     judged: BTreeMap<AccountNo, Standing>,
     changes: Changes,
@@ -72,8 +72,8 @@ pub struct Contents {
     pub last_batch: BatchNo,
     /// Whether the server was last seen to keep idempotency keys.
     pub idempotent: bool,
-    /// The server that the ledger is kept for, as [`Core`](super::Core) knows it; `None` where it never had one.
-    pub server: Option<String>,
+    /// The server that the ledger is kept for; `None` where it never had one.
+    pub home: Option<Home>,
     /// How many notes of evidence there are.
     pub evidence: u64,
 }
@@ -95,7 +95,7 @@ impl Book {
             next_lane: LaneNo(1),
             next_batch: BatchNo(contents.last_batch.0 + 1),
             idempotent: contents.idempotent,
-            server: contents.server,
+            home: contents.home,
             evidence: contents.evidence,
             judged: BTreeMap::new(),
             changes: Changes::default(),
@@ -232,21 +232,25 @@ impl Book {
     }
 
     /// The server that the ledger is kept for; `None` where it never had one.
-    pub fn server(&self) -> Option<&str> {
-        self.server.as_deref()
+    pub const fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
     }
 
-    /// Whether another server has become the ledger's since the last commit.
-    pub fn server_changed(&self) -> bool {
+    /// Whether that changed since the last commit.
+    pub fn home_changed(&self) -> bool {
         self.changes
-            .server
+            .home
             .as_ref()
-            .is_some_and(|before| before.0 != self.server)
+            .is_some_and(|before| before.0 != self.home)
     }
 
-    /// Whether there are units that no server has counted and nobody has given up.
-    pub fn owes(&self) -> bool {
-        self.batches().any(|batch| !batch.state.is_end())
+    /// The batches that are owed to the server that the ledger is kept for.
+    pub fn owed_home(&self) -> impl Iterator<Item = &Batch> {
+        let until = self.home().and_then(|home| home.until);
+        let is_owed = move |batch: &&Batch| {
+            !batch.state.is_end() && until.is_none_or(|until| batch.first <= until)
+        };
+        self.batches().filter(is_owed)
     }
 
     /// What is granted in the current period and not in the server's total.
@@ -323,10 +327,10 @@ impl Book {
         }
     }
 
-    pub(in crate::core) fn set_server(&mut self, server: &str) {
-        if self.server.as_deref() != Some(server) {
-            let before = self.server.replace(server.to_owned());
-            self.changes.server.get_or_insert(Former(before));
+    pub(in crate::core) fn set_home(&mut self, home: Home) {
+        if self.home.as_ref() != Some(&home) {
+            let before = self.home.replace(home);
+            self.changes.home.get_or_insert(Former(before));
         }
     }
 

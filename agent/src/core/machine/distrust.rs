@@ -24,12 +24,8 @@ impl Core {
         let mut changed: &[Places] = &[];
         match doubt {
             Doubt::KeyReplaced => {
+                // Written again with that, the accounts are sealed with the new key.
                 self.distrust_all(now);
-                // Written again, they are sealed with the new key.
-                let accounts: Vec<AccountNo> = self.book.accounts.keys().copied().collect();
-                for no in accounts {
-                    let _ = self.book.account_mut(no);
-                }
             }
             Doubt::MarkLost | Doubt::Rewritten { .. } => self.distrust_all(now),
             Doubt::OlderCopy { marked, .. } => {
@@ -75,6 +71,7 @@ impl Core {
 
     /// One batch of an account can be judged by its total; a person judges the others.
     fn distrust_all(&mut self, now: Moment) {
+        self.distrust_totals();
         let mut judged: BTreeSet<AccountNo> = BTreeSet::new();
         let look_at = now.mono.saturating_add(self.policy.settle_wait);
         for (no, account) in self.owed() {

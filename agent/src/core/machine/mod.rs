@@ -51,6 +51,7 @@ impl Core {
     /// same to the next start: nothing need be written.
     pub(in crate::core) fn resume(&mut self, now: Moment) {
         self.meet_server(now);
+        self.part_from_former_server();
         let look_at = now.mono.saturating_add(self.policy.settle_wait);
         for batch in self.book.batches.values_mut() {
             if let BatchState::Sent | BatchState::Unknown { .. } = batch.state {
@@ -416,6 +417,14 @@ impl Core {
     /// The server's refusal contradicts the total: it is read again before it is relied on.
     fn mark_stale(&mut self, batch: BatchNo) {
         if let Some(account) = self.book.batch(batch).map(|batch| batch.account) {
+            self.mark_account_stale(account);
+        }
+    }
+
+    /// All totals are read again before they are relied on.
+    fn distrust_totals(&mut self) {
+        let accounts: Vec<AccountNo> = self.book.accounts.keys().copied().collect();
+        for account in accounts {
             self.mark_account_stale(account);
         }
     }

@@ -47,6 +47,13 @@ pub enum Unresolvable {
     /// It is not held.
     #[error("batch {} is not held: it goes on by itself", .0.0)]
     NotHeld(BatchNo),
+    /// It waits for another server than the one that is used.
+    #[error(
+        "batch {} waits for the former licence server: set its address again, say that it moved \
+         (`tally resolve --server-moved`), or give the batch up (`--waive REASON`)",
+        .0.0
+    )]
+    OfAnother(BatchNo),
     /// Nothing is owed to another server than the one that is used.
     #[error("nothing is owed to another server than the one that this agent uses")]
     SameServer,
@@ -67,8 +74,15 @@ impl Core {
     ) -> Result<Seq, Unresolvable> {
         let batch = self.book.batch(no).filter(|batch| !batch.state.is_end());
         let batch = batch.ok_or(Unresolvable::Unknown(no))?;
-        let BatchState::Held(hold) = batch.state else {
-            return Err(Unresolvable::NotHeld(no));
+        let is_former = self.owed_to().is_some() && self.book.owed_home().any(|owed| owed.no == no);
+        let hold = match batch.state {
+            // It goes nowhere by itself, and may not go to the server that is used now.
+            _ if is_former && decision != Decision::Waive => {
+                return Err(Unresolvable::OfAnother(no));
+            }
+            BatchState::Held(hold) => hold,
+            _ if is_former => Hold::Undecidable,
+            _ => return Err(Unresolvable::NotHeld(no)),
         };
         let (account, units) = (batch.account, batch.units);
         let seq = self.note_decision(now, no, decision, By::Person, reason);

@@ -44,7 +44,7 @@ impl World {
             evidence: 0,
             last_batch: BatchNo(0),
             idempotent: false,
-            server: None,
+            home: None,
         };
         let time = Timestamp::parse("2026-11-23T12:00:00Z").unwrap();
         let now = Moment {

@@ -37,7 +37,10 @@ use crate::core::{book::Book, chain};
 /// Tables whose records stand nowhere else: where a part of one is lost, nothing says what it was. What
 /// is lost of the others shows by the chain and the sums.
 const ALONE: &[(&str, &str)] = &[
-    ("meta", "the clock's correction"),
+    (
+        "meta",
+        "the clock's correction, and which server the units are owed to",
+    ),
     ("licenses", "licences"),
     ("devices", "devices of licences"),
     ("accounts", "limits of accounts"),
@@ -160,6 +163,8 @@ fn fill(
         now,
     };
     let balance = books::balance(tx, evidence).map_err(failed())?;
+    tx.execute("UPDATE accounts SET stale = 1", [])
+        .map_err(failed())?;
     store::seal_accounts(tx, key)?;
     missing.extend(identities.missing);
     for (table, what) in ALONE {

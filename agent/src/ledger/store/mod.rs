@@ -6,8 +6,8 @@ mod write;
 pub use self::{
     read::{Placed, chain_key, find_prefix, generation, hash_at, high_water, load, load_clock},
     write::{
-        app_no, pages_of, seal_accounts, write_chain_key, write_changes, write_clock,
-        write_generation,
+        app_no, pages_of, pages_of_rows, seal_accounts, write_chain_key, write_changes,
+        write_clock, write_generation,
     },
 };
 

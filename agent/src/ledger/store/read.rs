@@ -47,7 +47,8 @@ pub fn load(connection: &Connection, chain: &chain::Key) -> Result<Contents> {
         chain: chain.clone(),
         last_batch: BatchNo(last_batch),
         idempotent: read_meta(connection, IDEMPOTENT)?.as_deref() == Some("1"),
-        server: read_meta(connection, SERVER)?,
+        // One that cannot be read is none.
+        home: read_meta(connection, SERVER)?.and_then(|text| serde_json::from_str(&text).ok()),
         evidence: connection
             .query_row(
                 "SELECT count(*) FROM notes WHERE kind = 'evidence'",

@@ -41,8 +41,8 @@ pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<(
             if book.idempotent() { "1" } else { "0" },
         )?;
     }
-    if let (true, Some(server)) = (book.server_changed(), book.server()) {
-        write_meta(connection, SERVER, server)?;
+    if let (true, Some(home)) = (book.home_changed(), book.home()) {
+        write_meta(connection, SERVER, &json(home)?)?;
     }
     Ok(())
 }
@@ -50,9 +50,13 @@ pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<(
 /// About how many pages a commit of these changes writes: one for each thing that changed, and for rows
 /// about one for each sixty.
 pub fn pages_of(book: &Book) -> u64 {
-    let rows = book.new_rows().len().div_ceil(60);
     let others = book.changed_accounts().count() + book.changed_batches().count();
-    u64::try_from(3 + rows + others).unwrap_or(u64::MAX)
+    pages_of_rows(book.new_rows().len()) + u64::try_from(others).unwrap_or(u64::MAX)
+}
+
+/// The same for a commit of nothing but so many rows, added or taken away.
+pub fn pages_of_rows(rows: usize) -> u64 {
+    u64::try_from(3 + rows.div_ceil(60)).unwrap_or(u64::MAX)
 }
 
 /// Writes the clock.
