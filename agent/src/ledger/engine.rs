@@ -570,7 +570,7 @@ impl Engine {
         });
         self.logged += store::pages_of_rows(slice.folded);
         let took = self.clocks.reading().mono.saturating_sub(now.mono);
-        let wait = slice.next_after(self.keeping.rows, took);
+        let wait = slice.next_after(took);
         self.sweep_at = now.mono.saturating_add(wait);
     }
 

@@ -18,11 +18,8 @@ use crate::core::{
 /// How many rows a slice looks at: a commit of a few milliseconds.
 const SLICE_ROWS: usize = 512;
 
-/// The ledger is looked through no more often than this.
-const INTERVAL_MIN: Duration = Duration::from_secs(10);
-
-/// And no less often, so that little is folded at a time.
-const INTERVAL_MAX: Duration = Duration::from_hours(1);
+/// How often the ledger is looked through.
+const INTERVAL: Duration = Duration::from_hours(1);
 
 /// A slice begins after this many times as long as the one before took: the rest belongs to requests.
 const SLICE_SPACING: u32 = 10;
@@ -53,11 +50,10 @@ impl Slice {
         is_last: true,
     };
 
-    /// How long after its beginning the next slice is due, where rows are kept for `kept` and this one
-    /// `took` so long.
-    pub fn next_after(self, kept: Duration, took: Duration) -> Duration {
+    /// How long after its beginning the next slice is due, where this one `took` so long.
+    pub fn next_after(self, took: Duration) -> Duration {
         if self.is_last {
-            kept.clamp(INTERVAL_MIN, INTERVAL_MAX)
+            INTERVAL
         } else {
             took.saturating_mul(SLICE_SPACING)
         }
