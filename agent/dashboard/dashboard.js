@@ -58,7 +58,7 @@ function showAttention() {
   if (status.connection.state === "refused") words.push(`The server refuses the credentials (${status.connection.refused}). Recording goes on; nothing is sent.`);
   if (status.connection.state === "other_server") {
     const before = status.connection.owed_to === "loopback" ? "a server on this device" : status.connection.owed_to;
-    words.push(`What is owed was recorded for ${before}, and ${status.server} is set now. Recording goes on; nothing is sent. Set the former address again; or, if it is the same server, type: tally resolve --server-moved.`);
+    words.push(`What is owed was recorded for ${before}, and ${status.server} is set now. Recording goes on; nothing is sent. Set the former address again; or, if it is the same server, type: tally resolve --server-moved; or give up what it is owed: tally resolve BATCH --waive REASON.`);
   }
   const deciding = status.licenses.flatMap((license) => license.held).filter((batch) => batch.next_step.startsWith("none"));
   if (deciding.length > 0) {

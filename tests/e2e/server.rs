@@ -1,12 +1,34 @@
 //! A data folder whose server is another than before: by mistake, or because it moved.
 
 use serde_json::json;
-use tally_tests::{Result, agent::Agent, process::Process, seed, stub::Keys, wait};
+use tally_tests::{
+    Result,
+    agent::Agent,
+    client::Client,
+    process::Process,
+    seed,
+    stub::{Keys, Stub},
+    wait,
+};
 
 use crate::{agent, stub};
 
 /// Not of this device; a proxy leads there.
 const ELSEWHERE: &str = "http://licences.example";
+
+/// The server at first, which keeps keys, and the other.
+fn stubs(other: Keys) -> Result<(Stub, Stub)> {
+    let licenses = [seed::license(100, json!({}))];
+    Ok((stub(&licenses, Keys::Kept)?, stub(&licenses, other)?))
+}
+
+/// An agent that knows the licence from a server, and an application of it.
+fn knowing(server: &Stub) -> Result<(Agent, Client)> {
+    let agent = agent(server)?;
+    let app = agent.app("inspector")?;
+    agent.add_license()?;
+    Ok((agent, app))
+}
 
 /// Starts the agent anew with [`ELSEWHERE`] as its server, which the proxy answers for.
 fn restart_elsewhere(agent: &Agent, proxy: &str) -> Result<Process> {
@@ -29,11 +51,8 @@ fn restart_elsewhere(agent: &Agent, proxy: &str) -> Result<Process> {
 #[test]
 fn what_was_recorded_for_one_server_is_sent_to_another_only_when_somebody_says_that_it_moved()
 -> Result {
-    let licenses = [seed::license(100, json!({}))];
-    let (here, elsewhere) = (stub(&licenses, Keys::Kept)?, stub(&licenses, Keys::Kept)?);
-    let mut agent = agent(&here)?;
-    let app = agent.app("inspector")?;
-    agent.add_license()?;
+    let (here, elsewhere) = stubs(Keys::Kept)?;
+    let (mut agent, app) = knowing(&here)?;
     agent.network("offline")?;
     assert_eq!(app.add(5)?.status, 200);
     agent.terminate()?;
@@ -79,11 +98,8 @@ fn what_was_recorded_for_one_server_is_sent_to_another_only_when_somebody_says_t
 
 #[test]
 fn the_former_server_set_again_gets_what_it_is_owed() -> Result {
-    let licenses = [seed::license(100, json!({}))];
-    let (here, elsewhere) = (stub(&licenses, Keys::Kept)?, stub(&licenses, Keys::Kept)?);
-    let mut agent = agent(&here)?;
-    let app = agent.app("inspector")?;
-    agent.add_license()?;
+    let (here, elsewhere) = stubs(Keys::Kept)?;
+    let (mut agent, app) = knowing(&here)?;
     agent.network("offline")?;
     assert_eq!(app.add(5)?.status, 200);
     agent.terminate()?;
@@ -98,11 +114,8 @@ fn the_former_server_set_again_gets_what_it_is_owed() -> Result {
 
 #[test]
 fn what_is_given_up_is_owed_to_nobody() -> Result {
-    let licenses = [seed::license(100, json!({}))];
-    let (here, elsewhere) = (stub(&licenses, Keys::Kept)?, stub(&licenses, Keys::Kept)?);
-    let mut agent = agent(&here)?;
-    let app = agent.app("inspector")?;
-    agent.add_license()?;
+    let (here, elsewhere) = stubs(Keys::Kept)?;
+    let (mut agent, app) = knowing(&here)?;
     here.edit(1, json!({"max_consumptions": 3}))?;
     assert_eq!(app.add(5)?.status, 200);
     let status = wait::until(
@@ -125,11 +138,8 @@ fn what_is_given_up_is_owed_to_nobody() -> Result {
 
 #[test]
 fn what_a_server_that_is_gone_is_owed_can_be_given_up_without_what_came_after() -> Result {
-    let licenses = [seed::license(100, json!({}))];
-    let (here, elsewhere) = (stub(&licenses, Keys::Kept)?, stub(&licenses, Keys::Kept)?);
-    let mut agent = agent(&here)?;
-    let app = agent.app("inspector")?;
-    agent.add_license()?;
+    let (here, elsewhere) = stubs(Keys::Kept)?;
+    let (mut agent, app) = knowing(&here)?;
     agent.network("offline")?;
     assert_eq!(app.add(5)?.status, 200);
     agent.terminate()?;
@@ -162,14 +172,8 @@ fn what_a_server_that_is_gone_is_owed_can_be_given_up_without_what_came_after() 
 
 #[test]
 fn a_server_that_moved_is_not_taken_to_keep_keys_as_it_did() -> Result {
-    let licenses = [seed::license(100, json!({}))];
-    let (here, elsewhere) = (
-        stub(&licenses, Keys::Kept)?,
-        stub(&licenses, Keys::NotKept)?,
-    );
-    let mut agent = agent(&here)?;
-    let app = agent.app("inspector")?;
-    agent.add_license()?;
+    let (here, elsewhere) = stubs(Keys::NotKept)?;
+    let (mut agent, app) = knowing(&here)?;
     // The last that is heard of the former server is nothing: the batch is unknown.
     here.faults(&json!([{"path": "/api/v4/add_consumption", "action": {"drop": "before"}}]))?;
     assert_eq!(app.add(5)?.status, 200);
@@ -183,5 +187,27 @@ fn a_server_that_moved_is_not_taken_to_keep_keys_as_it_did() -> Result {
     assert!(moved.status.success(), "{moved:?}");
     agent.wait_settled(0)?;
     assert_eq!(elsewhere.total(1)?, 5);
+    Ok(())
+}
+
+#[test]
+fn what_the_former_server_has_counted_can_be_said() -> Result {
+    let (here, elsewhere) = stubs(Keys::Kept)?;
+    let (mut agent, app) = knowing(&here)?;
+    here.faults(&json!([{"path": "/api/v4/add_consumption", "action": {"drop": "after"}}]))?;
+    assert_eq!(app.add(5)?.status, 200);
+    wait::until("it to be sent", || here.fired(), |fired| *fired >= vec![1])?;
+    agent.kill()?;
+    let _process = restart_elsewhere(&agent, elsewhere.url())?;
+    let batch = agent.json(&["log"])?[0]["batch"].to_string();
+    let applied = agent.tally(&["resolve", &batch, "--applied"])?;
+    assert!(applied.status.success(), "{applied:?}");
+    wait::until(
+        "the other server to be used",
+        || agent.json(&["status"]),
+        |status| status["connection"]["state"] == "online",
+    )?;
+    assert_eq!((here.total(1)?, elsewhere.total(1)?), (5, 0));
+    assert_eq!(agent.wait_settled(0)?.settled, 5);
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! * [`wait`] waits for a condition on a value, and says the last value when it gives up.
 //! * [`seed`] makes seed files.
 //! * [`load`] is many applications at once, for measuring.
+//! * [`programs`] says what is measured, and where.
 //! * [`recorder`] has the engine alone fill a ledger, for measuring as well.
 //! * [`watched`] says what a process uses.
 //! * [`chart`] draws what was measured.
@@ -18,6 +19,7 @@ pub mod client;
 pub mod load;
 pub mod marks;
 pub mod process;
+pub mod programs;
 pub mod recorder;
 pub mod seed;
 pub mod sim;

@@ -8,7 +8,8 @@
 //!   After a reboot, the wall clock with the last known correction is all there is; the time is then
 //!   *unproven* until the next contact, and rows say so.
 //! * A high-water mark, persisted with the rows, never goes back: a wall clock that is set back
-//!   re-opens no period. Only a contact lowers it, and only where the time above it was unproven.
+//!   re-opens no period. Only the first contact after a reboot or a wrong start lowers it: what was unproven
+//!   above it, and a proven time that the server contradicts by more than its 15 minutes.
 //!
 //! Nothing here reads a clock: readings are passed in.
 
@@ -48,8 +49,8 @@ pub struct Clock {
     anchor_mono: Duration,
     proven: bool,
     high_water: Timestamp,
-    /// The newest time in the ledger, where it was proven: the precision of dates lowers the high-water
-    /// mark not below it.
+    /// The newest time in the ledger, where it was proven: that dates have whole seconds does not take the
+    /// high-water mark back behind it.
     proven_mark: Timestamp,
 }
 
@@ -154,7 +155,7 @@ impl Clock {
         }
         if !was_proven {
             let corrected = self.corrected(mono);
-            // Further ahead than a server lets anybody be, it was the other time that was wrong.
+            // A time further ahead of the server's than it lets anybody be was no time of its own.
             let is_near = self.proven_mark.distance(corrected) <= DATE_WINDOW;
             self.high_water = if is_near {
                 corrected.max(self.proven_mark)
@@ -248,6 +249,16 @@ mod tests {
         let mut clock = Clock::start(&rebooted, None, (newest, true));
         clock.correct(date, Duration::ZERO, Duration::ZERO, true);
         assert_eq!(clock.now(Duration::ZERO).time, newest);
+    }
+
+    #[test]
+    fn a_contact_after_a_reboot_takes_back_a_proven_time_that_cannot_be_the_servers() {
+        let (newest, date) = (at("2036-12-01"), at("2026-12-01T10:00:00Z"));
+        let rebooted = reading("2026-12-01T10:00:00Z", Duration::ZERO, "b");
+        let mut clock = Clock::start(&rebooted, None, (newest, true));
+        assert_eq!(clock.now(Duration::ZERO).time, newest);
+        clock.correct(date, Duration::ZERO, Duration::ZERO, true);
+        assert_eq!(clock.now(Duration::ZERO).time, date);
     }
 
     #[test]

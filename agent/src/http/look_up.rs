@@ -78,7 +78,10 @@ pub(super) async fn ask_for(api: &Api, subject: &Subject) -> Result<Asked> {
     match api.ledger.ask(|core, _| core.link().state()).await? {
         LinkState::Offline => return not_told("the network is switched off"),
         LinkState::OtherServer => {
-            return not_told("what is owed was recorded for another licence server than this one");
+            return not_told(
+                "what is owed was recorded for another licence server than this one \
+                 (`tally status` says what to type)",
+            );
         }
         LinkState::Online | LinkState::Unreachable | LinkState::Refused => {}
     }

@@ -5,10 +5,7 @@
 //! The rows are of one event kind, one overage setting and no period, so one request for each licence is
 //! all that it should take; and memory should be that of an agent that owes nothing.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Parser;
@@ -16,6 +13,7 @@ use serde_json::Value;
 use tally_shared::wire::{ADD_CONSUMPTION, CHECK_LICENSE};
 use tally_tests::{
     agent::{Agent, Setup},
+    programs::Programs,
     recorder::Recorder,
     seed,
     stub::{Keys, Stub},
@@ -32,15 +30,8 @@ const LICENSES_MAX: u64 = 400;
 /// Measure the replay of pending rows
 #[derive(Debug, Parser)]
 struct Args {
-    /// The program `tally`
-    #[arg(long)]
-    tally: String,
-    /// The program `tally-stub`
-    #[arg(long)]
-    stub: String,
-    /// Where the ledgers are: a folder on the disk to measure
-    #[arg(long)]
-    folder: PathBuf,
+    #[command(flatten)]
+    programs: Programs,
     /// How many rows are pending, one measurement each; 0 is an agent that owes nothing
     #[arg(long, value_delimiter = ',', default_values_t = [0, 100_000, 1_000_000])]
     rows: Vec<u64>,
@@ -68,7 +59,7 @@ struct Replayed {
 #[expect(clippy::print_stdout, reason = "what the program is for")]
 fn main() -> tally_tests::Result {
     let args = Args::parse();
-    std::fs::create_dir_all(&args.folder)?;
+    std::fs::create_dir_all(&args.programs.folder)?;
     let licenses = usize::try_from(args.licenses)?;
     println!("{licenses} licences; times until everything is settled\n");
     println!(
@@ -100,7 +91,11 @@ fn main() -> tally_tests::Result {
 
 fn replay(args: &Args, licenses: usize, rows: u64) -> tally_tests::Result<Replayed> {
     let seeded: Vec<Value> = (1..=licenses).map(seed::numbered_license).collect();
-    let stub = Stub::start(args.stub.as_str(), &seed::seed(&seeded), Keys::Kept)?;
+    let stub = Stub::start(
+        args.programs.stub.as_str(),
+        &seed::seed(&seeded),
+        Keys::Kept,
+    )?;
     // As they are where nobody sets them.
     let setup = Setup {
         flags: ["--sync-interval", "5s", "--settle-wait", "30s"]
@@ -108,7 +103,12 @@ fn replay(args: &Args, licenses: usize, rows: u64) -> tally_tests::Result<Replay
             .to_vec(),
     };
     // It makes the data directory, and rests while the ledger is filled.
-    let mut agent = Agent::start_in(&args.folder, args.tally.as_str(), stub.url(), &setup)?;
+    let mut agent = Agent::start_in(
+        &args.programs.folder,
+        args.programs.tally.as_str(),
+        stub.url(),
+        &setup,
+    )?;
     agent.terminate()?;
     Recorder::open(&agent.data_dir(), licenses)?.fill(rows)?;
 

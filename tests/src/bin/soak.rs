@@ -19,6 +19,7 @@ use tally_tests::{
     chart::{Chart, Colour, Line, Panel},
     client::by_key,
     load::{Load, Target},
+    programs::Programs,
     seed,
     stub::{Keys, Stub},
     wait,
@@ -34,15 +35,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// Run an agent under load for long, and watch what grows
 #[derive(Debug, Parser)]
 struct Args {
-    /// The program `tally`
-    #[arg(long)]
-    tally: String,
-    /// The program `tally-stub`
-    #[arg(long)]
-    stub: String,
-    /// Where the ledger is: a folder on the disk to measure
-    #[arg(long)]
-    folder: PathBuf,
+    #[command(flatten)]
+    programs: Programs,
     /// How many grants
     #[arg(long, default_value_t = 10_000_000)]
     grants: u64,
@@ -123,9 +117,13 @@ fn main() -> tally_tests::Result {
 
 impl Soak {
     fn start(args: Args) -> tally_tests::Result<Self> {
-        std::fs::create_dir_all(&args.folder)?;
+        std::fs::create_dir_all(&args.programs.folder)?;
         let unlimited = seed::license(0, json!({"allow_unlimited_consumptions": true}));
-        let stub = Stub::start(args.stub.as_str(), &seed::seed(&[unlimited]), Keys::Kept)?;
+        let stub = Stub::start(
+            args.programs.stub.as_str(),
+            &seed::seed(&[unlimited]),
+            Keys::Kept,
+        )?;
         let flags = [
             "--sync-interval",
             "5s",
@@ -137,7 +135,12 @@ impl Soak {
         let setup = Setup {
             flags: flags.map(str::to_owned).to_vec(),
         };
-        let agent = Agent::start_in(&args.folder, args.tally.as_str(), stub.url(), &setup)?;
+        let agent = Agent::start_in(
+            &args.programs.folder,
+            args.programs.tally.as_str(),
+            stub.url(),
+            &setup,
+        )?;
         agent.add_license()?;
         let keys = agent.json(&["app", "add", "soak", "--unsigned-answers"])?;
         let text = |key| keys.get(key).and_then(Value::as_str).map(str::to_owned);

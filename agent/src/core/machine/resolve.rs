@@ -75,13 +75,16 @@ impl Core {
         let batch = self.book.batch(no).filter(|batch| !batch.state.is_end());
         let batch = batch.ok_or(Unresolvable::Unknown(no))?;
         let is_former = self.owed_to().is_some() && self.book.owed_home().any(|owed| owed.no == no);
+        let was_sent = matches!(batch.state, BatchState::Sent | BatchState::Unknown { .. });
         let hold = match batch.state {
-            // It goes nowhere by itself, and may not go to the server that is used now.
-            _ if is_former && decision != Decision::Waive => {
+            // It may not go to the server that is used now.
+            _ if is_former && matches!(decision, Decision::NotApplied | Decision::Resend) => {
                 return Err(Unresolvable::OfAnother(no));
             }
             BatchState::Held(hold) => hold,
-            _ if is_former => Hold::Undecidable,
+            // It goes nowhere by itself.
+            _ if is_former && (was_sent || decision == Decision::Waive) => Hold::Undecidable,
+            _ if is_former => return Err(Unresolvable::OfAnother(no)),
             _ => return Err(Unresolvable::NotHeld(no)),
         };
         let (account, units) = (batch.account, batch.units);

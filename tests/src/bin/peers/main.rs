@@ -20,25 +20,19 @@ use self::{
     tally::Tally,
 };
 use clap::Parser;
+use tally_tests::programs::Programs;
 
 /// Measure an agent beside Redis and the raw disk
 #[derive(Debug, Parser)]
 struct Args {
-    /// The program `tally`
-    #[arg(long)]
-    tally: String,
-    /// The program `tally-stub`
-    #[arg(long)]
-    stub: String,
+    #[command(flatten)]
+    programs: Programs,
     /// The program `redis-server`; without it, Redis is left out
     #[arg(long)]
     redis_server: Option<PathBuf>,
     /// The program `redis-benchmark`
     #[arg(long, default_value = "redis-benchmark")]
     redis_benchmark: PathBuf,
-    /// Where the databases are: a folder on the disk to measure
-    #[arg(long)]
-    folder: PathBuf,
     /// How many rounds
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -59,8 +53,8 @@ struct Args {
 #[expect(clippy::print_stderr, reason = "progress")]
 fn main() -> tally_tests::Result {
     let args = Args::parse();
-    std::fs::create_dir_all(&args.folder)?;
-    let folder = tempfile::tempdir_in(&args.folder)?;
+    std::fs::create_dir_all(&args.programs.folder)?;
+    let folder = tempfile::tempdir_in(&args.programs.folder)?;
     let duration = Duration::from_secs(args.seconds);
     let disk = Disk::create(&folder.path().join("raw"))?;
     let redis = match &args.redis_server {
@@ -71,7 +65,11 @@ fn main() -> tally_tests::Result {
         )?),
         None => None,
     };
-    let tally = Tally::start(&args.tally, &args.stub, &folder.path().join("tally"))?;
+    let tally = Tally::start(
+        &args.programs.tally,
+        &args.programs.stub,
+        &folder.path().join("tally"),
+    )?;
     let idle = tally.idle()?;
 
     let mut report = Report::new(&args.connections, idle);
