@@ -1,12 +1,18 @@
 //! More work than the agent takes on, and work that ends badly.
 
 use std::{
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::json;
-use tally_tests::{Result, agent::PANIC_AT, client::by_key, seed, wait};
+use tally_tests::{
+    Result,
+    agent::PANIC_AT,
+    client::{Reply, by_key},
+    seed, wait,
+};
 
 use crate::target::{ADD, Target};
 
@@ -40,6 +46,38 @@ fn what_does_not_fit_is_told_so_at_once() -> Result {
     target.agent.json(&["status"])?;
     let slow = slow.join().map_err(|_| anyhow::anyhow!("a panic"))??;
     assert_eq!(slow.code().as_deref(), Some("license_not_found"));
+    target.check_unharmed()
+}
+
+#[test]
+fn an_application_that_floods_locks_no_other_out() -> Result {
+    let mut target = Target::with_config("[limits]\nrequests = 4\n")?;
+    let slow = json!([{"path": "/api/v4/check_license", "action": {"delay_ms": 5000}, "times": 1}]);
+    target.stub.faults(&slow)?;
+    let flood = target.agent.app("flood")?;
+    let (answers, answered) = mpsc::channel();
+    // Each holds a place for as long as the server takes.
+    for number in 0..6 {
+        let unknown = json!({"license_key": format!("UNKNOWN-{number}")});
+        let (flood, answers) = (flood.clone(), answers.clone());
+        thread::spawn(move || {
+            let _ = answers.send(flood.post(ADD, &seed::merged(by_key(1), unknown)));
+        });
+    }
+    drop(answers);
+    for _ in 0..3 {
+        let refused = answered.recv()??;
+        assert_eq!(
+            (refused.status, refused.code().as_deref()),
+            (503, Some("unavailable"))
+        );
+    }
+    // The place that is left is for who has none.
+    target.grant(1)?;
+    assert!(answered.try_recv().is_err(), "nobody held a place any more");
+    let found = answered.iter().collect::<Result<Vec<_>>>()?;
+    let codes: Vec<_> = found.iter().map(Reply::code).collect();
+    assert_eq!(codes, vec![Some("license_not_found".to_owned()); 3]);
     target.check_unharmed()
 }
 

@@ -144,6 +144,14 @@ impl Bench {
         Ok(())
     }
 
+    /// The engine on its own, with the licence known, and the number of the application.
+    pub(crate) fn into_engine(mut self) -> (Engine, AppNo) {
+        self.start().unwrap();
+        self.learn();
+        let app = self.app.or_else(|| self.find_app());
+        (self.engine.take().unwrap(), app.unwrap())
+    }
+
     /// The whole life of a ledger, as far as the disk lets it come.
     pub(crate) fn live(&mut self) {
         if self.start().is_err() {
@@ -169,16 +177,9 @@ impl Bench {
         let key = format!("request-{}", self.requests);
         let app = self.app.or_else(|| self.find_app())?;
         let (reply, mut answer) = oneshot::channel();
-        let request = AddConsumption {
-            subject: subject(),
-            feature: None,
-            units: Units::new(units),
-            setting: OverageSetting::default(),
-            event: ConsumptionEvent::Add,
-        };
         self.turn(vec![Job::Record(RecordJob {
             app,
-            request: Arc::new(request),
+            request: request(units),
             key: Some(RequestKey {
                 key,
                 fingerprint: Hash([1; 32]),
@@ -342,4 +343,15 @@ impl Bench {
 
 fn subject() -> Subject {
     Subject::by_key("inspect", "KEY", "device")
+}
+
+/// Consumes units of the licence.
+pub(crate) fn request(units: i64) -> Arc<AddConsumption> {
+    Arc::new(AddConsumption {
+        subject: subject(),
+        feature: None,
+        units: Units::new(units),
+        setting: OverageSetting::default(),
+        event: ConsumptionEvent::Add,
+    })
 }

@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod desk;
 mod errors;
 mod power;
 mod retention;

@@ -11,7 +11,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -67,6 +67,7 @@ pub struct App {
     no: OnceCell<AppNo>,
     pace: Option<Pace>,
     bindings: Bindings,
+    under_way: AtomicUsize,
 }
 
 /// All of them, by API key.
@@ -189,6 +190,7 @@ impl App {
             no: OnceCell::new(),
             pace: keys.rights.max_per_minute.map(Pace::new),
             bindings: Bindings::default(),
+            under_way: AtomicUsize::new(0),
             keys,
         }
     }
@@ -223,6 +225,11 @@ impl App {
     /// How long to wait, where there were too many within a minute.
     pub fn keep_pace(&self, now: Duration) -> Result<(), Duration> {
         self.pace.as_ref().map_or(Ok(()), |pace| pace.take(now))
+    }
+
+    /// How many of its requests are being answered.
+    pub const fn under_way(&self) -> &AtomicUsize {
+        &self.under_way
     }
 
     /// Binds an `Idempotency-Key` to its request.

@@ -42,7 +42,8 @@ impl Default for Limits {
 pub struct LimitsFile {
     /// Open connections; less where the system has fewer files. Above it, the one that waits longest makes room.
     pub connections: Option<usize>,
-    /// Consumptions and reads of applications under way. Above it, 503 at once.
+    /// Consumptions and reads of applications under way. Above it, 503 at once. The last quarter is for applications
+    /// that have less than a quarter.
     pub requests: Option<usize>,
     /// Control calls under way, counted on their own: a flood of applications locks nobody out.
     pub control_requests: Option<usize>,

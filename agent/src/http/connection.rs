@@ -66,7 +66,9 @@ pub(super) struct Connection {
     state: AtomicU64,
     has_proven: AtomicBool,
     has_refused: AtomicBool,
-    pushed_out: Notify,
+    /// Whether it has to make room for another.
+    is_pushed_out: AtomicBool,
+    called: Notify,
 }
 
 impl Connection {
@@ -78,7 +80,8 @@ impl Connection {
             state: AtomicU64::new(0),
             has_proven: AtomicBool::new(false),
             has_refused: AtomicBool::new(false),
-            pushed_out: Notify::new(),
+            is_pushed_out: AtomicBool::new(false),
+            called: Notify::new(),
         };
         connection.enter(Phase::Head);
         connection
@@ -122,9 +125,20 @@ impl Connection {
         self.state().0 == Phase::Working as u64
     }
 
-    /// Completes when the connection has to make room.
-    pub(super) async fn pushed_out(&self) {
-        self.pushed_out.notified().await;
+    /// Completes when the connection has to end: there is no room for it, or the agent stops. One thing to
+    /// wait for, since each costs every request something.
+    pub(super) async fn called_off(&self) {
+        self.called.notified().await;
+    }
+
+    /// Whether it has to make room for another.
+    pub(super) fn is_pushed_out(&self) -> bool {
+        self.is_pushed_out.load(Ordering::Relaxed)
+    }
+
+    fn push_out(&self) {
+        self.is_pushed_out.store(true, Ordering::Relaxed);
+        self.called.notify_one();
     }
 
     /// Completes when the client has taken too long, for whatever it does.
@@ -196,6 +210,14 @@ impl Connections {
         self.max.store(max.max(1), Ordering::Relaxed);
     }
 
+    /// Has all of them end when they have answered what is under way.
+    pub(super) fn call_off(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for connection in open.iter() {
+            connection.called.notify_one();
+        }
+    }
+
     /// Lets a connection in; `None` where all others are at work.
     pub(super) fn enter(self: &Arc<Self>, source: Source, is_public: bool) -> Option<Place> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +230,7 @@ impl Connections {
             let (place, _) = waiting.min_by_key(|(_, other)| {
                 (other.has_proven.load(Ordering::Relaxed), other.state().1)
             })?;
-            open.swap_remove(place).pushed_out.notify_one();
+            open.swap_remove(place).push_out();
         }
         let connection = Arc::new(Connection::new(source, is_public, self.epoch));
         open.push(Arc::clone(&connection));
@@ -393,6 +415,20 @@ mod tests {
         assert!(open(&all).is_none());
         drop(first);
         assert!(open(&all).is_some());
+    }
+
+    #[tokio::test]
+    async fn at_a_stop_every_connection_is_called_whether_it_waits_yet_or_not() {
+        let all = Arc::new(Connections::new(2));
+        let (one, other) = (open(&all).unwrap(), open(&all).unwrap());
+        all.call_off();
+        one.connection().called_off().await;
+        other.connection().called_off().await;
+        assert!(!one.connection().is_pushed_out());
+        // There is no room: the one that waited longer is called, and told why.
+        let _newest = open(&all).unwrap();
+        one.connection().called_off().await;
+        assert!(one.connection().is_pushed_out() && !other.connection().is_pushed_out());
     }
 
     #[tokio::test(start_paused = true)]

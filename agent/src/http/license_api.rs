@@ -86,7 +86,7 @@ async fn check_license(api: &Api, app: &App, query: &str) -> Result<Response> {
         .map_err(|error| Refused::new(ErrorCode::ValidationError, error.to_string()))?;
     let CheckLicense { subject } = CheckLicense::from_query(pairs)?;
     app.rights().may_use(&subject)?;
-    let _slot = api.slots.take()?;
+    let _slot = api.slots.take_for(app.under_way())?;
     let view = if let Some(view) = view(api, &subject).await? {
         view
     } else {
@@ -113,7 +113,7 @@ async fn consume(
 ) -> Result<Response> {
     app.rights().may_use(&request.subject)?;
     let key = request_key(headers, &request, body)?;
-    let _slot = api.slots.take()?;
+    let _slot = api.slots.take_for(app.under_way())?;
     if let Some(key) = &key {
         app.bind(key, api.clocks.mono())?;
     }

@@ -28,7 +28,7 @@ pub mod tls;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicUsize},
 };
 
 use axum::{
@@ -108,6 +108,8 @@ pub struct Inner {
     look_ups: LookUps,
     connections: Arc<Connections>,
     slots: Slots,
+    /// How many slots are used by who needs no key: together, they count as an application.
+    keyless: AtomicUsize,
     control_slots: Slots,
     strangers: Strangers,
     streams: Arc<Semaphore>,
@@ -133,6 +135,7 @@ impl Api {
             look_ups: LookUps::default(),
             connections: Arc::new(Connections::new(parts.limits.connections)),
             slots: Slots::new(parts.limits.requests),
+            keyless: AtomicUsize::new(0),
             control_slots: Slots::new(parts.limits.control_requests),
             strangers: Strangers::default(),
             streams: Arc::new(Semaphore::new(stream::STREAMS_MAX)),

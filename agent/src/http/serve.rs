@@ -133,7 +133,10 @@ impl Server {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => {
+                    self.connections.call_off();
+                    return;
+                }
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -185,8 +188,7 @@ impl Server {
         let adopted = tokio::time::timeout(self.api.limits().head_time, L::adopt(accepted));
         let adopted = tokio::select! {
             adopted = adopted => adopted,
-            () = place.connection().pushed_out() => return,
-            () = self.stop.cancelled() => return,
+            () = place.connection().called_off() => return,
         };
         match adopted {
             Ok(Ok(stream)) => self.connection(stream, place).await,
@@ -204,7 +206,6 @@ impl Server {
         let service = service_fn(|request| self.front.answer(connection, request));
         let mut http = pin!(self.http.serve_connection(io, service));
         let mut overdue = pin!(connection.overdue(|| self.api.limits()));
-        let mut is_stopping = false;
         loop {
             tokio::select! {
                 biased;
@@ -214,12 +215,8 @@ impl Server {
                     }
                     return;
                 }
-                () = self.stop.cancelled(), if !is_stopping => {
-                    is_stopping = true;
-                    http.as_mut().graceful_shutdown();
-                }
-                () = connection.pushed_out() => {
-                    if !connection.is_working() {
+                () = connection.called_off() => {
+                    if connection.is_pushed_out() && !connection.is_working() {
                         return;
                     }
                     http.as_mut().graceful_shutdown();

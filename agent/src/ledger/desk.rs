@@ -1,41 +1,33 @@
 //! Where work waits for the ledger, and who does it: requests that arrive together share one commit.
 //!
-//! Whoever brings work commits it, with everything else that waits, unless somebody else is committing at
-//! that moment. So a lone request pays for no hand-over between threads: the thread that read it writes
+//! Whoever brings work commits it, with everything else that waits, unless somebody else is about to or is at
+//! it. So a lone request pays for no hand-over between threads: the thread that read it writes
 //! it. Whoever finds more work after its commit calls the relief, a thread of its own, and goes back to
 //! reading requests; under load the relief commits one group after the other while requests of the next
 //! are read.
 //!
-//! Work is never left behind: it is in the queue before its bringer looks whether somebody commits, and
-//! who commits looks into the queue after it has stopped doing so.
+//! Work is never left behind: it is in the queue before its bringer looks whether somebody is about to
+//! commit; who is about to says no more so before it looks whether somebody commits; and who commits looks
+//! into the queue after it has stopped doing so.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError},
     thread::{self, Thread},
 };
 
 use tokio::sync::{mpsc, watch};
 
-use super::engine::{Engine, Job, Pulse};
-use crate::core::{command::Command, event::Event};
-
-/// How many jobs may wait. A full queue is answered with 503 at once, so that memory stays bounded.
-const QUEUE_MAX: usize = 4096;
-
-/// How many jobs share a commit at most, so that the first of them does not wait for long.
-const GROUP_MAX: usize = 512;
+use super::{
+    engine::{Engine, Job, Pulse},
+    queue::{Queue, Refusal},
+};
+use crate::core::command::Command;
 
 /// The queue, and the seat of who commits.
 pub(super) struct Desk {
     queue: Mutex<Queue>,
     seat: Mutex<Option<Seat>>,
     relief: OnceLock<Thread>,
-}
-
-struct Queue {
-    jobs: VecDeque<Job>,
-    is_closed: bool,
 }
 
 /// What it takes to commit.
@@ -49,16 +41,7 @@ struct Seat {
     jobs: Vec<Job>,
 }
 
-/// Why a job was not taken.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Too many wait.
-    Full,
-    /// The agent is stopping.
-    Closed,
-}
-
-/// A job that was put into the queue, and is not yet somebody's to commit.
+/// A job that was put into the queue: its bringer's to commit, unless somebody else is about to.
 pub(super) struct Brought<'a>(Option<&'a Desk>);
 
 impl Desk {
@@ -71,16 +54,13 @@ impl Desk {
         news: watch::Sender<u64>,
     ) -> std::io::Result<(Arc<Self>, thread::JoinHandle<()>)> {
         let desk = Arc::new(Self {
-            queue: Mutex::new(Queue {
-                jobs: VecDeque::from([Job::Event(Event::Tick)]),
-                is_closed: false,
-            }),
+            queue: Mutex::new(Queue::new()),
             seat: Mutex::new(Some(Seat {
                 engine,
                 commands,
                 pulse,
                 news,
-                jobs: Vec::with_capacity(GROUP_MAX),
+                jobs: Vec::new(),
             })),
             relief: OnceLock::new(),
         });
@@ -94,20 +74,13 @@ impl Desk {
     /// Puts a job into the queue. It is committed when what comes back is [taken on](Brought::commit),
     /// or dropped.
     pub(super) fn bring(&self, job: Job) -> Result<Brought<'_>, Refusal> {
-        let mut queue = self.queue();
-        if queue.is_closed {
-            return Err(Refusal::Closed);
-        }
-        // Only requests are refused: there are few of all else, and facts must not be lost.
-        if queue.jobs.len() >= QUEUE_MAX && matches!(job, Job::Record(_)) {
-            return Err(Refusal::Full);
-        }
-        queue.jobs.push_back(job);
-        Ok(Brought(Some(self)))
+        let is_first = self.queue().add(job)?;
+        Ok(Brought(is_first.then_some(self)))
     }
 
     /// Commits what waits, unless somebody else is at it.
     fn commit(&self) {
+        self.queue().expect_nobody();
         match self.seat.try_lock() {
             Ok(mut seat) => self.turn(&mut seat),
             // Who sits there looks into the queue when it is done.
@@ -119,7 +92,7 @@ impl Desk {
             }
         }
         // After the seat is free: nobody else has looked for what was brought meanwhile.
-        if !self.queue().jobs.is_empty() {
+        if !self.queue().is_empty() {
             self.call_relief();
         }
     }
@@ -130,11 +103,7 @@ impl Desk {
             return;
         };
         let closing = Closing(self);
-        {
-            let mut queue = self.queue();
-            let taken = queue.jobs.len().min(GROUP_MAX);
-            seat.jobs.extend(queue.jobs.drain(..taken));
-        }
+        self.queue().take(&mut seat.jobs);
         if seat.jobs.is_empty() {
             std::mem::forget(closing);
             return;
@@ -172,11 +141,9 @@ impl Desk {
         loop {
             self.tidy();
             self.commit();
-            let queue = self.queue();
-            if queue.is_closed {
+            if self.queue().is_closed() {
                 return;
             }
-            drop(queue);
             thread::park();
         }
     }
@@ -198,10 +165,7 @@ impl Desk {
 
     /// Takes no more jobs, drops those that wait, and ends the relief.
     fn close(&self) {
-        let mut queue = self.queue();
-        queue.is_closed = true;
-        queue.jobs.clear();
-        drop(queue);
+        self.queue().close();
         self.call_relief();
     }
 
@@ -223,7 +187,9 @@ impl Drop for Closing<'_> {
 impl Brought<'_> {
     /// Lets what arrived with this job join it, and commits.
     pub(super) async fn commit(mut self) {
-        tokio::task::yield_now().await;
+        if self.0.is_some() {
+            tokio::task::yield_now().await;
+        }
         if let Some(desk) = self.0.take() {
             desk.commit();
         }

@@ -108,7 +108,7 @@ pub enum Job {
     App(String, Reply<Result<AppNo, RecordError>>),
     /// Decide and keep by other settings from here on.
     Settings(Policy, Keeping),
-    /// Answer a question, when what came before is on disk.
+    /// Answer a question, when what was decided before is on disk.
     Ask(Question),
     /// Commit and end.
     Stop,

@@ -16,6 +16,7 @@ pub mod health;
 pub mod job;
 pub mod known;
 mod log_file;
+mod queue;
 pub mod reader;
 pub mod recovery;
 pub mod retention;

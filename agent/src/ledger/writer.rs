@@ -8,11 +8,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Keeping,
     answers::{Answer, RequestKey},
-    desk::{Desk, Refusal},
+    desk::Desk,
     engine::{
         Engine, Job, Membership, MembershipError, Pulse, RecordError, RecordJob, Reply, Resolution,
         ResolveError, ResolveJob,
     },
+    queue::Refusal,
 };
 use crate::core::{
     Core, Policy,

@@ -1,24 +1,22 @@
 //! Proving the ledger against itself: the chain over every row, and the running sums against the rows.
 
+mod walk;
+
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, Row, params};
-use serde::Serialize;
-use tally_shared::{
-    time::Timestamp,
-    units::{Total, Units},
-};
-
+use self::walk::{Looked, walk};
 use super::{
     LedgerError,
     known::{self, Known, Range},
     store,
 };
 use crate::core::{
-    book::{Account, AccountNo, AppNo, Book, LaneNo, NoteKind, Seq},
-    chain::{self, Hash},
+    book::{Account, AccountNo, Book, LaneNo, Seq},
+    chain,
     doubt::Doubt,
 };
+use rusqlite::{Connection, params};
+use serde::Serialize;
 
 /// So many faults are listed; more say nothing new.
 const FAULTS_MAX: usize = 20;
@@ -277,160 +275,6 @@ fn broken_seals(connection: &Connection, book: &Book) -> rusqlite::Result<Vec<i6
         .filter(is_broken)
         .map(|account| account.no.0)
         .collect())
-}
-
-/// Which part of the chain is looked at.
-struct Looked<'a> {
-    /// The first place.
-    from: i64,
-    /// The first place that the present key can prove.
-    proved_from: i64,
-    /// Hears of a place now and then.
-    tell: &'a dyn Fn(i64),
-}
-
-/// So many entries lie between two places that are told.
-const TOLD_EVERY: i64 = 1024;
-
-/// What a walk over the chain comes to.
-struct Walked {
-    /// What the rows of each lane come to.
-    of_lanes: BTreeMap<LaneNo, Sum>,
-    /// The last place, and its hash.
-    end: (Seq, Hash),
-}
-
-/// Walks the chain.
-fn walk(
-    connection: &Connection,
-    (book, known): (&Book, &Known),
-    looked: &Looked<'_>,
-    findings: &mut Findings,
-) -> rusqlite::Result<Walked> {
-    let mut statement = connection.prepare(
-        "SELECT seq, 0, seq, hash, at, proven, lane, app, units, total, NULL, NULL, NULL
-             FROM consumptions WHERE seq >= ?1
-         UNION ALL SELECT seq, 1, seq, hash, at, proven, 0, 0, 0, 0, kind, body, NULL
-             FROM notes WHERE seq >= ?1
-         UNION ALL SELECT first_seq, 2, last_seq, hash, at, 0, 0, 0, 0, 0, NULL, NULL, seal
-             FROM anchors WHERE last_seq >= ?1
-         ORDER BY 1",
-    )?;
-    let mut entries = statement.query([looked.from])?;
-    let mut sums: BTreeMap<LaneNo, Sum> = BTreeMap::new();
-    let mut previous = (Seq(0), Hash::ORIGIN);
-    // In the middle, the first entry is what the second is proved by.
-    let mut is_base = looked.from > 1;
-    while let Some(row) = entries.next()? {
-        let (first, last) = (Seq(row.get(0)?), Seq(row.get(2)?));
-        if first.0 % TOLD_EVERY == 0 {
-            (looked.tell)(first.0);
-        }
-        let missing = (previous.0.0 + 1, first.0 - 1);
-        let is_next = missing.0 == first.0 && !is_base;
-        if !is_next && !is_base {
-            if !known.is_missing(missing) {
-                let what = format!("places {} to {} are missing", missing.0, missing.1);
-                findings.add(FaultKind::Chain, Some(Seq(missing.0)), what);
-            }
-            findings.missing.push(missing);
-        }
-        let found = Hash(row.get(3)?);
-        // Behind missing places there is nothing to prove a row by. What explains them is made with the
-        // hash before them, so that nobody else can.
-        let mut explains = false;
-        let expected = match row.get::<_, i64>(1)? {
-            0 => {
-                let lane = LaneNo(row.get(6)?);
-                sums.entry(lane).or_default().add(1, row.get(8)?);
-                findings.rows += 1;
-                expected_of_row(row, book, lane, &previous.1)?
-            }
-            1 => {
-                findings.notes += 1;
-                let (kind, body): (String, String) = (row.get(10)?, row.get(11)?);
-                explains =
-                    kind == NoteKind::Recovery.as_str() || kind == NoteKind::Evidence.as_str();
-                if kind == NoteKind::Evidence.as_str() {
-                    findings.add(FaultKind::Evidence, Some(first), speak_of(&body));
-                }
-                expected_of_note(row, book, (&kind, &body), &previous.1)?
-            }
-            _ => {
-                let seal: Option<[u8; 32]> = row.get(12)?;
-                let expected = book.chain().seal_anchor((first, last), &found);
-                (seal == Some(expected.0)).then_some(found)
-            }
-        };
-        let is_anchor = row.get::<_, i64>(1)? == 2;
-        let can_prove = last.0 >= looked.proved_from && !is_base;
-        findings.unproven += u64::from(last.0 < looked.proved_from);
-        if can_prove && (is_next || explains || is_anchor) && expected != Some(found) {
-            if !known.is_changed(first.0) {
-                let what = "this row was changed, or one before it".to_owned();
-                findings.add(FaultKind::Chain, Some(first), what);
-            }
-            known::add_place(&mut findings.changed, first.0);
-        }
-        previous = (last, found);
-        is_base = false;
-    }
-    Ok(Walked {
-        of_lanes: sums,
-        end: previous,
-    })
-}
-
-/// What a note of evidence says, in few words.
-fn speak_of(body: &str) -> String {
-    let what = serde_json::from_str::<serde_json::Value>(body)
-        .ok()
-        .and_then(|body| body.get("what")?.as_str().map(str::to_owned));
-    let what = match what.as_deref() {
-        Some("key_replaced") => "the chain's key was another than the ledger's",
-        Some("mark_lost") => "the mark beside the ledger was gone",
-        Some("older_copy") => "the ledger was an older copy",
-        Some("rewritten") => "its end was not what it was when its mark was made",
-        Some("changed") => "rows or sums had been changed",
-        _ => "the ledger had been changed",
-    };
-    format!("a start found that {what}")
-}
-
-fn expected_of_row(
-    row: &Row<'_>,
-    book: &Book,
-    lane: LaneNo,
-    previous: &Hash,
-) -> rusqlite::Result<Option<Hash>> {
-    let Some(lane) = book.lane(lane) else {
-        return Ok(None);
-    };
-    let link = chain::Link {
-        seq: Seq(row.get(0)?),
-        lane: &lane.digest,
-        app: AppNo(row.get(7)?),
-        units: Units::new(row.get(8)?),
-        total: Total::new(row.get(9)?),
-        at: Timestamp::from_millis(row.get(4)?),
-        time_proven: row.get(5)?,
-    };
-    Ok(Some(book.chain().next(previous, &link)))
-}
-
-fn expected_of_note(
-    row: &Row<'_>,
-    book: &Book,
-    (kind, body): (&str, &str),
-    previous: &Hash,
-) -> rusqlite::Result<Option<Hash>> {
-    let time = (Timestamp::from_millis(row.get(4)?), row.get(5)?);
-    let seq = Seq(row.get(0)?);
-    let kind = NoteKind::ALL
-        .into_iter()
-        .find(|known| known.as_str() == kind);
-    let chain = book.chain();
-    Ok(kind.map(|kind| chain.next_note(previous, seq, kind, body, time)))
 }
 
 fn add_daily(

@@ -1,0 +1,309 @@
+//! What waits for the ledger, and in which order it is taken: where several applications ask, each gets the
+//! same share of a commit, so that the flood of one is not another's wait.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::job::Job;
+use crate::core::{book::AppNo, event::Event};
+
+/// How many jobs of one application may wait. Where it is full, that application is answered with 503 at
+/// once, so that memory stays bounded.
+const WAITING_MAX: usize = 4096;
+
+/// How many jobs share a commit at most, so that the first of them does not wait for long.
+const GROUP_MAX: usize = 512;
+
+/// How many of them are no requests to consume, while such wait: whoever asks much shall not keep others from
+/// consuming.
+const OTHERS_MAX: usize = GROUP_MAX / 4;
+
+/// How many of them are one application's, while others ask as well. So few that a commit takes hardly
+/// longer than that of a lone request, and so many that the disk's wait is shared.
+const SHARE_MAX: usize = 8;
+
+/// An application counts as asking until so many turns after its last request: about a second of a flood.
+const PRESENT_TURNS: u64 = 4096;
+
+/// Jobs that are not yet taken.
+pub(super) struct Queue {
+    /// Everything but requests to consume: facts, questions, decisions.
+    others: VecDeque<Job>,
+    /// The applications that ask, by their numbers.
+    shares: HashMap<AppNo, Share>,
+    /// Those of them for which something waits, in the order in which they are served.
+    ring: VecDeque<AppNo>,
+    turn: u64,
+    /// Whether somebody is about to take what waits.
+    is_expected: bool,
+    is_stopping: bool,
+    is_closed: bool,
+}
+
+#[derive(Default)]
+struct Share {
+    waiting: VecDeque<Job>,
+    /// The turn after which it last asked.
+    asked: u64,
+}
+
+/// Why a job was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Too many wait.
+    Full,
+    /// The agent is stopping.
+    Closed,
+}
+
+impl Queue {
+    /// With a look at the agenda as the first job.
+    pub(super) fn new() -> Self {
+        Self {
+            others: VecDeque::from([Job::Event(Event::Tick)]),
+            shares: HashMap::new(),
+            ring: VecDeque::new(),
+            turn: 0,
+            is_expected: false,
+            is_stopping: false,
+            is_closed: false,
+        }
+    }
+
+    /// Adds a job. Whether its bringer is the one to commit: nobody else is about to.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]. Only requests find it full: facts must not be lost.
+    pub(super) fn add(&mut self, job: Job) -> Result<bool, Refusal> {
+        if self.is_closed {
+            return Err(Refusal::Closed);
+        }
+        match job {
+            Job::Record(_) if self.is_stopping => return Err(Refusal::Closed),
+            Job::Record(ref record) => {
+                let app = record.app;
+                let share = self.shares.entry(app).or_default();
+                if share.waiting.len() >= WAITING_MAX {
+                    return Err(Refusal::Full);
+                }
+                if share.waiting.is_empty() {
+                    self.ring.push_back(app);
+                }
+                share.asked = self.turn;
+                share.waiting.push_back(job);
+            }
+            Job::Stop => self.is_stopping = true,
+            job => self.others.push_back(job),
+        }
+        Ok(!std::mem::replace(&mut self.is_expected, true))
+    }
+
+    /// Who was about to take what waits looks now whether it can: the next bringer must look itself.
+    pub(super) const fn expect_nobody(&mut self) {
+        self.is_expected = false;
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.others.is_empty() && self.ring.is_empty() && !self.is_stopping
+    }
+
+    /// Takes the jobs of the next turn. The order to stop comes after all others.
+    pub(super) fn take(&mut self, jobs: &mut Vec<Job>) {
+        self.turn += 1;
+        let turn = self.turn;
+        self.shares
+            .retain(|_, share| !share.waiting.is_empty() || turn - share.asked <= PRESENT_TURNS);
+        let share_max = if self.shares.len() > 1 {
+            SHARE_MAX
+        } else {
+            GROUP_MAX
+        };
+        let others_max = if self.ring.is_empty() {
+            GROUP_MAX
+        } else {
+            OTHERS_MAX
+        };
+        let taken = self.others.len().min(others_max);
+        jobs.extend(self.others.drain(..taken));
+        for _ in 0..self.ring.len() {
+            let room = GROUP_MAX - jobs.len();
+            if room == 0 {
+                break;
+            }
+            let Some(app) = self.ring.pop_front() else {
+                break;
+            };
+            // Whoever is in the ring has a share: only those are dropped for whom nothing waits.
+            let Some(share) = self.shares.get_mut(&app) else {
+                continue;
+            };
+            let taken = share.waiting.len().min(share_max).min(room);
+            jobs.extend(share.waiting.drain(..taken));
+            if !share.waiting.is_empty() {
+                self.ring.push_back(app);
+            }
+        }
+        if self.is_stopping && self.others.is_empty() && self.ring.is_empty() {
+            self.is_stopping = false;
+            jobs.push(Job::Stop);
+        }
+    }
+
+    /// Takes no more jobs, and drops those that wait.
+    pub(super) fn close(&mut self) {
+        *self = Self {
+            others: VecDeque::new(),
+            is_closed: true,
+            ..Self::new()
+        };
+    }
+
+    /// Whether it was closed.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tally_shared::wire::AddConsumption;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::ledger::job::RecordJob;
+
+    const FLOOD: AppNo = AppNo(1);
+    const OTHER: AppNo = AppNo(2);
+
+    /// Asks for that many units, by which it is known again.
+    fn ask(queue: &mut Queue, app: AppNo, units: usize) -> Result<bool, Refusal> {
+        let body = format!(
+            r#"{{"license_key": "A", "hardware_id": "d", "product": "p", "consumptions": {units}}}"#
+        );
+        queue.add(Job::Record(RecordJob {
+            app,
+            request: Arc::new(AddConsumption::from_json(body.as_bytes()).unwrap()),
+            key: None,
+            reply: oneshot::channel().0,
+        }))
+    }
+
+    /// Who is served by a turn, and with how many units.
+    fn turn(queue: &mut Queue) -> Vec<(AppNo, i64)> {
+        let mut jobs = Vec::new();
+        queue.take(&mut jobs);
+        let served = jobs.iter().filter_map(|job| match job {
+            Job::Record(job) => Some((job.app, job.request.units.get())),
+            _ => None,
+        });
+        served.collect()
+    }
+
+    #[test]
+    fn one_that_asks_alone_has_the_whole_turn() {
+        let mut queue = Queue::new();
+        for units in 0..600 {
+            ask(&mut queue, FLOOD, units).unwrap();
+        }
+        let (one, two) = (turn(&mut queue), turn(&mut queue));
+        assert!(one.len() > 500 && one.len() + two.len() == 600);
+        let in_order = one.iter().chain(&two).map(|(_, units)| *units);
+        assert!(in_order.eq(0..600));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn beside_a_flood_another_is_in_the_next_turn_and_the_turn_is_short() {
+        let mut queue = Queue::new();
+        for units in 0..64 {
+            ask(&mut queue, FLOOD, units).unwrap();
+        }
+        ask(&mut queue, OTHER, 1000).unwrap();
+        let served = turn(&mut queue);
+        assert!(served.contains(&(OTHER, 1000)));
+        assert_eq!(served.len(), SHARE_MAX + 1);
+        // It will ask again: the flood keeps to its share, until the other has not asked for long.
+        for _ in 1..PRESENT_TURNS {
+            assert!(turn(&mut queue).len() <= SHARE_MAX);
+        }
+        for units in 0..64 {
+            ask(&mut queue, FLOOD, units).unwrap();
+        }
+        assert_eq!(turn(&mut queue).len(), SHARE_MAX);
+        assert_eq!(turn(&mut queue).len(), 64 - SHARE_MAX);
+    }
+
+    #[test]
+    fn beside_a_flood_of_questions_there_is_room_for_who_consumes() {
+        let mut queue = Queue::new();
+        for _ in 0..2 * GROUP_MAX {
+            queue.add(Job::Ask(Box::new(|_, _| ()))).unwrap();
+        }
+        ask(&mut queue, OTHER, 1).unwrap();
+        assert_eq!(turn(&mut queue), [(OTHER, 1)]);
+    }
+
+    #[test]
+    fn with_more_than_a_turn_can_take_everybody_is_served_in_turn() {
+        let mut queue = Queue::new();
+        // The first look at the agenda.
+        assert!(turn(&mut queue).is_empty());
+        let apps = 2 * GROUP_MAX / SHARE_MAX;
+        for app in 0..apps {
+            for units in 0..SHARE_MAX {
+                ask(&mut queue, AppNo(i64::try_from(app).unwrap()), units).unwrap();
+            }
+        }
+        let (one, two) = (turn(&mut queue), turn(&mut queue));
+        assert_eq!((one.len(), two.len()), (GROUP_MAX, GROUP_MAX));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_one_may_not_put_into_the_queue_another_may() {
+        let mut queue = Queue::new();
+        for units in 0..WAITING_MAX {
+            ask(&mut queue, FLOOD, units).unwrap();
+        }
+        assert_eq!(ask(&mut queue, FLOOD, 1), Err(Refusal::Full));
+        assert!(ask(&mut queue, OTHER, 1).is_ok());
+        assert!(queue.add(Job::Event(Event::Tick)).is_ok());
+    }
+
+    #[test]
+    fn the_first_bringer_commits_for_all_until_it_looks() {
+        let mut queue = Queue::new();
+        assert_eq!(ask(&mut queue, FLOOD, 1), Ok(true));
+        assert_eq!(ask(&mut queue, OTHER, 1), Ok(false));
+        queue.expect_nobody();
+        assert_eq!(ask(&mut queue, FLOOD, 1), Ok(true));
+    }
+
+    #[test]
+    fn the_order_to_stop_comes_after_all_that_waits() {
+        let mut queue = Queue::new();
+        for units in 0..=GROUP_MAX {
+            ask(&mut queue, FLOOD, units).unwrap();
+        }
+        queue.add(Job::Stop).unwrap();
+        // There could be no end of those that come after it.
+        assert_eq!(ask(&mut queue, FLOOD, 1), Err(Refusal::Closed));
+        let mut last = Vec::new();
+        let mut served = 0;
+        while !queue.is_empty() {
+            last.clear();
+            queue.take(&mut last);
+            served += last
+                .iter()
+                .filter(|job| matches!(job, Job::Record(_)))
+                .count();
+        }
+        assert_eq!(served, GROUP_MAX + 1);
+        assert!(matches!(last.last(), Some(Job::Stop)));
+        queue.close();
+        assert_eq!(ask(&mut queue, FLOOD, 1), Err(Refusal::Closed));
+    }
+}
