@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
 use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    filter::ParseError,
+    Layer, Registry,
+    filter::Targets,
     fmt::{
         self, FmtContext, FormatEvent, FormatFields,
         format::{Format, Full, Writer},
@@ -48,8 +48,6 @@ pub enum LogError {
     Filter {
         /// What was given.
         filter: String,
-        /// Why.
-        source: ParseError,
     },
     /// Something is in the way of the link to the newest file.
     #[error("{path} is not a log of tally's; give another name with --log-file, or move it away")]
@@ -81,7 +79,7 @@ pub enum LogError {
 }
 
 /// Changes what is logged while the agent runs.
-pub struct Filter(reload::Handle<EnvFilter, Registry>);
+pub struct Filter(reload::Handle<Targets, Registry>);
 
 impl Filter {
     /// Logs this from here on.
@@ -98,7 +96,9 @@ impl Filter {
 pub fn init() {
     let filter = std::env::var(LOG_VARIABLE).ok();
     let filter = filter.and_then(|filter| parse(&filter).ok());
-    let filter = filter.unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER));
+    let filter = filter
+        .or_else(|| parse(DEFAULT_FILTER).ok())
+        .unwrap_or_default();
     // Fails only where logging was started already, as in tests.
     let _ = Registry::default()
         .with(filter)
@@ -132,11 +132,27 @@ pub fn check(filter: &str) -> Result<(), LogError> {
     parse(filter).map(|_| ())
 }
 
-fn parse(filter: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::try_new(filter).map_err(|source| LogError::Filter {
-        filter: filter.to_owned(),
-        source,
-    })
+/// Levels, of everything or of a part (`part=level`), with commas between them; an empty text is as good as none.
+/// The library's own reading takes what it does not understand for a part of which everything is logged.
+fn parse(filter: &str) -> Result<Targets, LogError> {
+    let filter = match filter.trim() {
+        "" => DEFAULT_FILTER,
+        filter => filter,
+    };
+    let pieces = filter.split(',').map(str::trim);
+    let pieces = pieces.filter(|piece| !piece.is_empty());
+    let read = pieces.map(|piece| {
+        let (part, level) = piece.split_once('=').unwrap_or(("", piece));
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte);
+        let is_part = part.bytes().all(is_name) && part.is_empty() != piece.contains('=');
+        is_part.then_some((part, level.parse().ok()?))
+    });
+    let read: Option<Vec<(&str, LevelFilter)>> = read.collect();
+    // The empty name is of every part.
+    read.map(Targets::from_iter)
+        .ok_or_else(|| LogError::Filter {
+            filter: filter.to_owned(),
+        })
 }
 
 fn to_stderr<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
@@ -239,5 +255,51 @@ where
         };
         write!(writer, "<{priority}>")?;
         self.0.format_event(context, writer, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_logs(filter: &str, expected: [bool; 3]) {
+        let found = parse(filter).unwrap();
+        let of = |part, level| found.would_enable(part, &level);
+        let logs = [
+            of("tally_agent::sync", Level::DEBUG),
+            of("tally_agent", Level::INFO),
+            of("hyper", Level::INFO),
+        ];
+        assert_eq!(logs, expected, "{filter:?}");
+    }
+
+    #[test]
+    fn levels_are_of_everything_or_of_a_part() {
+        check_logs(DEFAULT_FILTER, [false, true, false]);
+        check_logs("debug", [true, true, true]);
+        check_logs("warn, tally_agent::sync=debug", [true, false, false]);
+        check_logs("warn,tally_agent=info,", [false, true, false]);
+        check_logs("off", [false, false, false]);
+    }
+
+    #[test]
+    fn nothing_is_as_good_as_no_filter() {
+        check_logs("", [false, true, false]);
+        check_logs(" ", [false, true, false]);
+    }
+
+    #[test]
+    fn what_would_be_misunderstood_is_refused() {
+        for filter in [
+            "loud",
+            "tally_agent",
+            "=info",
+            "a b=info",
+            "a[span]=debug",
+            "a=b=info",
+        ] {
+            assert!(parse(filter).is_err(), "{filter:?}");
+        }
     }
 }
