@@ -21,7 +21,7 @@ fn what_one_brought_for_all_is_committed_when_it_goes_away() {
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.build().unwrap();
     runtime.block_on(async {
-        // What the thread of its own begins with is done.
+        // From here on the queue is empty, so that the first bringer is to commit for both.
         ledger.ask(|_, _| ()).await.unwrap();
         let mut first = Box::pin(ledger.record(app, bench::request(1), None));
         let mut second = pin!(ledger.record(app, bench::request(2), None));

@@ -4,6 +4,9 @@ mod walk;
 
 use std::collections::BTreeMap;
 
+use rusqlite::{Connection, params};
+use serde::Serialize;
+
 use self::walk::{Looked, walk};
 use super::{
     LedgerError,
@@ -15,8 +18,6 @@ use crate::core::{
     chain,
     doubt::Doubt,
 };
-use rusqlite::{Connection, params};
-use serde::Serialize;
 
 /// So many faults are listed; more say nothing new.
 const FAULTS_MAX: usize = 20;
