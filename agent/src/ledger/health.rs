@@ -96,7 +96,8 @@ pub fn is_damage(error: &LedgerError) -> bool {
         | LedgerError::Salvage { .. }
         | LedgerError::Copy { .. }
         | LedgerError::Key { .. }
-        | LedgerError::Mark { .. } => false,
+        | LedgerError::Mark { .. }
+        | LedgerError::Thread { .. } => false,
     }
 }
 

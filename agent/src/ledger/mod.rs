@@ -107,6 +107,12 @@ pub enum LedgerError {
         /// What it is.
         value: String,
     },
+    /// The system has no thread to give.
+    #[error("cannot start a thread that proves the ledger; it was left as it is")]
+    Thread {
+        /// Why.
+        source: std::io::Error,
+    },
     /// The damaged files cannot be read at all, or not be kept.
     #[error(
         "the ledger is damaged, and {path} cannot be read or written; nothing was changed. \

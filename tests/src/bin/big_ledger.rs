@@ -1,6 +1,6 @@
 //! Makes a ledger of many rows, and measures what a user waits for: its opening, and `tally verify`.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use clap::Parser;
 use tally_agent::{
@@ -15,15 +15,22 @@ struct Args {
     /// How many rows
     #[arg(long, default_value_t = 10_000_000)]
     rows: u64,
+    /// Over how many licences, each with a batch that is owed
+    #[arg(long, default_value_t = 1)]
+    licenses: usize,
+    /// Leave the ledger in this folder
+    #[arg(long)]
+    folder: Option<PathBuf>,
 }
 
 #[expect(clippy::print_stdout, reason = "what the program is for")]
 fn main() -> tally_tests::Result {
     let args = Args::parse();
-    let folder = tempfile::tempdir()?;
-    let names = DataDir::new(folder.path().to_owned());
+    let temporary = tempfile::tempdir()?;
+    let folder = args.folder.as_deref().unwrap_or(temporary.path());
+    let names = DataDir::new(folder.to_owned());
     let started = Instant::now();
-    Recorder::open(folder.path(), 1)?.fill(args.rows)?;
+    Recorder::open(folder, args.licenses)?.fill(args.rows)?;
     println!("{} rows recorded in {:.1?}", args.rows, started.elapsed());
     println!(
         "ledger: {} MB",
@@ -32,7 +39,7 @@ fn main() -> tally_tests::Result {
     let mut openings = Vec::new();
     for _ in 0..5 {
         let started = Instant::now();
-        drop(open_engine(folder.path())?);
+        drop(open_engine(folder)?);
         openings.push(started.elapsed());
     }
     openings.sort();

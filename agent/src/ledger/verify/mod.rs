@@ -1,10 +1,11 @@
 //! Proving the ledger against itself: the chain over every row, and the running sums against the rows.
 
+mod entries;
 mod walk;
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use serde::Serialize;
 
 use self::walk::{Looked, walk};
@@ -14,7 +15,7 @@ use super::{
     store,
 };
 use crate::core::{
-    book::{Account, AccountNo, Book, LaneNo, Seq},
+    book::{Account, AccountNo, BatchNo, Book, LaneNo, Seq},
     chain,
     doubt::Doubt,
 };
@@ -189,18 +190,17 @@ fn prove(
         // Another key, and no note of it yet: who compares the ledger with its mark says so.
         i64::MAX
     };
-    let failed = LedgerError::while_doing("verifying the chain");
-    let range = Looked {
+    let looked = Looked {
         from: 1,
         proved_from,
-        tell: &|place| tell(place, newest.0.0),
     };
-    let sums = walk(connection, (&book, &known), &range, &mut findings).map_err(failed)?;
-    if sums.end != newest {
+    let tell = |place| tell(place, newest.0.0);
+    let walked = walk(connection, (&book, &known), looked, &tell, &mut findings)?;
+    if walked.end != newest {
         let what = "the chain does not end at the newest row".to_owned();
         findings.add(FaultKind::Sums, Some(newest.0), what);
     }
-    let mut sums = sums.of_lanes;
+    let mut sums = walked.of_lanes;
     let failed = LedgerError::while_doing("verifying the sums");
     add_daily(connection, &known, &mut sums, &mut findings).map_err(failed)?;
     check_accounts(&book, &sums, &known, &mut findings);
@@ -212,8 +212,7 @@ fn prove(
             findings.add(FaultKind::Chain, None, what);
         }
     }
-    let failed = LedgerError::while_doing("verifying the batches");
-    check_batches(connection, &book, &known, &mut findings).map_err(failed)?;
+    check_batches(&book, &walked.of_batches, &known, &mut findings);
     Ok(findings)
 }
 
@@ -230,12 +229,8 @@ pub(super) fn recent(
     let known = Known::read(connection).map_err(failed())?;
     let proved_from = proved_from(connection).map_err(failed())?;
     let mut findings = Findings::default();
-    let range = Looked {
-        from,
-        proved_from,
-        tell: &|_| (),
-    };
-    walk(connection, (&book, &known), &range, &mut findings).map_err(failed())?;
+    let looked = Looked { from, proved_from };
+    walk(connection, (&book, &known), looked, &|_| (), &mut findings)?;
     let accounts = broken_seals(connection, &book).map_err(failed())?;
     let accounts: Vec<i64> = accounts
         .into_iter()
@@ -371,33 +366,26 @@ fn check_accounts(
 
 /// Each owed batch's sum against its rows.
 fn check_batches(
-    connection: &Connection,
     book: &Book,
+    sums: &BTreeMap<BatchNo, Sum>,
     known: &Known,
     findings: &mut Findings,
-) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare(
-        "SELECT count(*), coalesce(sum(units), 0) FROM consumptions
-         WHERE seq BETWEEN ?1 AND ?2 AND lane = ?3",
-    )?;
+) {
     for batch in book.batches() {
         if known.touches((batch.first.0, batch.last.0)) {
             continue;
         }
-        let parameters = params![batch.first.0, batch.last.0, batch.lane.0];
-        let found: (i64, i64) =
-            statement.query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let expected = (
-            i64::try_from(batch.rows).unwrap_or(i64::MAX),
-            batch.units.get(),
-        );
+        let found = sums.get(&batch.no).copied().unwrap_or_default();
+        let expected = Sum {
+            rows: i64::try_from(batch.rows).unwrap_or(i64::MAX),
+            units: i128::from(batch.units.get()),
+        };
         if found != expected {
             let what = format!(
                 "batch {} covers {} units in {} rows, and its rows hold {} in {}",
-                batch.no.0, expected.1, expected.0, found.1, found.0
+                batch.no.0, expected.units, expected.rows, found.units, found.rows
             );
             findings.add(FaultKind::Sums, Some(batch.first), what);
         }
     }
-    Ok(())
 }

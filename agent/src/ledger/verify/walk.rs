@@ -1,118 +1,81 @@
-//! The walk over the chain, entry by entry.
+//! The walk over the chain, entry by entry. One thread reads the entries and another proves them: each has about half
+//! of the work.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::ControlFlow, panic, sync::mpsc, thread};
 
-use rusqlite::{Connection, Row};
-use tally_shared::{
-    time::Timestamp,
-    units::{Total, Units},
+use rusqlite::Connection;
+use tally_shared::units::Units;
+
+use super::{
+    FaultKind, Findings, Sum,
+    entries::{self, Entry, What},
 };
-
-use super::{FaultKind, Findings, Sum};
 use crate::{
     core::{
-        book::{AppNo, Book, LaneNo, NoteKind, Seq},
+        book::{Batch, BatchNo, Book, LaneNo, NoteKind, Seq},
         chain::{self, Hash},
     },
-    ledger::known::{self, Known},
+    ledger::{
+        LedgerError,
+        known::{self, Known},
+    },
 };
 
+/// So many chunks of entries may wait to be proved, so that memory stays bounded.
+const WAITING_MAX: usize = 4;
+
 /// Which part of the chain is looked at.
-pub(super) struct Looked<'a> {
+#[derive(Clone, Copy)]
+pub(super) struct Looked {
     /// The first place.
     pub(super) from: i64,
     /// The first place that the present key can prove.
     pub(super) proved_from: i64,
-    /// Hears of a place now and then.
-    pub(super) tell: &'a dyn Fn(i64),
 }
-
-/// So many entries lie between two places that are told.
-const TOLD_EVERY: i64 = 1024;
 
 /// What a walk over the chain comes to.
 pub(super) struct Walked {
     /// What the rows of each lane come to.
     pub(super) of_lanes: BTreeMap<LaneNo, Sum>,
+    /// What the rows of each owed batch come to.
+    pub(super) of_batches: BTreeMap<BatchNo, Sum>,
     /// The last place, and its hash.
     pub(super) end: (Seq, Hash),
 }
 
-/// An entry of the chain, of whichever table it is.
-struct Entry {
-    /// The place, or the first of those that an anchor stands for.
-    first: Seq,
-    last: Seq,
-    found: Hash,
-    /// The hash that it should have by those before it; `None` where it can have none.
-    expected: Option<Hash>,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Row,
-    Note,
-    /// A note that says why places before it are missing. It is made with the hash before them, so that
-    /// nobody else can.
-    Explanation,
-    Anchor,
-}
-
-/// Walks the chain: the rows, which are many, and between them notes and anchors.
+/// Walks the chain; `tell` hears now and then which place has been read.
 pub(super) fn walk(
     connection: &Connection,
     (book, known): (&Book, &Known),
-    looked: &Looked<'_>,
+    looked: Looked,
+    tell: &dyn Fn(i64),
     findings: &mut Findings,
-) -> rusqlite::Result<Walked> {
-    // Two statements: in one, each of the rows would be carried through a sorter of unlike rows.
-    let mut rows = connection.prepare(
-        "SELECT seq, hash, at, proven, lane, app, units, total FROM consumptions
-         WHERE seq >= ?1 ORDER BY seq",
-    )?;
-    let mut others = connection.prepare(
-        "SELECT seq, seq, hash, at, proven, kind, body, NULL FROM notes WHERE seq >= ?1
-         UNION ALL SELECT first_seq, last_seq, hash, at, 0, NULL, NULL, seal FROM anchors
-             WHERE last_seq >= ?1
-         ORDER BY 1",
-    )?;
-    let mut rows = rows.query([looked.from])?;
-    let mut others = others.query([looked.from])?;
-    let place = |row: Option<&Row<'_>>| row.map_or(Ok(i64::MAX), |row| row.get(0));
-    let (mut row, mut other) = (rows.next()?, others.next()?);
-    let (mut row_at, mut other_at) = (place(row)?, place(other)?);
-    let mut chain = Walk {
-        book,
-        known,
-        looked,
-        findings,
-        sums: BTreeMap::new(),
-        previous: (Seq(0), Hash::ORIGIN),
-        is_base: looked.from > 1,
-    };
-    loop {
-        match (row, other) {
-            (Some(found), _) if row_at <= other_at => {
-                let is_next = chain.come_to(Seq(row_at));
-                let entry = chain.row(found)?;
-                chain.prove(&entry, is_next);
-                row = rows.next()?;
-                row_at = place(row)?;
+) -> Result<Walked, LedgerError> {
+    let (hand_on, chunks) = mpsc::sync_channel::<Vec<Entry>>(WAITING_MAX);
+    let mut walk = Walk::new(book, known, looked, findings);
+    thread::scope(|scope| {
+        let proving = move || {
+            chunks.into_iter().flatten().for_each(|it| walk.take(&it));
+            walk.end()
+        };
+        let proving = thread::Builder::new()
+            .name("tally-verify".to_owned())
+            .spawn_scoped(scope, proving)
+            .map_err(|source| LedgerError::Thread { source })?;
+        let read = entries::read(connection, looked.from, |chunk| {
+            if let Some(entry) = chunk.last() {
+                tell(entry.last.0);
             }
-            (_, Some(found)) => {
-                let is_next = chain.come_to(Seq(other_at));
-                let entry = chain.other(found)?;
-                chain.prove(&entry, is_next);
-                other = others.next()?;
-                other_at = place(other)?;
+            // Nobody takes it only where the other thread has panicked.
+            match hand_on.send(chunk) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
             }
-            (_, None) => break,
-        }
-    }
-    Ok(Walked {
-        of_lanes: chain.sums,
-        end: chain.previous,
+        });
+        drop(hand_on);
+        let walked = proving.join().unwrap_or_else(|it| panic::resume_unwind(it));
+        read.map_err(LedgerError::while_doing("verifying the chain"))?;
+        Ok(walked)
     })
 }
 
@@ -120,92 +83,143 @@ pub(super) fn walk(
 struct Walk<'a> {
     book: &'a Book,
     known: &'a Known,
-    looked: &'a Looked<'a>,
+    looked: Looked,
     findings: &'a mut Findings,
-    sums: BTreeMap<LaneNo, Sum>,
+    lanes: BTreeMap<LaneNo, Lane<'a>>,
     previous: (Seq, Hash),
     /// In the middle of the chain, the first entry is what the second is proved by.
     is_base: bool,
 }
 
-impl Walk<'_> {
-    /// A row, which counts for its lane.
-    fn row(&mut self, row: &Row<'_>) -> rusqlite::Result<Entry> {
-        let seq = Seq(row.get(0)?);
-        let lane = LaneNo(row.get(4)?);
-        let units = row.get(6)?;
-        self.sums.entry(lane).or_default().add(1, units);
-        self.findings.rows += 1;
-        let expected = match self.book.lane(lane) {
-            None => None,
-            Some(lane) => {
-                let link = chain::Link {
-                    seq,
-                    lane: &lane.digest,
-                    app: AppNo(row.get(5)?),
-                    units: Units::new(units),
-                    total: Total::new(row.get(7)?),
-                    at: Timestamp::from_millis(row.get(2)?),
-                    time_proven: row.get(3)?,
-                };
-                Some(self.book.chain().next(&self.previous.1, &link))
-            }
-        };
-        Ok(Entry {
-            first: seq,
-            last: seq,
-            found: Hash(row.get(1)?),
-            expected,
-            kind: Kind::Row,
-        })
+/// What was found of a lane.
+#[derive(Default)]
+struct Lane<'a> {
+    /// `None` where nobody knows what the lane stands for.
+    digest: Option<&'a Hash>,
+    sum: Sum,
+    /// Its owed batches by their first row, and what was found of each.
+    owed: Vec<(&'a Batch, Sum)>,
+    /// So many of them end before the last row.
+    passed: usize,
+}
+
+impl<'a> Lane<'a> {
+    fn of(book: &'a Book, no: LaneNo) -> Self {
+        Self {
+            digest: book.lane(no).map(|lane| &lane.digest),
+            ..Self::default()
+        }
     }
 
-    /// A note or an anchor.
-    fn other(&mut self, row: &Row<'_>) -> rusqlite::Result<Entry> {
-        let (first, last) = (Seq(row.get(0)?), Seq(row.get(1)?));
-        let found = Hash(row.get(2)?);
-        let chain = self.book.chain();
-        let Some(name) = row.get::<_, Option<String>>(5)? else {
-            let seal: Option<[u8; 32]> = row.get(7)?;
-            let expected = chain.seal_anchor((first, last), &found);
-            return Ok(Entry {
-                first,
-                last,
-                found,
-                expected: (seal == Some(expected.0)).then_some(found),
-                kind: Kind::Anchor,
-            });
+    fn add(&mut self, seq: Seq, units: Units) {
+        self.sum.add(1, units.get());
+        while let Some((batch, _)) = self.owed.get(self.passed)
+            && batch.last < seq
+        {
+            self.passed += 1;
+        }
+        // One at most covers the row, unless the ledger is damaged.
+        let begun = self.owed.iter_mut().skip(self.passed);
+        for (batch, sum) in begun.take_while(|(batch, _)| batch.first <= seq) {
+            if seq <= batch.last {
+                sum.add(1, units.get());
+            }
+        }
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn new(book: &'a Book, known: &'a Known, looked: Looked, findings: &'a mut Findings) -> Self {
+        let mut lanes: BTreeMap<LaneNo, Lane<'a>> = BTreeMap::new();
+        for batch in book.batches() {
+            let lane = lanes.entry(batch.lane);
+            let lane = lane.or_insert_with_key(|no| Lane::of(book, *no));
+            lane.owed.push((batch, Sum::default()));
+        }
+        for lane in lanes.values_mut() {
+            lane.owed.sort_by_key(|(batch, _)| batch.first);
+        }
+        Self {
+            book,
+            known,
+            looked,
+            findings,
+            lanes,
+            previous: (Seq(0), Hash::ORIGIN),
+            is_base: looked.from > 1,
+        }
+    }
+
+    /// Counts an entry, and proves it by those before it.
+    fn take(&mut self, entry: &Entry) {
+        let is_next = self.come_to(entry.first);
+        let (expected, may_follow_a_gap) = match &entry.what {
+            What::Row { .. } => (self.row(entry), false),
+            What::Note { kind, .. } => {
+                let kind = NoteKind::ALL.into_iter().find(|it| it.as_str() == kind);
+                // A note that says why places before it are missing is made with the hash before them, so that
+                // nobody else can.
+                let explains = matches!(kind, Some(NoteKind::Recovery | NoteKind::Evidence));
+                (self.note(entry, kind), explains)
+            }
+            What::Anchor { seal } => {
+                let expected = self
+                    .chain()
+                    .seal_anchor((entry.first, entry.last), &entry.hash);
+                let is_sealed = *seal == Some(expected.0);
+                (is_sealed.then_some(entry.hash), true)
+            }
+        };
+        let is_proven = expected == Some(entry.hash);
+        self.prove(entry, is_proven, is_next || may_follow_a_gap);
+    }
+
+    /// Counts a row for its lane. The hash that it should have; `None` where it can have none.
+    fn row(&mut self, entry: &Entry) -> Option<Hash> {
+        let What::Row {
+            lane,
+            app,
+            units,
+            total,
+            time: (at, time_proven),
+        } = entry.what
+        else {
+            return None;
+        };
+        let book = self.book;
+        let lane = self.lanes.entry(lane);
+        let lane = lane.or_insert_with_key(|no| Lane::of(book, *no));
+        lane.add(entry.first, units);
+        self.findings.rows += 1;
+        let link = chain::Link {
+            seq: entry.first,
+            lane: lane.digest?,
+            app,
+            units,
+            total,
+            at,
+            time_proven,
+        };
+        Some(book.chain().next(&self.previous.1, &link))
+    }
+
+    /// Counts a note, and says what one of evidence does. The hash that it should have; `None` where it can have none.
+    fn note(&mut self, entry: &Entry, kind: Option<NoteKind>) -> Option<Hash> {
+        let What::Note { body, time, .. } = &entry.what else {
+            return None;
         };
         self.findings.notes += 1;
-        let (body, at, proven) = (row.get::<_, String>(6)?, row.get(3)?, row.get(4)?);
-        let known = NoteKind::ALL
-            .into_iter()
-            .find(|known| known.as_str() == name);
-        if known == Some(NoteKind::Evidence) {
-            let what = speak_of(&body);
-            self.findings.add(FaultKind::Evidence, Some(first), what);
+        if kind == Some(NoteKind::Evidence) {
+            let what = speak_of(body);
+            self.findings
+                .add(FaultKind::Evidence, Some(entry.first), what);
         }
-        let time = (Timestamp::from_millis(at), proven);
-        let expected =
-            known.map(|kind| chain.next_note(&self.previous.1, first, kind, &body, time));
-        let kind = match known {
-            Some(NoteKind::Recovery | NoteKind::Evidence) => Kind::Explanation,
-            _ => Kind::Note,
-        };
-        Ok(Entry {
-            first,
-            last,
-            found,
-            expected,
-            kind,
-        })
+        let chain = self.chain();
+        Some(chain.next_note(&self.previous.1, entry.first, kind?, body, *time))
     }
 
     /// Takes note of a place that has an entry. Whether it is the next one after the last entry's.
     fn come_to(&mut self, first: Seq) -> bool {
-        if first.0 % TOLD_EVERY == 0 {
-            (self.looked.tell)(first.0);
-        }
         if self.is_base {
             return false;
         }
@@ -222,22 +236,37 @@ impl Walk<'_> {
         false
     }
 
-    /// Proves an entry by those before it.
-    fn prove(&mut self, entry: &Entry, is_next: bool) {
+    /// Takes an entry for what the next one is proved by; says so where it `is_proven` not to fit those before it.
+    fn prove(&mut self, entry: &Entry, is_proven: bool, is_provable: bool) {
         let Entry { first, last, .. } = *entry;
         let can_prove = last.0 >= self.looked.proved_from && !self.is_base;
         self.findings.unproven += u64::from(last.0 < self.looked.proved_from);
         // Behind missing places there is nothing to prove a row or a plain note by.
-        let is_provable = is_next || matches!(entry.kind, Kind::Explanation | Kind::Anchor);
-        if can_prove && is_provable && entry.expected != Some(entry.found) {
+        if can_prove && is_provable && !is_proven {
             if !self.known.is_changed(first.0) {
                 let what = "this row was changed, or one before it".to_owned();
                 self.findings.add(FaultKind::Chain, Some(first), what);
             }
             known::add_place(&mut self.findings.changed, first.0);
         }
-        self.previous = (last, entry.found);
+        self.previous = (last, entry.hash);
         self.is_base = false;
+    }
+
+    fn end(self) -> Walked {
+        let owed = self.lanes.values().flat_map(|lane| &lane.owed);
+        Walked {
+            of_batches: owed.map(|(batch, sum)| (batch.no, *sum)).collect(),
+            of_lanes: (self.lanes.iter())
+                .filter(|(_, lane)| lane.sum != Sum::default())
+                .map(|(no, lane)| (*no, lane.sum))
+                .collect(),
+            end: self.previous,
+        }
+    }
+
+    fn chain(&self) -> &'a chain::Key {
+        self.book.chain()
     }
 }
 
