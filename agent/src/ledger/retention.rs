@@ -69,9 +69,12 @@ struct Old {
     at: Timestamp,
     time_proven: bool,
     hash: Hash,
-    /// `settled` or `waived`, since before the cutoff, and whether it was late.
-    outcome: Option<(String, bool)>,
+    /// `None` where it is not to be folded.
+    outcome: Option<Outcome>,
 }
+
+/// `settled` or `waived`, since before the cutoff, and whether it was late.
+type Outcome = (&'static str, bool);
 
 /// Folds the next rows of a sweep that ended before `cutoff`. `key` is what the chain is keyed with.
 ///
@@ -115,40 +118,83 @@ pub fn fold(
 }
 
 fn read(connection: &Connection, after: i64, cutoff: Timestamp) -> rusqlite::Result<Vec<Old>> {
-    // The batches of a lane that were not replaced by others do not overlap: a row's is the one that
-    // begins last before it.
     let mut statement = connection.prepare_cached(
-        "SELECT c.seq, c.lane, c.app, c.units, c.at, c.hash, b.state, b.late,
-                b.ended_at IS NOT NULL AND b.ended_at < ?2, c.proven
-         FROM consumptions c
-         LEFT JOIN batches b ON b.no = (
-             SELECT no FROM batches
-             WHERE lane = c.lane AND first_seq <= c.seq AND state != 'superseded'
-             ORDER BY first_seq DESC LIMIT 1)
-         WHERE c.seq > ?1 ORDER BY c.seq LIMIT ?3",
+        "SELECT seq, lane, app, units, at, proven, hash FROM consumptions
+         WHERE seq > ?1 ORDER BY seq LIMIT ?2",
     )?;
     let limit = i64::try_from(SLICE_ROWS).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![after, cutoff.as_millis(), limit], |row| {
-        let state: Option<String> = row.get(6)?;
-        let is_over = row.get::<_, bool>(8)?;
-        let late: Option<bool> = row.get(7)?;
-        let outcome = state
-            .filter(|state| is_over && matches!(state.as_str(), "settled" | "waived"))
-            .zip(late);
-        Ok(Old {
-            seq: Seq(row.get(0)?),
-            lane: LaneNo(row.get(1)?),
+    let mut rows = statement.query(params![after, limit])?;
+    let mut outcomes = Outcomes {
+        connection,
+        cutoff,
+        of_lanes: BTreeMap::new(),
+    };
+    let mut old = Vec::with_capacity(SLICE_ROWS);
+    while let Some(row) = rows.next()? {
+        let (seq, lane) = (Seq(row.get(0)?), LaneNo(row.get(1)?));
+        let at = Timestamp::from_millis(row.get(4)?);
+        if at >= cutoff {
+            // Rows are in the order of time: nothing after the first young one is old enough.
+            break;
+        }
+        old.push(Old {
+            seq,
+            lane,
             app: AppNo(row.get(2)?),
             units: Units::new(row.get(3)?),
-            at: Timestamp::from_millis(row.get(4)?),
-            time_proven: row.get(9)?,
-            hash: Hash(row.get(5)?),
-            outcome,
-        })
-    })?;
-    // Rows are in the order of time: nothing after the first young one is old enough.
-    rows.take_while(|row| row.as_ref().map_or(true, |row| row.at < cutoff))
-        .collect()
+            at,
+            time_proven: row.get(5)?,
+            hash: Hash(row.get(6)?),
+            outcome: outcomes.of(lane, seq)?,
+        });
+    }
+    Ok(old)
+}
+
+/// What became of rows. Asked once for all rows of a batch, which is most of what folding a row takes.
+struct Outcomes<'a> {
+    connection: &'a Connection,
+    cutoff: Timestamp,
+    /// Of each lane, the newest answer, and the first place that it does not hold for.
+    of_lanes: BTreeMap<LaneNo, (Option<Outcome>, i64)>,
+}
+
+impl Outcomes<'_> {
+    /// The outcome of a row; `None` where it is still owed, or not for long enough. Of a lane, rows are asked for in
+    /// their order.
+    fn of(&mut self, lane: LaneNo, seq: Seq) -> rusqlite::Result<Option<Outcome>> {
+        if let Some((outcome, end)) = self.of_lanes.get(&lane)
+            && seq.0 < *end
+        {
+            return Ok(*outcome);
+        }
+        // The batches of a lane that were not replaced by others do not overlap: a row's is the one that
+        // begins last before it.
+        let mut statement = self.connection.prepare_cached(
+            "SELECT b.state, b.late, b.ended_at < ?3,
+                    (SELECT first_seq FROM batches
+                     WHERE lane = ?1 AND first_seq > ?2 AND state != 'superseded'
+                     ORDER BY first_seq LIMIT 1)
+             FROM (SELECT 1) LEFT JOIN batches b ON b.no = (
+                 SELECT no FROM batches
+                 WHERE lane = ?1 AND first_seq <= ?2 AND state != 'superseded'
+                 ORDER BY first_seq DESC LIMIT 1)",
+        )?;
+        let parameters = params![lane.0, seq.0, self.cutoff.as_millis()];
+        let found = statement.query_row(parameters, |row| {
+            let is_over = row.get::<_, Option<bool>>(2)? == Some(true);
+            let state = match row.get_ref(0)?.as_str_or_null()? {
+                Some("settled") if is_over => Some("settled"),
+                Some("waived") if is_over => Some("waived"),
+                _ => None,
+            };
+            let is_late: Option<bool> = row.get(1)?;
+            let end: Option<i64> = row.get(3)?;
+            Ok((state.zip(is_late), end.unwrap_or(i64::MAX)))
+        })?;
+        self.of_lanes.insert(lane, found);
+        Ok(found.0)
+    }
 }
 
 /// Folds rows without a gap between them.
@@ -158,7 +204,7 @@ fn fold_run(tx: &Transaction<'_>, run: &[Old], key: &chain::Key) -> rusqlite::Re
     };
     let mut sums: BTreeMap<_, (i64, i64)> = BTreeMap::new();
     for row in run {
-        let Some((outcome, late)) = &row.outcome else {
+        let Some((outcome, late)) = row.outcome else {
             continue;
         };
         let day = Period::Daily.start(row.at).as_millis();
