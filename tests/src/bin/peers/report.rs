@@ -108,9 +108,11 @@ impl Report {
             median(self.signing.iter().copied())
         );
         println!(
-            "p99 of one application over one connection: {:.0} us alone, {:.0} us beside one with 64\n",
+            "p99 of one application over one connection: {:.0} us alone, {:.0} us beside one with 64, \
+             which gets {:.0} grants/s then\n",
             median(self.fairness.iter().map(|round| round.alone)),
-            median(self.fairness.iter().map(|round| round.beside))
+            median(self.fairness.iter().map(|round| round.beside)),
+            median(self.fairness.iter().map(|round| round.flood))
         );
         for ratio in self.ratios() {
             let (sign, verdict) = (

@@ -32,13 +32,15 @@ pub(crate) struct Tally {
 /// An application's API key, and what it signs with.
 type KeyPair = (String, String);
 
-/// How long one application waits for its answers, in microseconds.
+/// How long one application waits for its answers, in microseconds, and what another gets.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub(crate) struct Fairness {
     /// Its p99 where nobody else asks.
     pub(crate) alone: f64,
     /// Its p99 beside one that floods.
     pub(crate) beside: f64,
+    /// How many grants a second the one that floods gets meanwhile.
+    pub(crate) flood: f64,
 }
 
 /// What an agent uses while nothing happens.
@@ -126,10 +128,11 @@ impl Tally {
             let beside = p99();
             ensure!(!flooding.is_finished(), "the flood was over too early");
             let flooded = flooding.join();
-            flooded.unwrap_or_else(|_| bail!("the flood panicked"))?;
+            let flooded = flooded.unwrap_or_else(|_| bail!("the flood panicked"))?;
             Ok(Fairness {
                 alone,
                 beside: beside?,
+                flood: flooded.rate(),
             })
         })
     }
