@@ -28,6 +28,7 @@ fn main() -> tally_tests::Result {
     let args = Args::parse();
     let temporary = tempfile::tempdir()?;
     let folder = args.folder.as_deref().unwrap_or(temporary.path());
+    std::fs::create_dir_all(folder)?;
     let names = DataDir::new(folder.to_owned());
     let started = Instant::now();
     Recorder::open(folder, args.licenses)?.fill(args.rows)?;
