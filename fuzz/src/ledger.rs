@@ -187,7 +187,7 @@ pub fn sample(with_log: bool) -> anyhow::Result<Vec<u8>> {
             app,
             request,
             key: None,
-            reply,
+            recipient: reply.into(),
         });
         let _ = engine.turn(std::iter::once(job));
         answer.try_recv()??;

@@ -92,7 +92,7 @@ impl Recorder {
                 app: self.app,
                 request: Arc::clone(request),
                 key: None,
-                reply,
+                recipient: reply.into(),
             });
             (job, answer)
         };

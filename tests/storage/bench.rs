@@ -184,7 +184,7 @@ impl Bench {
                 key,
                 fingerprint: Hash([1; 32]),
             }),
-            reply,
+            recipient: reply.into(),
         })]);
         let answer = answer.try_recv().ok();
         match &answer {

@@ -23,6 +23,7 @@ pub use super::job::{
 use super::{
     Keeping, LedgerError,
     answers::{self, Answer},
+    delivery::{Recipient, deliver},
     evidence::Evidence,
     recovery,
     retention::{self, Slice, Sweep},
@@ -105,7 +106,7 @@ pub struct Engine {
 /// What a group of jobs came to, before its commit.
 #[derive(Default)]
 struct Group {
-    records: Replies<Recording>,
+    records: Vec<(Recipient, Recording)>,
     learned: Replies<Learning>,
     resolved: Replies<Resolving>,
     changed: Replies<Changing>,
@@ -257,7 +258,7 @@ impl Engine {
         match job {
             Job::Record(job) => {
                 let result = self.record(now, &job, group);
-                group.records.push((job.reply, result));
+                group.records.push((job.recipient, result));
             }
             Job::Event(event) => {
                 self.facts += u64::from(!matches!(event, Event::Tick));
@@ -442,16 +443,11 @@ impl Engine {
 
     /// Answers, and gives the orders out.
     fn finish(&mut self, now: Moment, group: Group, failed: Option<&RecordError>) -> Turn {
-        for (place, (reply, result)) in group.records.into_iter().enumerate() {
-            if place == 1 {
-                crate::fail_point!("turn.between-answers");
-            }
-            let result = match failed {
-                Some(error) => Err(error.clone()),
-                None => result,
-            };
-            let _ = reply.send(result);
-        }
+        let answers = group.records.into_iter().map(|(recipient, result)| {
+            let failed = failed.map(|error| Err(error.clone()));
+            (recipient, failed.unwrap_or(result))
+        });
+        deliver(answers);
         answer(group.learned, failed);
         answer(group.resolved, failed);
         answer(group.changed, failed);

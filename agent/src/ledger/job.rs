@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{
     Keeping,
     answers::{Answer, RequestKey},
+    delivery::Recipient,
     storage::Storage,
 };
 use crate::core::{
@@ -143,7 +144,7 @@ pub struct RecordJob {
     /// The key under which its answer is remembered.
     pub key: Option<RequestKey>,
     /// Where the answer goes.
-    pub reply: Reply<Recording>,
+    pub recipient: Recipient,
 }
 
 /// What somebody decides.

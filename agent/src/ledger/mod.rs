@@ -8,6 +8,7 @@
 
 pub mod answers;
 pub mod copy;
+pub mod delivery;
 mod desk;
 pub mod engine;
 pub mod evidence;

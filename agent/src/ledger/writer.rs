@@ -71,7 +71,7 @@ impl Ledger {
                 app,
                 request,
                 key,
-                reply,
+                recipient: reply.into(),
             })
         })
         .await?

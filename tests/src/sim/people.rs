@@ -79,7 +79,7 @@ impl World {
                     key: key.clone(),
                     fingerprint: Hash([7; 32]),
                 }),
-                reply,
+                recipient: reply.into(),
             }));
             answers.push((*no, answer));
         }
