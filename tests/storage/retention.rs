@@ -67,6 +67,25 @@ fn what_is_owed_is_never_folded() {
 }
 
 #[test]
+fn what_is_owed_behind_a_settled_batch_is_not_folded() {
+    let mut bench = started();
+    for _ in 0..10 {
+        bench.record(1);
+    }
+    bench.pass(Duration::from_secs(2));
+    bench.sync();
+    for _ in 0..10 {
+        bench.record(1);
+    }
+    bench.pass(10 * DAY);
+    bench.tick();
+    assert_eq!(count(&bench, "SELECT min(seq) FROM consumptions"), 11);
+    assert_eq!(count(&bench, "SELECT count(*) FROM consumptions"), 10);
+    assert_eq!(count(&bench, "SELECT sum(row_count) FROM daily"), 10);
+    bench.check("after folding what was settled");
+}
+
+#[test]
 fn the_file_stays_flat_while_rows_come_and_go() {
     let mut bench = started();
     let mut lengths = Vec::new();
@@ -154,6 +173,10 @@ fn a_row_that_is_changed_removed_added_or_moved_shows() {
         "UPDATE accounts SET recorded = 19",
         "UPDATE accounts SET settled = 5",
         "UPDATE batches SET units = 19",
+        "UPDATE batches SET row_count = 19",
+        "UPDATE batches SET first_seq = 2",
+        "UPDATE batches SET first_seq = 0",
+        "UPDATE batches SET last_seq = 19",
         "DELETE FROM batches",
     ] {
         assert!(!faults_after(sql).is_empty(), "not found: {sql}");

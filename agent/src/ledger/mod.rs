@@ -109,7 +109,10 @@ pub enum LedgerError {
         value: String,
     },
     /// The system has no thread to give.
-    #[error("cannot start a thread that proves the ledger; it was left as it is")]
+    #[error(
+        "cannot start a thread to prove the ledger with, which says nothing of the ledger; let this user have \
+         more threads or memory, and try again"
+    )]
     Thread {
         /// Why.
         source: std::io::Error,

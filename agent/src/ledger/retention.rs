@@ -151,7 +151,7 @@ fn read(connection: &Connection, after: i64, cutoff: Timestamp) -> rusqlite::Res
     Ok(old)
 }
 
-/// What became of rows. Asked once for all rows of a batch, which is most of what folding a row takes.
+/// What became of rows. In a slice it is asked for once for each batch: for each row, that was most of its folding.
 struct Outcomes<'a> {
     connection: &'a Connection,
     cutoff: Timestamp,

@@ -1,6 +1,6 @@
 //! Makes a ledger of many rows, and measures what a user waits for: its opening, and `tally verify`.
 
-use std::{path::PathBuf, time::Instant};
+use std::{num::NonZeroUsize, path::PathBuf, time::Instant};
 
 use clap::Parser;
 use tally_agent::{
@@ -16,8 +16,8 @@ struct Args {
     #[arg(long, default_value_t = 10_000_000)]
     rows: u64,
     /// Over how many licences, each with a batch that is owed
-    #[arg(long, default_value_t = 1)]
-    licenses: usize,
+    #[arg(long, default_value = "1")]
+    licenses: NonZeroUsize,
     /// Leave the ledger in this folder
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -31,7 +31,7 @@ fn main() -> tally_tests::Result {
     std::fs::create_dir_all(folder)?;
     let names = DataDir::new(folder.to_owned());
     let started = Instant::now();
-    Recorder::open(folder, args.licenses)?.fill(args.rows)?;
+    Recorder::open(folder, args.licenses.get())?.fill(args.rows)?;
     println!("{} rows recorded in {:.1?}", args.rows, started.elapsed());
     println!(
         "ledger: {} MB",

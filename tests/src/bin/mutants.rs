@@ -129,8 +129,14 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "fold rows that are owed",
         file: "agent/src/ledger/retention.rs",
-        original: ".filter(|state| is_over && matches!(state.as_str(), \"settled\" | \"waived\"))",
-        broken: ".map(|state| if is_over && state == \"waived\" { state } else { \"settled\".to_owned() })",
+        original: "                _ => None,\n            };\n            let is_late",
+        broken: "                _ => Some(\"settled\"),\n            };\n            let is_late",
+    },
+    Mutant {
+        name: "fold what follows a settled batch",
+        file: "agent/src/ledger/retention.rs",
+        original: "end.unwrap_or(i64::MAX)",
+        broken: "end.map_or(i64::MAX, |_| i64::MAX)",
     },
     Mutant {
         name: "forget a licence of which something is owed",

@@ -2,7 +2,7 @@
 
 use std::{mem, ops::ControlFlow};
 
-use rusqlite::{Connection, Row};
+use rusqlite::Connection;
 use tally_shared::{
     time::Timestamp,
     units::{Total, Units},
@@ -27,21 +27,25 @@ pub(super) struct Entry {
 
 /// Which table an entry is of, and what it says.
 pub(super) enum What {
-    Row {
-        lane: LaneNo,
-        app: AppNo,
-        units: Units,
-        total: Total,
-        time: (Timestamp, bool),
-    },
-    Note {
-        kind: String,
-        body: String,
-        time: (Timestamp, bool),
-    },
-    Anchor {
-        seal: Option<[u8; 32]>,
-    },
+    Row(Row),
+    Note(Note),
+    Anchor { seal: Option<[u8; 32]> },
+}
+
+pub(super) struct Row {
+    pub(super) lane: LaneNo,
+    pub(super) app: AppNo,
+    pub(super) units: Units,
+    pub(super) total: Total,
+    /// When, and whether that was proven.
+    pub(super) time: (Timestamp, bool),
+}
+
+pub(super) struct Note {
+    pub(super) kind: String,
+    pub(super) body: String,
+    /// When, and whether that was proven.
+    pub(super) time: (Timestamp, bool),
 }
 
 /// Reads the entries from a place on: the rows, which are many, and between them notes and anchors. Ends where `take`
@@ -86,38 +90,38 @@ pub(super) fn read(
     }
 }
 
-fn row_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
+fn row_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
     let seq = Seq(row.get(0)?);
     Ok(Entry {
         first: seq,
         last: seq,
         hash: Hash(row.get(3)?),
-        what: What::Row {
+        what: What::Row(Row {
             lane: LaneNo(row.get(4)?),
             app: AppNo(row.get(5)?),
             units: Units::new(row.get(6)?),
             total: Total::new(row.get(7)?),
             time: time_of(row)?,
-        },
+        }),
     })
 }
 
-fn other_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
+fn other_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry {
         first: Seq(row.get(0)?),
         last: Seq(row.get(4)?),
         hash: Hash(row.get(3)?),
         what: match row.get(5)? {
-            Some(kind) => What::Note {
+            Some(kind) => What::Note(Note {
                 kind,
                 body: row.get(6)?,
                 time: time_of(row)?,
-            },
+            }),
             None => What::Anchor { seal: row.get(7)? },
         },
     })
 }
 
-fn time_of(row: &Row<'_>) -> rusqlite::Result<(Timestamp, bool)> {
+fn time_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Timestamp, bool)> {
     Ok((Timestamp::from_millis(row.get(1)?), row.get(2)?))
 }

@@ -8,7 +8,7 @@ use tally_shared::units::Units;
 
 use super::{
     FaultKind, Findings, Sum,
-    entries::{self, Entry, What},
+    entries::{self, Entry, Note, Row, What},
 };
 use crate::{
     core::{
@@ -154,13 +154,14 @@ impl<'a> Walk<'a> {
     fn take(&mut self, entry: &Entry) {
         let is_next = self.come_to(entry.first);
         let (expected, may_follow_a_gap) = match &entry.what {
-            What::Row { .. } => (self.row(entry), false),
-            What::Note { kind, .. } => {
-                let kind = NoteKind::ALL.into_iter().find(|it| it.as_str() == kind);
+            What::Row(row) => (self.row(entry.first, row), false),
+            What::Note(note) => {
+                let mut kinds = NoteKind::ALL.into_iter();
+                let kind = kinds.find(|kind| kind.as_str() == note.kind);
                 // A note that says why places before it are missing is made with the hash before them, so that
                 // nobody else can.
                 let explains = matches!(kind, Some(NoteKind::Recovery | NoteKind::Evidence));
-                (self.note(entry, kind), explains)
+                (self.note(entry.first, kind, note), explains)
             }
             What::Anchor { seal } => {
                 let expected = self
@@ -175,28 +176,19 @@ impl<'a> Walk<'a> {
     }
 
     /// Counts a row for its lane. The hash that it should have; `None` where it can have none.
-    fn row(&mut self, entry: &Entry) -> Option<Hash> {
-        let What::Row {
-            lane,
-            app,
-            units,
-            total,
-            time: (at, time_proven),
-        } = entry.what
-        else {
-            return None;
-        };
+    fn row(&mut self, seq: Seq, row: &Row) -> Option<Hash> {
         let book = self.book;
-        let lane = self.lanes.entry(lane);
+        let lane = self.lanes.entry(row.lane);
         let lane = lane.or_insert_with_key(|no| Lane::of(book, *no));
-        lane.add(entry.first, units);
+        lane.add(seq, row.units);
         self.findings.rows += 1;
+        let (at, time_proven) = row.time;
         let link = chain::Link {
-            seq: entry.first,
+            seq,
             lane: lane.digest?,
-            app,
-            units,
-            total,
+            app: row.app,
+            units: row.units,
+            total: row.total,
             at,
             time_proven,
         };
@@ -204,18 +196,14 @@ impl<'a> Walk<'a> {
     }
 
     /// Counts a note, and says what one of evidence does. The hash that it should have; `None` where it can have none.
-    fn note(&mut self, entry: &Entry, kind: Option<NoteKind>) -> Option<Hash> {
-        let What::Note { body, time, .. } = &entry.what else {
-            return None;
-        };
+    fn note(&mut self, seq: Seq, kind: Option<NoteKind>, note: &Note) -> Option<Hash> {
         self.findings.notes += 1;
         if kind == Some(NoteKind::Evidence) {
-            let what = speak_of(body);
-            self.findings
-                .add(FaultKind::Evidence, Some(entry.first), what);
+            let what = speak_of(&note.body);
+            self.findings.add(FaultKind::Evidence, Some(seq), what);
         }
-        let chain = self.chain();
-        Some(chain.next_note(&self.previous.1, entry.first, kind?, body, *time))
+        let (previous, chain) = (&self.previous.1, self.chain());
+        Some(chain.next_note(previous, seq, kind?, &note.body, note.time))
     }
 
     /// Takes note of a place that has an entry. Whether it is the next one after the last entry's.
@@ -236,7 +224,7 @@ impl<'a> Walk<'a> {
         false
     }
 
-    /// Takes an entry for what the next one is proved by; says so where it `is_proven` not to fit those before it.
+    /// Takes an entry for what the next one is proved by. Says so where something could prove it and did not.
     fn prove(&mut self, entry: &Entry, is_proven: bool, is_provable: bool) {
         let Entry { first, last, .. } = *entry;
         let can_prove = last.0 >= self.looked.proved_from && !self.is_base;
