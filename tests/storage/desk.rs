@@ -1,4 +1,5 @@
-//! Who commits: a request is committed though the one that was about to do it for all went away.
+//! Who commits, and when: what arrives meanwhile shares the commit, and a request is committed though the one that was
+//! about to do it for all went away.
 
 use std::{
     future::{Future, poll_fn},
@@ -29,6 +30,45 @@ fn what_one_brought_for_all_is_committed_when_it_goes_away() {
         assert!(is_waiting(second.as_mut()).await);
         drop(first);
         assert_eq!(second.await.unwrap().status, 200);
+        ledger.stop().await;
+    });
+    writer.thread.join().unwrap();
+}
+
+/// As requests come over sockets: each is found when the runtime looks for the next time after the one before was brought.
+#[cfg(unix)]
+#[test]
+fn what_arrives_one_after_the_other_shares_a_commit() {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixStream,
+    };
+
+    let (engine, app) = Bench::new().into_engine();
+    let (ledger, writer) = writer::start(engine).unwrap();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_io().build().unwrap();
+    runtime.block_on(async {
+        ledger.ask(|_, _| ()).await.unwrap();
+        let commits = ledger.news();
+        let before = *commits.borrow();
+        let (mut start, mut turn) = UnixStream::pair().unwrap();
+        let mut asking = Vec::new();
+        for _ in 0..4 {
+            let (mut next, next_turn) = UnixStream::pair().unwrap();
+            let mut own_turn = std::mem::replace(&mut turn, next_turn);
+            let ledger = ledger.clone();
+            asking.push(tokio::spawn(async move {
+                own_turn.read_u8().await.unwrap();
+                next.write_u8(0).await.unwrap();
+                ledger.record(app, bench::request(1), None).await
+            }));
+        }
+        start.write_u8(0).await.unwrap();
+        for answer in asking {
+            assert_eq!(answer.await.unwrap().unwrap().status, 200);
+        }
+        assert_eq!(*commits.borrow() - before, 1);
         ledger.stop().await;
     });
     writer.thread.join().unwrap();

@@ -103,6 +103,12 @@ impl Queue {
         self.is_expected = false;
     }
 
+    /// How many jobs wait.
+    pub(super) fn len(&self) -> usize {
+        let of_apps = self.shares.values().map(|share| share.waiting.len());
+        self.others.len() + of_apps.sum::<usize>()
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.others.is_empty() && self.ring.is_empty() && !self.is_stopping
