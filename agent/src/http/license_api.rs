@@ -122,6 +122,7 @@ async fn consume(
     let request = Arc::new(request);
     let record = |key: Option<RequestKey>| api.ledger.record(no, Arc::clone(&request), key);
     let mut answer = record(key.clone()).await;
+    crate::fail_point!("http.after-record");
     let is_unknown = answer == Err(RecordError::Unknown);
     if is_unknown {
         look_up(api, &request.subject).await?;

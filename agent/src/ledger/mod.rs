@@ -110,8 +110,8 @@ pub enum LedgerError {
     },
     /// The system has no thread to give.
     #[error(
-        "cannot start a thread to prove the ledger with, which says nothing of the ledger; let this user have \
-         more threads or memory, and try again"
+        "cannot start a thread to prove the ledger with, so it was not proved; let this user have more threads \
+         or memory, and try again"
     )]
     Thread {
         /// Why.

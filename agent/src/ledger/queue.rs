@@ -150,6 +150,7 @@ impl Queue {
         let next = self.ring.front();
         // Whoever is in the ring has a share: only those are dropped for whom nothing waits.
         let Some(share) = next.and_then(|app| self.shares.get_mut(app)) else {
+            self.ring.pop_front();
             return;
         };
         let taken = share.waiting.len().min(count);
@@ -206,6 +207,7 @@ mod tests {
     fn turn(queue: &mut Queue) -> Vec<(AppNo, i64)> {
         let mut jobs = Vec::new();
         queue.take(&mut jobs);
+        assert!(jobs.len() <= GROUP_MAX);
         let served = jobs.iter().filter_map(|job| match job {
             Job::Record(job) => Some((job.app, job.request.units.get())),
             _ => None,
@@ -271,6 +273,27 @@ mod tests {
         let (one, two) = (turn(&mut queue), turn(&mut queue));
         assert_eq!((one.len(), two.len()), (GROUP_MAX, GROUP_MAX));
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn where_a_turn_ends_the_next_one_goes_on() {
+        let mut queue = Queue::new();
+        // A turn has room for five of each, and for some a sixth.
+        let apps: Vec<AppNo> = (1..=100).map(AppNo).collect();
+        for app in &apps {
+            for units in 0..2 * SHARE_MAX {
+                ask(&mut queue, *app, units).unwrap();
+            }
+        }
+        let mut served: HashMap<AppNo, usize> = HashMap::new();
+        for _ in 0..3 {
+            for (app, _) in turn(&mut queue) {
+                *served.entry(app).or_default() += 1;
+            }
+            let counts = apps.iter().map(|app| served.get(app).copied().unwrap_or(0));
+            let (least, most) = (counts.clone().min(), counts.max());
+            assert!(most <= least.map(|least| least + 1), "{served:?}");
+        }
     }
 
     #[test]

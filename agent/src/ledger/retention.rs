@@ -151,7 +151,7 @@ fn read(connection: &Connection, after: i64, cutoff: Timestamp) -> rusqlite::Res
     Ok(old)
 }
 
-/// What became of rows. In a slice it is asked for once for each batch: for each row, that was most of its folding.
+/// What became of rows. A slice asks once for each batch: to ask for each row was most of what folding took.
 struct Outcomes<'a> {
     connection: &'a Connection,
     cutoff: Timestamp,

@@ -37,7 +37,7 @@ const START_BEFORE_READY: Point = point("start.before-ready", When::Starting);
 const HTTP_BEFORE_RECORD: Point = point("http.before-record", When::Working(30));
 const TURN_BEFORE_COMMIT: Point = point("turn.before-commit", When::Working(30));
 const TURN_AFTER_COMMIT: Point = point("turn.after-commit", When::Working(30));
-const TURN_BETWEEN_ANSWERS: Point = point("turn.between-answers", When::Working(8));
+const HTTP_AFTER_RECORD: Point = point("http.after-record", When::Working(30));
 const TURN_BEFORE_RELEASE: Point = point("turn.before-release", When::Working(4));
 const SEND_BEFORE_REQUEST: Point = point("send.before-request", When::Working(4));
 const SEND_AFTER_ANSWER: Point = point("send.after-answer", When::Working(4));
@@ -112,7 +112,7 @@ points! {
     killed_before_a_request_is_recorded: HTTP_BEFORE_RECORD,
     killed_before_a_commit: TURN_BEFORE_COMMIT,
     killed_after_a_commit: TURN_AFTER_COMMIT,
-    killed_between_answers: TURN_BETWEEN_ANSWERS,
+    killed_between_answers: HTTP_AFTER_RECORD,
     killed_before_an_order_is_released: TURN_BEFORE_RELEASE,
     killed_before_a_request_leaves: SEND_BEFORE_REQUEST,
     killed_before_the_ledger_hears_of_an_answer: SEND_AFTER_ANSWER,

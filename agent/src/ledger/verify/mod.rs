@@ -380,8 +380,10 @@ fn check_batches(
             rows: i64::try_from(batch.rows).unwrap_or(i64::MAX),
             units: i128::from(batch.units.get()),
         };
-        // No row stands before the first place.
-        if found != expected || batch.first.0 < 1 {
+        if batch.first.0 < 1 {
+            let what = format!("batch {} begins before the first place", batch.no.0);
+            findings.add(FaultKind::Sums, Some(batch.first), what);
+        } else if found != expected {
             let what = format!(
                 "batch {} covers {} units in {} rows, and its rows hold {} in {}",
                 batch.no.0, expected.units, expected.rows, found.units, found.rows
