@@ -23,8 +23,8 @@ use super::{
 };
 use crate::core::command::Command;
 
-/// Where so many jobs wait, they are committed at once: with more, the share that each has in the disk's wait would hardly be
-/// smaller, and the disk would idle.
+/// Where so many jobs wait, they are committed at once: with more, the share that each has in the disk's wait would
+/// hardly be smaller, and the disk would idle.
 const ENOUGH: usize = 16;
 
 /// The queue, and the seat of who commits.
@@ -189,9 +189,9 @@ impl Drop for Closing<'_> {
 }
 
 impl Brought<'_> {
-    /// Waits for one more look of the runtime at what arrives, as long as each look finds more and not [`ENOUGH`] wait; then
-    /// commits. Who asks alone waits for one look. Several who ask in turn would fall into two halves otherwise, each of
-    /// which waits for the other's commit.
+    /// Waits for one more look of the runtime at what arrives, as long as each look finds more and not [`ENOUGH`] wait;
+    /// then commits. Who asks alone waits for one look. Several who ask in turn would fall into two halves otherwise,
+    /// each of which waits for the other's commit.
     pub(super) async fn commit(mut self) {
         if let Some(desk) = self.0 {
             let mut waiting = desk.queue().len();
