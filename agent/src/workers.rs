@@ -15,8 +15,9 @@ use std::{
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-/// So many connections stay with the first thread.
-const TOGETHER: usize = 16;
+/// So many connections stay with the first thread: two threads that share them make a commit each of what one would
+/// have committed together.
+const TOGETHER: usize = 32;
 
 /// More threads gain nothing: the commits are made by one at a time.
 const WORKERS_MAX: usize = 2;
