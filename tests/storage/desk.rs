@@ -35,6 +35,30 @@ fn what_one_brought_for_all_is_committed_when_it_goes_away() {
     writer.thread.join().unwrap();
 }
 
+#[test]
+fn a_flood_goes_on_though_one_that_it_waits_for_never_asks_again() {
+    let (engine, flood) = Bench::new().into_engine();
+    let (ledger, writer) = writer::start(engine).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.build().unwrap();
+    runtime.block_on(async {
+        let other = ledger.app("other").await.unwrap();
+        for _ in 0..3 {
+            let ask = |app| {
+                let ledger = ledger.clone();
+                tokio::spawn(async move { ledger.record(app, bench::request(1), None).await })
+            };
+            let mut asking: Vec<_> = (0..64).map(|_| ask(flood)).collect();
+            asking.insert(20, ask(other));
+            for answer in asking {
+                assert_eq!(answer.await.unwrap().unwrap().status, 200);
+            }
+        }
+        ledger.stop().await;
+    });
+    writer.thread.join().unwrap();
+}
+
 /// How many commits are made of requests that come one after the other, as over sockets: each is found when the runtime
 /// looks for the next time after the one before was brought.
 #[cfg(unix)]

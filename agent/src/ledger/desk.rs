@@ -6,6 +6,9 @@
 //! reading requests; under load the relief commits one group after the other while requests of the next
 //! are read.
 //!
+//! A flood waits a moment for an application that was just served, and asks one thing at a time: it would find a commit
+//! of the flood's under way each time otherwise, and wait for two commits instead of one. The relief does that waiting.
+//!
 //! Work is never left behind: it is in the queue before its bringer looks whether somebody is about to
 //! commit; who is about to says no more so before it looks whether somebody commits; and who commits looks
 //! into the queue after it has stopped doing so.
@@ -13,6 +16,7 @@
 use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError},
     thread::{self, Thread},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, watch};
@@ -26,6 +30,10 @@ use crate::core::command::Command;
 /// Where so many jobs wait, they are committed at once: with more, the share that each has in the disk's wait would
 /// hardly be smaller, and the disk would idle.
 const ENOUGH: usize = 16;
+
+/// So long a flood waits for an application that was just served: longer than it takes, on a busy device, to bring the
+/// answer there and the next request back. As long as a commit or two, so that a flood loses little by waiting in vain.
+const LINGER: Duration = Duration::from_micros(300);
 
 /// The queue, and the seat of who commits.
 pub(super) struct Desk {
@@ -80,6 +88,15 @@ impl Desk {
     pub(super) fn bring(&self, job: Job) -> Result<Brought<'_>, Refusal> {
         let is_first = self.queue().add(job)?;
         Ok(Brought(is_first.then_some(self)))
+    }
+
+    /// Commits what waits, unless that is better left to the relief.
+    fn commit_brought(&self) {
+        if self.queue().linger().is_some() {
+            self.call_relief();
+        } else {
+            self.commit();
+        }
     }
 
     /// Commits what waits, unless somebody else is at it.
@@ -144,11 +161,31 @@ impl Desk {
         let _ = self.relief.set(thread::current());
         loop {
             self.tidy();
+            self.linger();
             self.commit();
             if self.queue().is_closed() {
                 return;
             }
             thread::park();
+        }
+    }
+
+    /// Lets a flood wait for one who is about to ask, if there is one.
+    fn linger(&self) {
+        let (mut since, mut end) = (None, Instant::now());
+        loop {
+            let turn = self.queue().linger();
+            if turn.is_none() {
+                return;
+            }
+            let now = Instant::now();
+            if turn != since {
+                (since, end) = (turn, now + LINGER);
+            }
+            match end.checked_duration_since(now) {
+                Some(left) if !left.is_zero() => thread::park_timeout(left),
+                _ => self.queue().give_up(),
+            }
         }
     }
 
@@ -194,17 +231,14 @@ impl Brought<'_> {
     /// each of which waits for the other's commit.
     pub(super) async fn commit(mut self) {
         if let Some(desk) = self.0 {
-            let mut waiting = desk.queue().len();
-            loop {
+            let (mut before, mut waiting) = (0, desk.queue().len());
+            while before < waiting && waiting < ENOUGH {
                 tokio::task::yield_now().await;
-                let before = std::mem::replace(&mut waiting, desk.queue().len());
-                if waiting <= before || waiting >= ENOUGH {
-                    break;
-                }
+                before = std::mem::replace(&mut waiting, desk.queue().len());
             }
         }
         if let Some(desk) = self.0.take() {
-            desk.commit();
+            desk.commit_brought();
         }
     }
 }

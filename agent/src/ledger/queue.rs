@@ -24,6 +24,9 @@ const SHARE_MAX: usize = 8;
 /// An application counts as asking until so many turns after its last request: about a second of a flood.
 const PRESENT_TURNS: u64 = 4096;
 
+/// One that was waited for in vain is not for 2 turns, then 4, and so on up to this power of two.
+const MISSES_MAX: u32 = 12;
+
 /// Jobs that are not yet taken.
 pub(super) struct Queue {
     /// Everything but requests to consume: facts, questions, decisions.
@@ -33,10 +36,22 @@ pub(super) struct Queue {
     /// Those of them for which something waits, in the order in which they are served.
     ring: VecDeque<AppNo>,
     turn: u64,
-    /// Whether somebody is about to take what waits.
-    is_expected: bool,
+    /// An application that the last turn served, for which nothing waits since.
+    awaited: Option<AppNo>,
+    next: Next,
     is_stopping: bool,
     is_closed: bool,
+}
+
+/// Who takes what waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Who brings a job.
+    Bringer,
+    /// Somebody who is about to.
+    Somebody,
+    /// Somebody who lingers, until there is something that shall not wait.
+    Lingerer,
 }
 
 #[derive(Default)]
@@ -44,6 +59,17 @@ struct Share {
     waiting: VecDeque<Job>,
     /// The turn after which it last asked.
     asked: u64,
+    /// How often in a row it was waited for in vain.
+    misses: u32,
+    /// The turn until which it is not waited for.
+    unawaited: u64,
+}
+
+impl Share {
+    /// Whether it waits for more than it may have of a turn.
+    fn is_flood(&self) -> bool {
+        self.waiting.len() > SHARE_MAX
+    }
 }
 
 /// Why a job was not taken.
@@ -63,7 +89,8 @@ impl Queue {
             shares: HashMap::new(),
             ring: VecDeque::new(),
             turn: 0,
-            is_expected: false,
+            awaited: None,
+            next: Next::Bringer,
             is_stopping: false,
             is_closed: false,
         }
@@ -91,16 +118,59 @@ impl Queue {
                 }
                 share.asked = self.turn;
                 share.waiting.push_back(job);
+                if self.awaited == Some(app) {
+                    self.awaited = None;
+                    share.misses = 0;
+                }
             }
             Job::Stop => self.is_stopping = true,
             job => self.others.push_back(job),
         }
-        Ok(!std::mem::replace(&mut self.is_expected, true))
+        let is_first = match self.next {
+            Next::Bringer => true,
+            Next::Somebody => false,
+            Next::Lingerer => !self.is_worth_lingering(),
+        };
+        if is_first {
+            self.next = Next::Somebody;
+        }
+        Ok(is_first)
     }
 
     /// Who was about to take what waits looks now whether it can: the next bringer must look itself.
     pub(super) const fn expect_nobody(&mut self) {
-        self.is_expected = false;
+        self.next = Next::Bringer;
+    }
+
+    /// The last turn's number, where the next one should not be taken yet: all that waits is of floods, and one that was
+    /// just served may be about to ask. From here on, whoever brings something else is told to commit.
+    pub(super) fn linger(&mut self) -> Option<u64> {
+        let is_worth_it = self.is_worth_lingering();
+        if is_worth_it {
+            self.next = Next::Lingerer;
+        }
+        is_worth_it.then_some(self.turn)
+    }
+
+    /// It did not ask in time.
+    pub(super) fn give_up(&mut self) {
+        let awaited = self.awaited.take();
+        if let Some(share) = awaited.and_then(|app| self.shares.get_mut(&app)) {
+            share.misses = MISSES_MAX.min(share.misses + 1);
+            share.unawaited = self.turn + (1 << share.misses);
+        }
+    }
+
+    fn is_worth_lingering(&self) -> bool {
+        let of_floods = || {
+            let mut waiting = self.ring.iter().map(|app| self.shares.get(app));
+            waiting.all(|share| share.is_some_and(Share::is_flood))
+        };
+        self.awaited.is_some()
+            && self.others.is_empty()
+            && !self.is_stopping
+            && !self.ring.is_empty()
+            && of_floods()
     }
 
     /// How many jobs wait.
@@ -117,6 +187,7 @@ impl Queue {
     /// Takes the jobs of the next turn. The order to stop comes after all others.
     pub(super) fn take(&mut self, jobs: &mut Vec<Job>) {
         self.turn += 1;
+        self.awaited = None;
         let turn = self.turn;
         self.shares
             .retain(|_, share| !share.waiting.is_empty() || turn - share.asked <= PRESENT_TURNS);
@@ -156,6 +227,9 @@ impl Queue {
         let taken = share.waiting.len().min(count);
         jobs.extend(share.waiting.drain(..taken));
         if share.waiting.is_empty() {
+            if share.unawaited <= self.turn {
+                self.awaited = next.copied();
+            }
             self.ring.pop_front();
         } else if taken > 0 {
             self.ring.rotate_left(1);
@@ -314,6 +388,90 @@ mod tests {
         assert_eq!(ask(&mut queue, OTHER, 1), Ok(false));
         queue.expect_nobody();
         assert_eq!(ask(&mut queue, FLOOD, 1), Ok(true));
+    }
+
+    /// A flood, and another that was just served and has not asked again.
+    fn served_beside_a_flood() -> Queue {
+        let mut queue = Queue::new();
+        for units in 0..64 {
+            ask(&mut queue, FLOOD, units).unwrap();
+        }
+        ask(&mut queue, OTHER, 1).unwrap();
+        assert!(turn(&mut queue).contains(&(OTHER, 1)));
+        queue.expect_nobody();
+        queue
+    }
+
+    #[test]
+    fn a_flood_waits_for_one_that_was_just_served() {
+        let mut queue = served_beside_a_flood();
+        assert!(queue.linger().is_some());
+        assert_eq!(ask(&mut queue, FLOOD, 1), Ok(false));
+        assert!(queue.linger().is_some());
+        assert_eq!(ask(&mut queue, OTHER, 2), Ok(true));
+        assert!(queue.linger().is_none());
+        let served = turn(&mut queue);
+        assert!(served.contains(&(OTHER, 2)) && served.len() == SHARE_MAX + 1);
+    }
+
+    #[test]
+    fn nothing_else_waits_with_a_flood() {
+        let mut queue = served_beside_a_flood();
+        assert!(queue.linger().is_some());
+        assert_eq!(queue.add(Job::Event(Event::Tick)), Ok(true));
+        assert!(queue.linger().is_none());
+
+        let mut queue = served_beside_a_flood();
+        assert!(queue.linger().is_some());
+        assert_eq!(ask(&mut queue, AppNo(3), 1), Ok(true));
+        assert!(queue.linger().is_none());
+
+        let mut queue = served_beside_a_flood();
+        assert!(queue.linger().is_some());
+        assert_eq!(queue.add(Job::Stop), Ok(true));
+        assert!(queue.linger().is_none());
+    }
+
+    #[test]
+    fn who_asks_for_no_more_than_a_share_does_not_wait_for_another() {
+        let mut queue = served_beside_a_flood();
+        while turn(&mut queue).len() == SHARE_MAX {}
+        ask(&mut queue, OTHER, 1).unwrap();
+        assert_eq!(turn(&mut queue), [(OTHER, 1)]);
+        for units in 0..SHARE_MAX {
+            ask(&mut queue, FLOOD, units).unwrap();
+        }
+        assert!(queue.linger().is_none());
+    }
+
+    /// How many of so many turns beside a flood were lingered before. Each has a request of another application, which
+    /// comes in time or only after it was given up.
+    fn lingered(queue: &mut Queue, turns: usize, comes_in_time: bool) -> usize {
+        let mut count = 0;
+        for _ in 0..turns {
+            while ask(queue, FLOOD, 1).is_ok() && queue.len() < 64 {}
+            if queue.linger().is_some() {
+                count += 1;
+                if !comes_in_time {
+                    queue.give_up();
+                    assert!(queue.linger().is_none());
+                }
+            }
+            ask(queue, OTHER, 1).unwrap();
+            assert!(turn(queue).contains(&(OTHER, 1)));
+            queue.expect_nobody();
+        }
+        count
+    }
+
+    #[test]
+    fn one_that_never_comes_in_time_is_waited_for_ever_more_rarely() {
+        let mut queue = served_beside_a_flood();
+        assert_eq!(lingered(&mut queue, 100, true), 100);
+        assert!((5..20).contains(&lingered(&mut queue, 4000, false)));
+        // For as long as it was not waited for at last, and then always again.
+        assert!(lingered(&mut queue, 10_000, true) > 5000);
+        assert_eq!(lingered(&mut queue, 100, true), 100);
     }
 
     #[test]

@@ -25,13 +25,14 @@ pub(super) const APPLICATION_ID: i64 = 0x5461_6c6c;
 /// More statements than the writer has, so that none is prepared twice.
 const STATEMENTS_MAX: usize = 64;
 
-/// After so many pages, the write-ahead log is copied back, and then written from its start again. Small
-/// enough that the pause cannot be felt.
-pub(super) const CHECKPOINT_PAGES: u64 = 500;
+/// After so many pages, the write-ahead log is copied back, and then written from its start again. So many that fewer
+/// than one request in a hundred meets that, beside a flood as well, and so few that the pause cannot be felt and the
+/// log has 5 MB on the disk.
+pub(super) const CHECKPOINT_PAGES: u64 = 1000;
 
 /// Where nobody copies the log back in a quiet moment, SQLite does within the commit that finds it this
 /// long.
-const LOG_PAGES_MAX: i64 = 1500;
+const LOG_PAGES_MAX: i64 = 3000;
 
 /// Opens the ledger for writing, creating or migrating it. Of one of an older version, a copy is kept
 /// beside it first.
