@@ -20,7 +20,7 @@ impl Tmpfs {
     pub(crate) fn mount(folder: &Path) -> Option<Self> {
         let mut mount = Command::new("mount");
         mount
-            .args(["-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"])
             .arg(folder);
         let mounted = mount.output().is_ok_and(|output| output.status.success());
         mounted.then(|| Self(folder.to_owned()))

@@ -1,10 +1,11 @@
-//! Who commits, and when: what arrives meanwhile shares the commit, and a request is committed though the one that was
-//! about to do it for all went away.
+//! Who commits, and when: what arrives meanwhile shares the commit, a flood waits for one that asks one thing at a time,
+//! and a request is committed though the one that was about to do it for all went away.
 
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     task::Poll,
+    time::Duration,
 };
 
 use tally_agent::ledger::writer;
@@ -35,28 +36,52 @@ fn what_one_brought_for_all_is_committed_when_it_goes_away() {
     writer.thread.join().unwrap();
 }
 
-#[test]
-fn a_flood_goes_on_though_one_that_it_waits_for_never_asks_again() {
+/// How many commits are made while one application asks so often, one thing at a time, beside another that floods; which
+/// waits for it for so long.
+fn commits_beside_a_flood(linger: Duration, asks: usize) -> u64 {
     let (engine, flood) = Bench::new().into_engine();
-    let (ledger, writer) = writer::start(engine).unwrap();
+    let (ledger, writer) = writer::start_lingering(engine, linger).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.build().unwrap();
-    runtime.block_on(async {
+    let commits = runtime.block_on(async {
         let other = ledger.app("other").await.unwrap();
-        for _ in 0..3 {
-            let ask = |app| {
-                let ledger = ledger.clone();
-                tokio::spawn(async move { ledger.record(app, bench::request(1), None).await })
-            };
-            let mut asking: Vec<_> = (0..64).map(|_| ask(flood)).collect();
-            asking.insert(20, ask(other));
-            for answer in asking {
-                assert_eq!(answer.await.unwrap().unwrap().status, 200);
-            }
+        let commits = ledger.news();
+        for _ in 0..64 {
+            let ledger = ledger.clone();
+            // Until the ledger stops.
+            tokio::spawn(async move {
+                while ledger.record(flood, bench::request(1), None).await.is_ok() {}
+            });
         }
+        let mut before = 0;
+        for ask in 0..2 * asks {
+            if ask == asks {
+                before = *commits.borrow();
+            }
+            let answer = ledger.record(other, bench::request(1), None).await;
+            assert_eq!(answer.unwrap().status, 200);
+        }
+        let made = *commits.borrow() - before;
         ledger.stop().await;
+        made
     });
     writer.thread.join().unwrap();
+    commits
+}
+
+#[test]
+fn a_flood_waits_for_one_that_asks_one_thing_at_a_time() {
+    // Seen to ask at once during the first half, it is waited for during the second, for as long as it takes.
+    let asks = 100;
+    assert_eq!(
+        commits_beside_a_flood(Duration::from_hours(1), asks),
+        asks as u64
+    );
+}
+
+#[test]
+fn a_flood_that_waits_in_vain_goes_on() {
+    assert!(commits_beside_a_flood(Duration::ZERO, 10) > 0);
 }
 
 /// How many commits are made of requests that come one after the other, as over sockets: each is found when the runtime

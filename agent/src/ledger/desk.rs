@@ -11,7 +11,8 @@
 //!
 //! Work is never left behind: it is in the queue before its bringer looks whether somebody is about to
 //! commit; who is about to says no more so before it looks whether somebody commits; and who commits looks
-//! into the queue after it has stopped doing so.
+//! into the queue after it has stopped doing so. Who leaves it to the relief calls it after having said that somebody
+//! lingers; and the relief lingers only to commit then, unless it sees that another did.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError},
@@ -23,23 +24,25 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     engine::{Engine, Job, Pulse},
-    queue::{Queue, Refusal},
+    queue::{Part, Queue, Refusal},
 };
 use crate::core::command::Command;
 
-/// Where so many jobs wait, they are committed at once: with more, the share that each has in the disk's wait would
-/// hardly be smaller, and the disk would idle.
+/// Where so many jobs wait, nobody looks for more: the share that each has in the disk's wait would hardly be smaller, and
+/// the disk would idle.
 const ENOUGH: usize = 16;
 
 /// So long a flood waits for an application that was just served: longer than it takes, on a busy device, to bring the
-/// answer there and the next request back. As long as a commit or two, so that a flood loses little by waiting in vain.
-const LINGER: Duration = Duration::from_micros(300);
+/// answer there and the next request back, and about as long as a commit or two. Elsewhere the system's clocks are too
+/// coarse to wait for so short.
+pub(super) const LINGER: Duration = Duration::from_micros(if cfg!(unix) { 300 } else { 0 });
 
 /// The queue, and the seat of who commits.
 pub(super) struct Desk {
     queue: Mutex<Queue>,
     seat: Mutex<Option<Seat>>,
     relief: OnceLock<Thread>,
+    linger: Duration,
 }
 
 /// What it takes to commit.
@@ -53,14 +56,20 @@ struct Seat {
     jobs: Vec<Job>,
 }
 
-/// A job that was put into the queue: its bringer's to commit, unless somebody else is about to.
-pub(super) struct Brought<'a>(Option<&'a Desk>);
+/// A job that was put into the queue: its bringer's to commit, unless somebody else is about to or it is better left to
+/// the relief.
+pub(super) struct Brought<'a> {
+    /// `None` where somebody else commits.
+    desk: Option<&'a Desk>,
+    part: Part,
+}
 
 impl Desk {
     /// A desk, and the thread that relieves its bringers. The thread ends after [`Job::Stop`], and
-    /// otherwise only by a defect.
+    /// otherwise only by a defect. A flood waits for `linger`, normally [`LINGER`].
     pub(super) fn open(
         engine: Engine,
+        linger: Duration,
         commands: mpsc::UnboundedSender<Command>,
         pulse: watch::Sender<Pulse>,
         news: watch::Sender<u64>,
@@ -75,6 +84,7 @@ impl Desk {
                 jobs: Vec::new(),
             })),
             relief: OnceLock::new(),
+            linger,
         });
         let relieved = Arc::clone(&desk);
         let thread = thread::Builder::new()
@@ -86,8 +96,11 @@ impl Desk {
     /// Puts a job into the queue. It is committed when what comes back is [taken on](Brought::commit),
     /// or dropped.
     pub(super) fn bring(&self, job: Job) -> Result<Brought<'_>, Refusal> {
-        let is_first = self.queue().add(job)?;
-        Ok(Brought(is_first.then_some(self)))
+        let part = self.queue().add(job)?;
+        Ok(Brought {
+            desk: (part != Part::Wait).then_some(self),
+            part,
+        })
     }
 
     /// Commits what waits, unless that is better left to the relief.
@@ -159,33 +172,30 @@ impl Desk {
     fn relieve(&self) {
         // Set before the first look into the queue, so that no call is missed.
         let _ = self.relief.set(thread::current());
+        // Nobody shall leave work to a thread that is gone.
+        let _closing = Closing(self);
+        let (mut since, mut end) = (None, Instant::now());
         loop {
+            // It also waits for a turn that is under way, so that the time to linger begins when that is over.
             self.tidy();
-            self.linger();
+            let lingering = self.queue().linger();
+            if let Some(turn) = lingering {
+                let now = Instant::now();
+                if since != lingering {
+                    (since, end) = (lingering, now + self.linger);
+                }
+                let left = end.saturating_duration_since(now);
+                if !left.is_zero() {
+                    thread::park_timeout(left);
+                    continue;
+                }
+                self.queue().give_up(turn);
+            }
             self.commit();
             if self.queue().is_closed() {
                 return;
             }
             thread::park();
-        }
-    }
-
-    /// Lets a flood wait for one who is about to ask, if there is one.
-    fn linger(&self) {
-        let (mut since, mut end) = (None, Instant::now());
-        loop {
-            let turn = self.queue().linger();
-            if turn.is_none() {
-                return;
-            }
-            let now = Instant::now();
-            if turn != since {
-                (since, end) = (turn, now + LINGER);
-            }
-            match end.checked_duration_since(now) {
-                Some(left) if !left.is_zero() => thread::park_timeout(left),
-                _ => self.queue().give_up(),
-            }
         }
     }
 
@@ -228,16 +238,21 @@ impl Drop for Closing<'_> {
 impl Brought<'_> {
     /// Waits for one more look of the runtime at what arrives, as long as each look finds more and not [`ENOUGH`] wait;
     /// then commits. Who asks alone waits for one look. Several who ask in turn would fall into two halves otherwise,
-    /// each of which waits for the other's commit.
+    /// each of which waits for the other's commit. Who was waited for does not wait itself.
     pub(super) async fn commit(mut self) {
-        if let Some(desk) = self.0 {
-            let (mut before, mut waiting) = (0, desk.queue().len());
-            while before < waiting && waiting < ENOUGH {
+        if let Some(desk) = self.desk
+            && self.part == Part::Look
+        {
+            let mut waiting = desk.queue().len();
+            loop {
                 tokio::task::yield_now().await;
-                before = std::mem::replace(&mut waiting, desk.queue().len());
+                let before = std::mem::replace(&mut waiting, desk.queue().len());
+                if waiting <= before || waiting >= ENOUGH {
+                    break;
+                }
             }
         }
-        if let Some(desk) = self.0.take() {
+        if let Some(desk) = self.desk.take() {
             desk.commit_brought();
         }
     }
@@ -246,7 +261,7 @@ impl Brought<'_> {
 impl Drop for Brought<'_> {
     /// The bringer went away before it could commit.
     fn drop(&mut self) {
-        if let Some(desk) = self.0 {
+        if let Some(desk) = self.desk {
             desk.call_relief();
         }
     }

@@ -7,13 +7,14 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::{LedgerError, beside, known::Known, salvage, schema, store, verify};
+use super::{LedgerError, beside, known::Known, log_file, salvage, schema, store, verify};
 use crate::core::{
     book::{Book, Seq},
     chain,
 };
 
-/// Up to this size, all of it is looked at: that takes no longer than people notice.
+/// Up to this size, without the length that the log is made at, all of it is looked at: that takes no longer than people
+/// notice.
 const SMALL_BYTES: u64 = 4 << 20;
 
 /// More migrations than there will ever be.
@@ -59,13 +60,17 @@ pub fn look(
     if is_log_damaged {
         return Ok(Health::Damaged("its write-ahead log is damaged".to_owned()));
     }
-    let thorough = thorough || bytes(path) + log <= SMALL_BYTES;
+    let thorough = thorough || is_small(bytes(path), log);
     match look_inside(path, thorough, key) {
         Ok(None) => Ok(Health::Sound),
         Ok(Some(what)) => Ok(Health::Damaged(what)),
         Err(error) if is_damage(&error) => Ok(Health::Damaged(cause(error))),
         Err(error) => Err(error),
     }
+}
+
+fn is_small(ledger: u64, log: u64) -> bool {
+    ledger + log.saturating_sub(log_file::LENGTH) <= SMALL_BYTES
 }
 
 /// Whether the error says that the ledger is damaged, rather than the disk or the program.
@@ -211,4 +216,17 @@ pub(super) fn look_at_books(
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_that_a_crash_left_does_not_make_a_ledger_large() {
+        assert!(is_small(SMALL_BYTES, 0));
+        assert!(is_small(SMALL_BYTES, log_file::LENGTH));
+        assert!(!is_small(SMALL_BYTES, log_file::LENGTH + 1));
+        assert!(!is_small(SMALL_BYTES + 1, 0));
+    }
 }

@@ -20,8 +20,8 @@ const FRAME_BYTES: u64 = 24 + PAGE_BYTES as u64;
 /// Commits that come while the log is being copied back.
 const SPARE_PAGES: u64 = 125;
 
-/// As long as the log gets in use.
-const LENGTH: u64 = 32 + (schema::CHECKPOINT_PAGES + SPARE_PAGES) * FRAME_BYTES;
+/// As long as the log gets in use, where it is copied back in time.
+pub(super) const LENGTH: u64 = 32 + (schema::CHECKPOINT_PAGES + SPARE_PAGES) * FRAME_BYTES;
 
 /// Makes the log of an existing ledger long enough. What it holds stays, and to SQLite it ends there.
 ///

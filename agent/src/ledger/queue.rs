@@ -1,5 +1,6 @@
 //! What waits for the ledger, and in which order it is taken: where several applications ask, each gets the
-//! same share of a commit, so that the flood of one is not another's wait.
+//! same share of a commit, so that the flood of one is not another's wait. What is a flood's also waits a moment for
+//! one that asks one thing at a time, and is about to ask again.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -24,7 +25,8 @@ const SHARE_MAX: usize = 8;
 /// An application counts as asking until so many turns after its last request: about a second of a flood.
 const PRESENT_TURNS: u64 = 4096;
 
-/// One that was waited for in vain is not for 2 turns, then 4, and so on up to this power of two.
+/// One that was waited for in vain is not waited for after the next turn, then the next 3, and so on up to about this
+/// power of two.
 const MISSES_MAX: u32 = 12;
 
 /// Jobs that are not yet taken.
@@ -36,7 +38,7 @@ pub(super) struct Queue {
     /// Those of them for which something waits, in the order in which they are served.
     ring: VecDeque<AppNo>,
     turn: u64,
-    /// An application that the last turn served, for which nothing waits since.
+    /// An application that the last turn served, for which nothing waits since: the last of several.
     awaited: Option<AppNo>,
     next: Next,
     is_stopping: bool,
@@ -54,11 +56,28 @@ enum Next {
     Lingerer,
 }
 
+/// What the bringer of a job has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// To wait: somebody else is about to commit.
+    Wait,
+    /// To commit, when it has looked for what arrives together with its job.
+    Look,
+    /// To commit: there is enough, and it waited for this job.
+    Commit,
+}
+
 #[derive(Default)]
 struct Share {
     waiting: VecDeque<Job>,
     /// The turn after which it last asked.
     asked: u64,
+    /// The turn that last served it.
+    served: u64,
+    /// Whether it last asked again by the end of the turn after that.
+    is_prompt: bool,
+    /// Whether a turn left something of it behind.
+    is_cut: bool,
     /// How often in a row it was waited for in vain.
     misses: u32,
     /// The turn until which it is not waited for.
@@ -66,9 +85,9 @@ struct Share {
 }
 
 impl Share {
-    /// Whether it waits for more than it may have of a turn.
+    /// Whether it asks for more than it may have of a turn.
     fn is_flood(&self) -> bool {
-        self.waiting.len() > SHARE_MAX
+        self.is_cut || self.waiting.len() > SHARE_MAX
     }
 }
 
@@ -96,12 +115,12 @@ impl Queue {
         }
     }
 
-    /// Adds a job. Whether its bringer is the one to commit: nobody else is about to.
+    /// Adds a job, and tells what its bringer has to do.
     ///
     /// # Errors
     ///
     /// [`Refusal`]. Only requests find it full: facts must not be lost.
-    pub(super) fn add(&mut self, job: Job) -> Result<bool, Refusal> {
+    pub(super) fn add(&mut self, job: Job) -> Result<Part, Refusal> {
         if self.is_closed {
             return Err(Refusal::Closed);
         }
@@ -116,25 +135,28 @@ impl Queue {
                 if share.waiting.is_empty() {
                     self.ring.push_back(app);
                 }
+                share.is_prompt = self.turn - share.served <= 1;
                 share.asked = self.turn;
                 share.waiting.push_back(job);
                 if self.awaited == Some(app) {
                     self.awaited = None;
-                    share.misses = 0;
+                    if self.next == Next::Lingerer {
+                        share.misses = 0;
+                    }
                 }
             }
             Job::Stop => self.is_stopping = true,
             job => self.others.push_back(job),
         }
-        let is_first = match self.next {
-            Next::Bringer => true,
-            Next::Somebody => false,
-            Next::Lingerer => !self.is_worth_lingering(),
+        let part = match self.next {
+            Next::Bringer => Part::Look,
+            Next::Lingerer if !self.is_worth_lingering() => Part::Commit,
+            Next::Lingerer | Next::Somebody => Part::Wait,
         };
-        if is_first {
+        if part != Part::Wait {
             self.next = Next::Somebody;
         }
-        Ok(is_first)
+        Ok(part)
     }
 
     /// Who was about to take what waits looks now whether it can: the next bringer must look itself.
@@ -152,8 +174,11 @@ impl Queue {
         is_worth_it.then_some(self.turn)
     }
 
-    /// It did not ask in time.
-    pub(super) fn give_up(&mut self) {
+    /// It did not ask in time after that turn.
+    pub(super) fn give_up(&mut self, turn: u64) {
+        if turn != self.turn {
+            return;
+        }
         let awaited = self.awaited.take();
         if let Some(share) = awaited.and_then(|app| self.shares.get_mut(&app)) {
             share.misses = MISSES_MAX.min(share.misses + 1);
@@ -186,6 +211,9 @@ impl Queue {
 
     /// Takes the jobs of the next turn. The order to stop comes after all others.
     pub(super) fn take(&mut self, jobs: &mut Vec<Job>) {
+        if self.is_empty() {
+            return;
+        }
         self.turn += 1;
         self.awaited = None;
         let turn = self.turn;
@@ -210,6 +238,11 @@ impl Queue {
                 self.take_of_next(at_once.min(GROUP_MAX - jobs.len()), jobs);
             }
         }
+        for app in &self.ring {
+            if let Some(share) = self.shares.get_mut(app) {
+                share.is_cut = true;
+            }
+        }
         if self.is_stopping && self.others.is_empty() && self.ring.is_empty() {
             self.is_stopping = false;
             jobs.push(Job::Stop);
@@ -226,8 +259,12 @@ impl Queue {
         };
         let taken = share.waiting.len().min(count);
         jobs.extend(share.waiting.drain(..taken));
+        if taken > 0 {
+            share.served = self.turn;
+        }
         if share.waiting.is_empty() {
-            if share.unawaited <= self.turn {
+            share.is_cut = false;
+            if share.is_prompt && share.unawaited <= self.turn {
                 self.awaited = next.copied();
             }
             self.ring.pop_front();
@@ -265,7 +302,7 @@ mod tests {
     const OTHER: AppNo = AppNo(2);
 
     /// Asks for that many units, by which it is known again.
-    fn ask(queue: &mut Queue, app: AppNo, units: usize) -> Result<bool, Refusal> {
+    fn ask(queue: &mut Queue, app: AppNo, units: usize) -> Result<Part, Refusal> {
         let body = format!(
             r#"{{"license_key": "A", "hardware_id": "d", "product": "p", "consumptions": {units}}}"#
         );
@@ -313,8 +350,10 @@ mod tests {
         assert!(served[..2].contains(&(OTHER, 1000)));
         assert_eq!(served.len(), SHARE_MAX + 1);
         // It will ask again: the flood keeps to its share, until the other has not asked for long.
-        for _ in 2..PRESENT_TURNS {
-            assert!(turn(&mut queue).len() <= SHARE_MAX);
+        while turn(&mut queue).len() == SHARE_MAX {}
+        for _ in 9..PRESENT_TURNS {
+            ask(&mut queue, FLOOD, 1).unwrap();
+            assert_eq!(turn(&mut queue).len(), 1);
         }
         for units in 0..64 {
             ask(&mut queue, FLOOD, units).unwrap();
@@ -384,57 +423,95 @@ mod tests {
     #[test]
     fn the_first_bringer_commits_for_all_until_it_looks() {
         let mut queue = Queue::new();
-        assert_eq!(ask(&mut queue, FLOOD, 1), Ok(true));
-        assert_eq!(ask(&mut queue, OTHER, 1), Ok(false));
+        assert_eq!(ask(&mut queue, FLOOD, 1), Ok(Part::Look));
+        assert_eq!(ask(&mut queue, OTHER, 1), Ok(Part::Wait));
         queue.expect_nobody();
-        assert_eq!(ask(&mut queue, FLOOD, 1), Ok(true));
+        assert_eq!(ask(&mut queue, FLOOD, 1), Ok(Part::Look));
     }
 
-    /// A flood, and another that was just served and has not asked again.
-    fn served_beside_a_flood() -> Queue {
+    /// A flood of so many at a time, and another that was just served again and has not asked since.
+    fn served_beside_a_flood(of: usize) -> Queue {
         let mut queue = Queue::new();
-        for units in 0..64 {
-            ask(&mut queue, FLOOD, units).unwrap();
+        for _ in 0..2 {
+            while queue.len() < of {
+                ask(&mut queue, FLOOD, 1).unwrap();
+            }
+            ask(&mut queue, OTHER, 1).unwrap();
+            assert!(turn(&mut queue).contains(&(OTHER, 1)));
         }
-        ask(&mut queue, OTHER, 1).unwrap();
-        assert!(turn(&mut queue).contains(&(OTHER, 1)));
         queue.expect_nobody();
         queue
     }
 
     #[test]
     fn a_flood_waits_for_one_that_was_just_served() {
-        let mut queue = served_beside_a_flood();
+        let mut queue = served_beside_a_flood(64);
         assert!(queue.linger().is_some());
-        assert_eq!(ask(&mut queue, FLOOD, 1), Ok(false));
+        assert_eq!(ask(&mut queue, FLOOD, 1), Ok(Part::Wait));
         assert!(queue.linger().is_some());
-        assert_eq!(ask(&mut queue, OTHER, 2), Ok(true));
+        assert_eq!(ask(&mut queue, OTHER, 2), Ok(Part::Commit));
         assert!(queue.linger().is_none());
         let served = turn(&mut queue);
         assert!(served.contains(&(OTHER, 2)) && served.len() == SHARE_MAX + 1);
     }
 
     #[test]
+    fn what_a_turn_left_behind_is_of_a_flood_however_little() {
+        let mut queue = served_beside_a_flood(SHARE_MAX + 1);
+        assert!(queue.linger().is_some());
+        assert!(turn(&mut queue).len() <= 2);
+        ask(&mut queue, OTHER, 1).unwrap();
+        assert_eq!(turn(&mut queue), [(OTHER, 1)]);
+        ask(&mut queue, FLOOD, 1).unwrap();
+        assert!(queue.linger().is_none());
+    }
+
+    #[test]
+    fn one_that_asks_now_and_then_is_not_waited_for() {
+        let mut queue = served_beside_a_flood(64);
+        for _ in 0..4 {
+            turn(&mut queue);
+            turn(&mut queue);
+            while queue.len() < 64 {
+                ask(&mut queue, FLOOD, 1).unwrap();
+            }
+            ask(&mut queue, OTHER, 1).unwrap();
+            assert!(turn(&mut queue).contains(&(OTHER, 1)));
+            assert!(queue.linger().is_none());
+        }
+    }
+
+    #[test]
+    fn who_is_served_meanwhile_is_not_given_up() {
+        let mut queue = served_beside_a_flood(64);
+        let since = queue.linger().unwrap();
+        ask(&mut queue, OTHER, 1).unwrap();
+        turn(&mut queue);
+        queue.give_up(since);
+        assert!(queue.linger().is_some());
+    }
+
+    #[test]
     fn nothing_else_waits_with_a_flood() {
-        let mut queue = served_beside_a_flood();
+        let mut queue = served_beside_a_flood(64);
         assert!(queue.linger().is_some());
-        assert_eq!(queue.add(Job::Event(Event::Tick)), Ok(true));
+        assert_eq!(queue.add(Job::Event(Event::Tick)), Ok(Part::Commit));
         assert!(queue.linger().is_none());
 
-        let mut queue = served_beside_a_flood();
+        let mut queue = served_beside_a_flood(64);
         assert!(queue.linger().is_some());
-        assert_eq!(ask(&mut queue, AppNo(3), 1), Ok(true));
+        assert_eq!(ask(&mut queue, AppNo(3), 1), Ok(Part::Commit));
         assert!(queue.linger().is_none());
 
-        let mut queue = served_beside_a_flood();
+        let mut queue = served_beside_a_flood(64);
         assert!(queue.linger().is_some());
-        assert_eq!(queue.add(Job::Stop), Ok(true));
+        assert_eq!(queue.add(Job::Stop), Ok(Part::Commit));
         assert!(queue.linger().is_none());
     }
 
     #[test]
     fn who_asks_for_no_more_than_a_share_does_not_wait_for_another() {
-        let mut queue = served_beside_a_flood();
+        let mut queue = served_beside_a_flood(64);
         while turn(&mut queue).len() == SHARE_MAX {}
         ask(&mut queue, OTHER, 1).unwrap();
         assert_eq!(turn(&mut queue), [(OTHER, 1)]);
@@ -449,11 +526,13 @@ mod tests {
     fn lingered(queue: &mut Queue, turns: usize, comes_in_time: bool) -> usize {
         let mut count = 0;
         for _ in 0..turns {
-            while ask(queue, FLOOD, 1).is_ok() && queue.len() < 64 {}
-            if queue.linger().is_some() {
+            while queue.len() < 64 {
+                ask(queue, FLOOD, 1).unwrap();
+            }
+            if let Some(since) = queue.linger() {
                 count += 1;
                 if !comes_in_time {
-                    queue.give_up();
+                    queue.give_up(since);
                     assert!(queue.linger().is_none());
                 }
             }
@@ -466,9 +545,9 @@ mod tests {
 
     #[test]
     fn one_that_never_comes_in_time_is_waited_for_ever_more_rarely() {
-        let mut queue = served_beside_a_flood();
+        let mut queue = served_beside_a_flood(64);
         assert_eq!(lingered(&mut queue, 100, true), 100);
-        assert!((5..20).contains(&lingered(&mut queue, 4000, false)));
+        assert!((5..20).contains(&lingered(&mut queue, 10_000, false)));
         // For as long as it was not waited for at last, and then always again.
         assert!(lingered(&mut queue, 10_000, true) > 5000);
         assert_eq!(lingered(&mut queue, 100, true), 100);

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Keeping,
     answers::{Answer, RequestKey},
-    desk::Desk,
+    desk::{Desk, LINGER},
     engine::{
         Engine, Job, Membership, MembershipError, Pulse, RecordError, RecordJob, Reply, Resolution,
         ResolveError, ResolveJob,
@@ -46,10 +46,19 @@ pub struct Writer {
 ///
 /// Where the system has no thread to give.
 pub fn start(engine: Engine) -> std::io::Result<(Ledger, Writer)> {
+    start_lingering(engine, LINGER)
+}
+
+/// The same, where a flood waits for so long for an application that was just served.
+///
+/// # Errors
+///
+/// Where the system has no thread to give.
+pub fn start_lingering(engine: Engine, linger: Duration) -> std::io::Result<(Ledger, Writer)> {
     let (commands_out, commands) = mpsc::unbounded_channel();
     let (pulse_out, pulse) = watch::channel(Pulse::default());
     let news = watch::Sender::new(0);
-    let (desk, thread) = Desk::open(engine, commands_out, pulse_out, news.clone())?;
+    let (desk, thread) = Desk::open(engine, linger, commands_out, pulse_out, news.clone())?;
     let ledger = Ledger { desk, pulse, news };
     Ok((ledger, Writer { commands, thread }))
 }
