@@ -73,7 +73,7 @@ fn commits_beside_a_flood(linger: Duration, asks: usize) -> u64 {
 fn a_flood_waits_for_one_that_asks_one_thing_at_a_time() {
     // Seen to ask at once during the first half, it is waited for during the second, for as long as it takes. A thread
     // that looked before the last turn may make a commit of the flood's; without waiting, there is one for each request.
-    let asks = 100;
+    let asks = 500;
     let commits = commits_beside_a_flood(Duration::from_hours(1), asks);
     assert!(commits < asks as u64 * 3 / 2, "{commits}");
 }
