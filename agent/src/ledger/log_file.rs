@@ -17,8 +17,8 @@ const PAGE_BYTES: usize = 4096;
 /// A frame of the log: a page, and what the log says of it.
 const FRAME_BYTES: u64 = 24 + PAGE_BYTES as u64;
 
-/// Commits that come while the log is being copied back.
-const SPARE_PAGES: u64 = 125;
+/// Commits that come while the log is being copied back, and what their number of pages is more than it was taken for.
+const SPARE_PAGES: u64 = 250;
 
 /// As long as the log gets in use, where it is copied back in time.
 pub(super) const LENGTH: u64 = 32 + (schema::CHECKPOINT_PAGES + SPARE_PAGES) * FRAME_BYTES;

@@ -47,8 +47,8 @@ pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<(
     Ok(())
 }
 
-/// About how many pages a commit of these changes writes, rather more than fewer: one for each thing that changed, and
-/// for rows one for each sixty and another.
+/// About how many pages a commit of these changes writes: one for each thing that changed, and for rows
+/// about one for each sixty.
 pub fn pages_of(book: &Book) -> u64 {
     let others = book.changed_accounts().count() + book.changed_batches().count();
     pages_of_rows(book.new_rows().len()) + u64::try_from(others).unwrap_or(u64::MAX)
@@ -56,7 +56,7 @@ pub fn pages_of(book: &Book) -> u64 {
 
 /// The same for a commit of nothing but so many rows, added or taken away.
 pub fn pages_of_rows(rows: usize) -> u64 {
-    u64::try_from(1 + rows.div_ceil(60)).unwrap_or(u64::MAX)
+    u64::try_from(3 + rows.div_ceil(60)).unwrap_or(u64::MAX)
 }
 
 /// Writes the clock.
