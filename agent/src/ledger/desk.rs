@@ -59,8 +59,8 @@ struct Seat {
 /// A job that was put into the queue: its bringer's to commit, unless somebody else is about to or it is better left to
 /// the relief.
 pub(super) struct Brought<'a> {
-    /// `None` where somebody else commits.
-    desk: Option<&'a Desk>,
+    desk: &'a Desk,
+    /// What is left of it to do.
     part: Part,
 }
 
@@ -97,10 +97,7 @@ impl Desk {
     /// or dropped.
     pub(super) fn bring(&self, job: Job) -> Result<Brought<'_>, Refusal> {
         let part = self.queue().add(job)?;
-        Ok(Brought {
-            desk: (part != Part::Wait).then_some(self),
-            part,
-        })
+        Ok(Brought { desk: self, part })
     }
 
     /// Commits what waits, unless that is better left to the relief.
@@ -240,20 +237,18 @@ impl Brought<'_> {
     /// then commits. Who asks alone waits for one look. Several who ask in turn would fall into two halves otherwise,
     /// each of which waits for the other's commit. Who was waited for does not wait itself.
     pub(super) async fn commit(mut self) {
-        if let Some(desk) = self.desk
-            && self.part == Part::Look
-        {
-            let mut waiting = desk.queue().len();
+        if self.part == Part::Look {
+            let mut waiting = self.desk.queue().len();
             loop {
                 tokio::task::yield_now().await;
-                let before = std::mem::replace(&mut waiting, desk.queue().len());
+                let before = std::mem::replace(&mut waiting, self.desk.queue().len());
                 if waiting <= before || waiting >= ENOUGH {
                     break;
                 }
             }
         }
-        if let Some(desk) = self.desk.take() {
-            desk.commit_brought();
+        if std::mem::replace(&mut self.part, Part::Wait) != Part::Wait {
+            self.desk.commit_brought();
         }
     }
 }
@@ -261,8 +256,8 @@ impl Brought<'_> {
 impl Drop for Brought<'_> {
     /// The bringer went away before it could commit.
     fn drop(&mut self) {
-        if let Some(desk) = self.desk {
-            desk.call_relief();
+        if self.part != Part::Wait {
+            self.desk.call_relief();
         }
     }
 }

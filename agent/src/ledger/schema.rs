@@ -26,8 +26,8 @@ pub(super) const APPLICATION_ID: i64 = 0x5461_6c6c;
 const STATEMENTS_MAX: usize = 64;
 
 /// After so many pages, the write-ahead log is copied back, and then written from its start again. So many that fewer
-/// than one request in a hundred meets that, beside a flood as well, and so few that the pause cannot be felt and the
-/// log has 5 MB on the disk.
+/// than one in a hundred requests of who asks one thing at a time meets that, beside a flood as well, and so few that the
+/// pause cannot be felt and the log has 5 MB on the disk.
 pub(super) const CHECKPOINT_PAGES: u64 = 1000;
 
 /// Where nobody copies the log back in a quiet moment, SQLite does within the commit that finds it this
