@@ -38,6 +38,8 @@ pub enum Colour {
     Blue,
     /// For what it is compared with.
     Orange,
+    /// For the least that there is to do.
+    Green,
     /// For a floor or a ceiling.
     Grey,
 }
@@ -193,6 +195,7 @@ impl Colour {
         match self {
             Self::Blue => RGBColor(0, 114, 178),
             Self::Orange => RGBColor(213, 94, 0),
+            Self::Green => RGBColor(0, 140, 100),
             Self::Grey => RGBColor(110, 110, 110),
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Rounds are interleaved, so that a noisy minute falls on all alike; every figure is a median of rounds.
 
+mod bare;
 mod disk;
 mod measure;
 mod redis;
@@ -13,12 +14,14 @@ mod tally;
 use std::{path::PathBuf, time::Duration};
 
 use self::{
+    bare::Bare,
     disk::Disk,
     measure::{Cell, Measured, Peer},
     redis::Redis,
     report::Report,
     tally::Tally,
 };
+use anyhow::Context as _;
 use clap::Parser;
 use tally_tests::programs::Programs;
 
@@ -52,11 +55,15 @@ struct Args {
 
 #[expect(clippy::print_stderr, reason = "progress")]
 fn main() -> tally_tests::Result {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == bare::ROLE) {
+        return bare::serve(&PathBuf::from(arguments.next().context("no folder")?));
+    }
     let args = Args::parse();
     std::fs::create_dir_all(&args.programs.folder)?;
     let folder = tempfile::tempdir_in(&args.programs.folder)?;
     let duration = Duration::from_secs(args.seconds);
-    let disk = Disk::create(&folder.path().join("raw"))?;
+    let mut disk = Disk::create(&folder.path().join("raw"))?;
     let redis = match &args.redis_server {
         Some(server) => Some(Redis::start(
             server,
@@ -70,6 +77,7 @@ fn main() -> tally_tests::Result {
         &args.programs.stub,
         &folder.path().join("tally"),
     )?;
+    let bare = Bare::start(&folder.path().join("bare"))?;
     let idle = tally.idle()?;
 
     let mut report = Report::new(&args.connections, idle);
@@ -78,6 +86,8 @@ fn main() -> tally_tests::Result {
         report.disk(disk.overwrites_per_second(duration)?);
         for &connections in &args.connections {
             for unix in [false, true] {
+                let cell = Cell::new(Peer::Bare, unix, connections);
+                report.add(cell, bare.measure(unix, connections, duration)?);
                 if let Some(redis) = &redis {
                     let cell = Cell::new(Peer::Redis, unix, connections);
                     report.add(cell, redis.measure(unix, connections, duration)?);

@@ -1,11 +1,26 @@
-//! What is measured of whom.
+//! What is measured of whom, and how the load is made.
 
+use std::time::Duration;
+
+use anyhow::ensure;
 use serde::Serialize;
+use tally_tests::{
+    client::by_key,
+    load::{Load, Outcome, Target},
+    watched::Watched,
+};
+
+/// Connections are new for each measurement; this settles them.
+pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
+
+/// An application's API key, and what it signs with.
+pub(crate) type KeyPair = (String, String);
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Peer {
+    Bare,
     Redis,
     Tally,
 }
@@ -56,4 +71,51 @@ pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
         odd if odd % 2 == 1 => sorted[odd / 2],
         even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
     }
+}
+
+/// Requests for one unit, signed by an application.
+pub(crate) fn load(
+    target: Target,
+    connections: usize,
+    duration: Duration,
+    (api_key, shared_key): &KeyPair,
+) -> Load {
+    Load {
+        target,
+        connections,
+        threads: connections.div_ceil(128).min(2),
+        warm_up: WARM_UP,
+        duration,
+        api_key: api_key.clone(),
+        shared_key: shared_key.clone(),
+        bodies: vec![by_key(1).to_string()],
+    }
+}
+
+/// What comes of a load, and what the server uses meanwhile.
+#[expect(clippy::cast_precision_loss, reason = "figures, for people")]
+pub(crate) fn under(load: &Load, server: Watched) -> tally_tests::Result<Measured> {
+    let before = server.used()?;
+    let outcome = load.run()?;
+    let used = server.used()?.since(before);
+    ensure!(outcome.refused == 0, "{} were refused", outcome.refused);
+    // What the warm-up used is in the server's figures, so its grants are as well.
+    let share = 1.0 + WARM_UP.as_secs_f64() / load.duration.as_secs_f64();
+    let grants = outcome.granted as f64;
+    Ok(Measured {
+        rate: outcome.rate(),
+        p50: micros(&outcome, 0.5),
+        p99: micros(&outcome, 0.99),
+        p999: micros(&outcome, 0.999),
+        cpu: used.cpu.as_secs_f64() * 1e6 / (grants * share),
+        load_cpu: outcome.cpu.as_secs_f64() * 1e6 / grants,
+        switches: used.switches as f64 / (grants * share),
+        memory: server.memory()?,
+    })
+}
+
+/// A quantile of the latencies, in microseconds.
+#[expect(clippy::cast_precision_loss, reason = "a latency, for people")]
+pub(crate) fn micros(outcome: &Outcome, quantile: f64) -> f64 {
+    outcome.latency.value_at_quantile(quantile) as f64 / 1000.0
 }

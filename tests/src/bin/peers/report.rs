@@ -29,6 +29,8 @@ pub(crate) struct Report {
 struct Ratio {
     what: String,
     found: f64,
+    /// What the bare server comes to, where it can be compared.
+    bare: Option<f64>,
     wanted: f64,
     /// Whether `found` must not be more, rather than not less.
     at_most: bool,
@@ -117,11 +119,15 @@ impl Report {
         for ratio in self.ratios() {
             let (sign, verdict) = (
                 if ratio.at_most { "<=" } else { ">=" },
-                if ratio.is_met() { "" } else { "   NOT MET" },
+                if ratio.is_met() { "" } else { "NOT MET" },
             );
+            let bare = ratio.bare.map(|bare| format!("bare {bare:.2}"));
             println!(
-                "{:<58}{:>7.2} {sign} {:.2}{verdict}",
-                ratio.what, ratio.found, ratio.wanted
+                "{:<58}{:>7.2} {sign} {:<7.2}{:<12}{verdict}",
+                ratio.what,
+                ratio.found,
+                ratio.wanted,
+                bare.unwrap_or_default()
             );
         }
     }
@@ -154,6 +160,7 @@ impl Report {
                 Line {
                     name: title(of),
                     colour: match of.peer {
+                        Peer::Bare => Colour::Green,
                         Peer::Tally => Colour::Blue,
                         Peer::Redis => Colour::Orange,
                     },
@@ -200,11 +207,12 @@ impl Report {
 
     fn ratios(&self) -> Vec<Ratio> {
         let mut ratios = Vec::new();
-        let mut add = |what: String, found: f64, wanted: f64, at_most: bool| {
+        let mut add = |what: String, found: f64, bare: Option<f64>, wanted: f64, at_most: bool| {
             if found.is_finite() && found > 0.0 {
                 ratios.push(Ratio {
                     what,
                     found,
+                    bare,
                     wanted,
                     at_most,
                 });
@@ -215,6 +223,7 @@ impl Report {
             for &connections in &self.connections {
                 let tally = self.median(Cell::new(Peer::Tally, unix, connections));
                 let redis = self.median(Cell::new(Peer::Redis, unix, connections));
+                let bare = self.median(Cell::new(Peer::Bare, unix, connections));
                 let of = format!("at {connections} over {transport}");
                 let wanted = match (unix, connections) {
                     (false, 1 | 8) => 1.2,
@@ -228,6 +237,7 @@ impl Report {
                 add(
                     format!("grants/s to Redis {of}"),
                     tally.rate / redis.rate,
+                    Some(bare.rate / redis.rate),
                     wanted,
                     false,
                 );
@@ -240,7 +250,14 @@ impl Report {
                 };
                 if let Some(wanted) = floor {
                     let what = format!("grants/s to raw overwrites/s {of}");
-                    add(what, tally.rate / self.raw(), wanted, false);
+                    let to_raw = |rate| rate / self.raw();
+                    add(
+                        what,
+                        to_raw(tally.rate),
+                        Some(to_raw(bare.rate)),
+                        wanted,
+                        false,
+                    );
                 }
                 let tail = match connections {
                     1 => Some(0.9),
@@ -251,6 +268,7 @@ impl Report {
                     add(
                         format!("p99 to Redis's {of}"),
                         tally.p99 / redis.p99,
+                        Some(bare.p99 / redis.p99),
                         wanted,
                         true,
                     );
@@ -259,6 +277,7 @@ impl Report {
                     add(
                         format!("p999 to p99 {of}"),
                         tally.p999 / tally.p99,
+                        Some(bare.p999 / bare.p99),
                         2.5,
                         true,
                     );
@@ -270,12 +289,14 @@ impl Report {
         add(
             "signed answers/s at 64 to what the cores sign".to_owned(),
             signed / signing,
+            None,
             0.8,
             false,
         );
         add(
             "p99 of one beside a flood to its p99 alone".to_owned(),
             median(self.fairness.iter().map(|round| round.beside / round.alone)),
+            None,
             2.0,
             true,
         );
@@ -286,6 +307,7 @@ impl Report {
 /// What a chart calls it.
 fn title(cell: Cell) -> String {
     let peer = match cell.peer {
+        Peer::Bare => "bare server",
         Peer::Redis => "Redis",
         Peer::Tally => "Tally",
     };
@@ -299,6 +321,7 @@ fn number(connections: usize) -> f64 {
 
 fn name(cell: Cell) -> String {
     let peer = match cell.peer {
+        Peer::Bare => "bare",
         Peer::Redis => "redis",
         Peer::Tally => "tally",
     };

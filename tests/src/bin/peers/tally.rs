@@ -6,17 +6,13 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use tally_tests::{
     agent::{Agent, Setup},
-    client::by_key,
-    load::{Load, Outcome, Target},
+    load::{Load, Target},
     seed,
     stub::{Keys, Stub},
     watched::Watched,
 };
 
-use crate::measure::Measured;
-
-/// Connections stay open over all measurements of a kind of their own; this settles them.
-const WARM_UP: Duration = Duration::from_millis(300);
+use crate::measure::{self, KeyPair, Measured, WARM_UP, micros};
 
 /// How long the agent is left alone to see what it uses then.
 const IDLE: Duration = Duration::from_secs(2);
@@ -28,9 +24,6 @@ pub(crate) struct Tally {
     other: KeyPair,
     signed: KeyPair,
 }
-
-/// An application's API key, and what it signs with.
-type KeyPair = (String, String);
 
 /// How long one application waits for its answers, in microseconds, and what another gets.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
@@ -137,7 +130,6 @@ impl Tally {
         })
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "figures, for people")]
     fn load(
         &self,
         unix: bool,
@@ -146,24 +138,7 @@ impl Tally {
         keys: &KeyPair,
     ) -> tally_tests::Result<Measured> {
         let load = self.load_of(unix, connections, duration, keys)?;
-        let watched = Watched(self.agent.process_id()?);
-        let before = watched.used()?;
-        let outcome = load.run()?;
-        let used = watched.used()?.since(before);
-        ensure!(outcome.refused == 0, "{} were refused", outcome.refused);
-        // What the warm-up used is in the agent's figures, so its grants are as well.
-        let share = 1.0 + WARM_UP.as_secs_f64() / duration.as_secs_f64();
-        let grants = outcome.granted as f64;
-        Ok(Measured {
-            rate: outcome.rate(),
-            p50: micros(&outcome, 0.5),
-            p99: micros(&outcome, 0.99),
-            p999: micros(&outcome, 0.999),
-            cpu: used.cpu.as_secs_f64() * 1e6 / (grants * share),
-            load_cpu: outcome.cpu.as_secs_f64() * 1e6 / grants,
-            switches: used.switches as f64 / (grants * share),
-            memory: watched.memory()?,
-        })
+        measure::under(&load, Watched(self.agent.process_id()?))
     }
 
     fn load_of(
@@ -171,7 +146,7 @@ impl Tally {
         unix: bool,
         connections: usize,
         duration: Duration,
-        (api_key, shared_key): &KeyPair,
+        keys: &KeyPair,
     ) -> tally_tests::Result<Load> {
         let target = if unix {
             Target::Unix(self.agent.data_dir().join("tally.sock"))
@@ -179,21 +154,6 @@ impl Tally {
             let address = self.agent.url()?.trim_start_matches("http://").parse()?;
             Target::Tcp(address)
         };
-        Ok(Load {
-            target,
-            connections,
-            threads: connections.div_ceil(128).min(2),
-            warm_up: WARM_UP,
-            duration,
-            api_key: api_key.clone(),
-            shared_key: shared_key.clone(),
-            bodies: vec![by_key(1).to_string()],
-        })
+        Ok(measure::load(target, connections, duration, keys))
     }
-}
-
-/// A quantile of the latencies, in microseconds.
-#[expect(clippy::cast_precision_loss, reason = "a latency, for people")]
-fn micros(outcome: &Outcome, quantile: f64) -> f64 {
-    outcome.latency.value_at_quantile(quantile) as f64 / 1000.0
 }
