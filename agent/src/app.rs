@@ -303,7 +303,7 @@ impl App {
             tracing::info!("stopped while the licence server had not answered");
         }
         crate::fail_point!("stop.before-ledger");
-        self.ledger.stop().await;
+        self.ledger.stop();
         driving.abort();
         #[cfg(unix)]
         if let Err(error) = std::fs::remove_file(self.data_dir.socket()) {

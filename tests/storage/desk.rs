@@ -31,9 +31,31 @@ fn what_one_brought_for_all_is_committed_when_it_goes_away() {
         assert!(is_waiting(second.as_mut()).await);
         drop(first);
         assert_eq!(second.await.unwrap().status, 200);
-        ledger.stop().await;
+        ledger.stop();
     });
     writer.thread.join().unwrap();
+}
+
+#[test]
+fn the_ledger_stops_though_who_was_about_to_commit_does_nothing_any_more() {
+    let (engine, app) = Bench::new().into_engine();
+    let (ledger, writer) = writer::start(engine).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.build().unwrap();
+    let mut first = Box::pin(ledger.record(app, bench::request(1), None));
+    runtime.block_on(async {
+        // The relief, which looks once when it starts, has started by then.
+        for _ in 0..20 {
+            ledger.record(app, bench::request(1), None).await.unwrap();
+        }
+        assert!(is_waiting(first.as_mut()).await);
+    });
+    ledger.stop();
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ended.send(writer.thread.join().is_ok()));
+    assert_eq!(end.recv_timeout(Duration::from_secs(30)), Ok(true));
+    // What had waited was committed before.
+    assert_eq!(runtime.block_on(first).unwrap().status, 200);
 }
 
 /// How many commits are made while one application asks so often, one thing at a time, beside another that floods; which
@@ -65,7 +87,7 @@ fn commits_beside_a_flood(linger: Duration, asks: usize, then: usize) -> u64 {
         for _ in 0..then {
             commits.changed().await.unwrap();
         }
-        ledger.stop().await;
+        ledger.stop();
         made
     });
     writer.thread.join().unwrap();
@@ -122,7 +144,7 @@ fn commits_of_chains(chains: usize, length: usize) -> u64 {
                 assert_eq!(answer.await.unwrap().unwrap().status, 200);
             }
         }
-        ledger.stop().await;
+        ledger.stop();
         *commits.borrow() - before
     });
     writer.thread.join().unwrap();

@@ -251,6 +251,12 @@ impl Brought<'_> {
             self.desk.commit_brought();
         }
     }
+
+    /// Leaves it to the relief, whoever is about to commit: at the end, that one may not run any more.
+    pub(super) fn leave(mut self) {
+        self.part = Part::Wait;
+        self.desk.call_relief();
+    }
 }
 
 impl Drop for Brought<'_> {

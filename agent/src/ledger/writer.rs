@@ -200,11 +200,11 @@ impl Ledger {
         self.news.subscribe()
     }
 
-    /// Commits what is in the queue and ends the thread.
-    pub async fn stop(&self) {
+    /// Has what is in the queue committed, and the thread end.
+    pub fn stop(&self) {
         // Fails only where it has stopped already.
         if let Ok(brought) = self.desk.bring(Job::Stop) {
-            brought.commit().await;
+            brought.leave();
         }
     }
 
