@@ -8,6 +8,7 @@
 //! * [`programs`] says what is measured, and where.
 //! * [`recorder`] has the engine alone fill a ledger, for measuring as well.
 //! * [`watched`] says what a process uses.
+//! * [`layout`] makes the linker's list of functions that stand together.
 //! * [`chart`] draws what was measured.
 //! * [`marks`] keeps the marks of simulated ledgers.
 //!
@@ -16,6 +17,7 @@
 pub mod agent;
 pub mod chart;
 pub mod client;
+pub mod layout;
 pub mod load;
 pub mod marks;
 pub mod process;

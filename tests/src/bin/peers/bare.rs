@@ -1,8 +1,9 @@
-//! The least that a server does which answers only when the disk has it: one thread reads what has arrived, overwrites
-//! 4 KiB for all of it, and answers.
+//! The least that a server does which answers only when the disk has it: one thread reads what arrives, as long as more
+//! does, overwrites 4 KiB for all of it, and answers.
 //!
-//! It checks nothing, decides nothing, and writes nothing that could be read again. So it is what the machine itself
-//! leaves of a goal: over the same sockets, no server of the same promise takes less of the processor.
+//! It checks nothing, decides nothing, and writes nothing that could be read again. What it takes of the processor is what
+//! one `recv` and one `send` for each request and the shared wait cost, and is missing to every other server over the same
+//! sockets.
 
 use std::{
     io::{self, Read, Write},
@@ -11,12 +12,14 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use mio::{
     Events, Interest, Poll, Token,
     event::Source,
     net::{TcpListener, UnixListener},
 };
-use tally_tests::{load::Target, process::Process, watched::Watched};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use tally_tests::{process::Process, watched::Watched};
 
 use crate::{
     disk::Disk,
@@ -58,16 +61,12 @@ impl Bare {
         connections: usize,
         duration: Duration,
     ) -> tally_tests::Result<Measured> {
-        let target = if unix {
-            Target::Unix(self.socket.clone())
-        } else {
-            let address = self.process.url().trim_start_matches("http://");
-            Target::Tcp(address.parse()?)
-        };
+        let target = measure::target(unix, &self.socket, self.process.url())?;
         // Nobody looks at the signature, but the load generator has to make it.
         let keys = ("key".to_owned(), "secret".to_owned());
         let load = measure::load(target, connections, duration, &keys);
-        measure::under(&load, Watched(self.process.id()))
+        let measured = measure::under(&load, Watched(self.process.id()));
+        measured.with_context(|| self.process.said().unwrap_or_default())
     }
 }
 
@@ -75,9 +74,10 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("socket")
 }
 
-/// Serves until it is killed.
+/// Serves until it is killed, or whoever started it is gone.
 #[expect(clippy::print_stdout, reason = "the readiness line")]
 pub(crate) fn serve(folder: &Path) -> tally_tests::Result {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     let mut disk = Disk::create(&folder.join("disk"))?;
     let mut server = Server::bind(folder)?;
     println!("ready http://{}", server.tcp.local_addr()?);
@@ -87,13 +87,21 @@ pub(crate) fn serve(folder: &Path) -> tally_tests::Result {
         ANSWER.len()
     );
     let mut events = Events::with_capacity(1024);
+    let mut asking = Vec::new();
     loop {
-        server.poll.poll(&mut events, None)?;
-        let asking = server.asking(&events)?;
+        server.wait(&mut events, None)?;
+        loop {
+            let before = asking.len();
+            server.read(&events, &mut asking)?;
+            if asking.len() == before {
+                break;
+            }
+            server.wait(&mut events, Some(Duration::ZERO))?;
+        }
         if !asking.is_empty() {
             disk.overwrite()?;
         }
-        for token in asking {
+        for token in asking.drain(..) {
             server.answer(token, answer.as_bytes());
         }
     }
@@ -123,14 +131,19 @@ impl Server {
             poll,
             tcp,
             unix,
-            // The listeners have the first tokens.
             connections: vec![None, None],
         })
     }
 
-    /// The connections that have sent a request. One that is new has not, or is told of once more.
-    fn asking(&mut self, events: &Events) -> io::Result<Vec<Token>> {
-        let mut asking = Vec::with_capacity(self.connections.len());
+    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds the connections that have sent a request. One that is new has not, or is told of once more.
+    fn read(&mut self, events: &Events, asking: &mut Vec<Token>) -> io::Result<()> {
         for event in events {
             match event.token() {
                 TCP => {
@@ -151,15 +164,19 @@ impl Server {
                 }
             }
         }
-        Ok(asking)
+        Ok(())
     }
 
     fn add(&mut self, mut stream: Box<dyn Stream>) -> io::Result<()> {
-        let token = Token(self.connections.len());
-        self.poll
-            .registry()
-            .register(&mut stream, token, Interest::READABLE)?;
-        self.connections.push(Some(stream));
+        // The listeners have the first tokens.
+        let free = self.connections.iter().skip(2).position(Option::is_none);
+        let at = free.map_or(self.connections.len(), |free| free + 2);
+        let registry = self.poll.registry();
+        registry.register(&mut stream, Token(at), Interest::READABLE)?;
+        match self.connections.get_mut(at) {
+            Some(place) => *place = Some(stream),
+            None => self.connections.push(Some(stream)),
+        }
         Ok(())
     }
 
@@ -183,9 +200,12 @@ impl Server {
     }
 
     fn answer(&mut self, token: Token, answer: &[u8]) {
-        if let Some(Some(stream)) = self.connections.get_mut(token.0) {
-            // Who is gone reads no answer, which the next event tells.
-            let _ = stream.write_all(answer);
+        if let Some(connection) = self.connections.get_mut(token.0)
+            && let Some(stream) = connection
+            && stream.write_all(answer).is_err()
+        {
+            // The load is over, and who asked is gone.
+            *connection = None;
         }
     }
 }

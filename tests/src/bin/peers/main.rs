@@ -1,5 +1,6 @@
 //! What a durable grant costs, beside what a user might pick instead: the raw disk, Redis with
-//! `appendfsync always`, and an agent over TCP and over its Unix socket, in one run on one machine.
+//! `appendfsync always`, an agent, and a server that does nothing else than to wait for the disk, over TCP and over a Unix
+//! socket, in one run on one machine.
 //!
 //! Rounds are interleaved, so that a noisy minute falls on all alike; every figure is a median of rounds.
 
@@ -25,7 +26,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use tally_tests::programs::Programs;
 
-/// Measure an agent beside Redis and the raw disk
+/// Measure an agent beside Redis, the raw disk and a bare server
 #[derive(Debug, Parser)]
 struct Args {
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! What is measured of whom, and how the load is made.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::ensure;
 use serde::Serialize;
@@ -71,6 +71,15 @@ pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
         odd if odd % 2 == 1 => sorted[odd / 2],
         even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
     }
+}
+
+/// A server's Unix socket, or where its URL says.
+pub(crate) fn target(unix: bool, socket: &Path, url: &str) -> tally_tests::Result<Target> {
+    Ok(if unix {
+        Target::Unix(socket.to_owned())
+    } else {
+        Target::Tcp(url.trim_start_matches("http://").parse()?)
+    })
 }
 
 /// Requests for one unit, signed by an application.

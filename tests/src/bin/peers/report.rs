@@ -29,7 +29,7 @@ pub(crate) struct Report {
 struct Ratio {
     what: String,
     found: f64,
-    /// What the bare server comes to, where it can be compared.
+    /// What the bare server comes to.
     bare: Option<f64>,
     wanted: f64,
     /// Whether `found` must not be more, rather than not less.
@@ -186,7 +186,7 @@ impl Report {
             columns: 2,
             panels: vec![
                 Panel {
-                    title: "Durable grants per second".to_owned(),
+                    title: "Durable answers per second".to_owned(),
                     lines: rates,
                 },
                 Panel {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use tally_tests::{
     agent::{Agent, Setup},
-    load::{Load, Target},
+    load::Load,
     seed,
     stub::{Keys, Stub},
     watched::Watched,
@@ -148,12 +148,8 @@ impl Tally {
         duration: Duration,
         keys: &KeyPair,
     ) -> tally_tests::Result<Load> {
-        let target = if unix {
-            Target::Unix(self.agent.data_dir().join("tally.sock"))
-        } else {
-            let address = self.agent.url()?.trim_start_matches("http://").parse()?;
-            Target::Tcp(address)
-        };
+        let socket = self.agent.data_dir().join("tally.sock");
+        let target = measure::target(unix, &socket, self.agent.url()?)?;
         Ok(measure::load(target, connections, duration, keys))
     }
 }
