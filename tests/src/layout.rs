@@ -147,9 +147,13 @@ fn without_hash(name: &str) -> String {
     let mut found = crates.next().unwrap_or_default().to_owned();
     for part in crates {
         let rest = part.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric());
-        found.push_str("Cs");
-        found.push_str(if rest.starts_with('_') { "*" } else { part });
-        found.push_str(if rest.starts_with('_') { rest } else { "" });
+        if rest.starts_with('_') {
+            found.push_str("Cs*");
+            found.push_str(rest);
+        } else {
+            found.push_str("Cs");
+            found.push_str(part);
+        }
     }
     found
 }

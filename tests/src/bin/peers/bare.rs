@@ -18,7 +18,6 @@ use mio::{
     event::Source,
     net::{TcpListener, UnixListener},
 };
-use rustix::process::{Signal, set_parent_process_death_signal};
 use tally_tests::{process::Process, watched::Watched};
 
 use crate::{
@@ -74,10 +73,11 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("socket")
 }
 
-/// Serves until it is killed, or whoever started it is gone.
+/// Serves until it is killed, or (Linux) whoever started it is gone.
 #[expect(clippy::print_stdout, reason = "the readiness line")]
 pub(crate) fn serve(folder: &Path) -> tally_tests::Result {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let mut disk = Disk::create(&folder.join("disk"))?;
     let mut server = Server::bind(folder)?;
     println!("ready http://{}", server.tcp.local_addr()?);
