@@ -11,13 +11,13 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicUsize},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicUsize},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use tally_shared::{
-    auth::SharedKey,
+    auth::{SharedKey, Tag},
     wire::{ApiError, ErrorCode},
 };
 use tokio::sync::OnceCell;
@@ -64,6 +64,9 @@ const fn signed() -> bool {
 pub struct App {
     keys: KeyPair,
     key: SharedKey,
+    /// The last `Date` that a request claimed to be signed with, and what does sign it: who asks often sends the same for a
+    /// second.
+    last: Mutex<Option<(String, Tag)>>,
     no: OnceCell<AppNo>,
     pace: Option<Pace>,
     bindings: Bindings,
@@ -187,6 +190,7 @@ impl App {
     fn new(keys: KeyPair) -> Self {
         Self {
             key: SharedKey::new(keys.shared_key.expose()),
+            last: Mutex::default(),
             no: OnceCell::new(),
             pace: keys.rights.max_per_minute.map(Pace::new),
             bindings: Bindings::default(),
@@ -203,9 +207,18 @@ impl App {
             && own.shared_key.expose() == keys.shared_key.expose()
     }
 
-    /// What its requests are signed with.
-    pub const fn key(&self) -> &SharedKey {
-        &self.key
+    /// What signs its requests with that `Date`.
+    pub fn tag(&self, date: &str) -> Tag {
+        // A panic cannot leave it half-changed.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.as_ref() {
+            Some((known, tag)) if known == date => *tag,
+            _ => {
+                let tag = self.key.tag(date);
+                *last = Some((date.to_owned(), tag));
+                tag
+            }
+        }
     }
 
     /// What it may do.
@@ -421,6 +434,8 @@ fn is_file_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tally_shared::auth::{Authorization, authorization};
+
     use super::*;
 
     fn code(apps: &Apps, api_key: &str) -> Option<ErrorCode> {
@@ -447,6 +462,26 @@ mod tests {
             add(&data_dir, "two", Rights::default(), true),
             Err(AppsError::Exists(_))
         ));
+    }
+
+    #[test]
+    fn what_signs_a_request_is_of_its_own_date_whatever_came_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::new(folder.path().to_owned());
+        let keys = add(&data_dir, "one", Rights::default(), true).unwrap();
+        let app = Apps::open(&data_dir).unwrap().find(&keys.api_key).unwrap();
+        let (one, other) = (
+            "Tue, 07 Jun 2011 20:51:35 GMT",
+            "Tue, 07 Jun 2011 20:51:36 GMT",
+        );
+        for date in [one, one, other, one] {
+            let header = authorization(&keys.api_key, keys.shared_key.expose(), date);
+            let signed = Authorization::parse(&header).unwrap();
+            for claimed in [one, other, date] {
+                let accepted = signed.verify(&app.tag(claimed)).is_ok();
+                assert_eq!(accepted, claimed == date, "{date} as {claimed}");
+            }
+        }
     }
 
     #[test]

@@ -16,8 +16,8 @@ use axum::{
     http::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{
-            AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST,
-            LOCATION, ORIGIN, REFERRER_POLICY, SET_COOKIE,
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, LOCATION, ORIGIN,
+            REFERRER_POLICY, SET_COOKIE,
         },
     },
     middleware::Next,
@@ -30,7 +30,7 @@ use super::{
     Api,
     answer::{Refused, Result, plain},
     connection::Connection,
-    guard,
+    guard::Decisive,
 };
 use crate::secret::{NoRandom, Secret};
 
@@ -142,14 +142,13 @@ pub(super) async fn require(
     next: Next,
 ) -> Response {
     match shown(&api, request.method(), request.headers()) {
-        Ok(Shown::Right) => {}
-        Ok(Shown::Nothing) => return unauthorized().into_response(),
-        Ok(Shown::Wrong) => {
+        Shown::Right => {}
+        Shown::Nothing => return unauthorized().into_response(),
+        Shown::Wrong => {
             let now = api.clocks.mono();
             api.strangers.meet(&connection, now, "a control call").await;
             return unauthorized().into_response();
         }
-        Err(refused) => return refused.into_response(),
     }
     connection.prove();
     let _slot = match api.control_slots.take() {
@@ -159,30 +158,30 @@ pub(super) async fn require(
     next.run(request).await
 }
 
-fn shown(api: &Api, method: &Method, headers: &HeaderMap) -> Result<Shown> {
-    if let Some(authorization) = guard::one(headers, &AUTHORIZATION)? {
+fn shown(api: &Api, method: &Method, headers: &HeaderMap) -> Shown {
+    if let Some(authorization) = Decisive::of(headers).authorization() {
         let token = authorization
             .split_once(' ')
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim());
-        return Ok(match token {
+        return match token {
             Some(token) if api.admin.is_token(token) => Shown::Right,
             _ => Shown::Wrong,
-        });
+        };
     }
     let Some(session) = cookie(headers) else {
-        return Ok(Shown::Nothing);
+        return Shown::Nothing;
     };
     // A browser names the origin of whatever changes something; the guard has checked that it is ours.
     if !(method.is_safe() || headers.contains_key(ORIGIN)) {
-        return Ok(Shown::Nothing);
+        return Shown::Nothing;
     }
     // An old cookie is no attack.
-    Ok(if api.admin.has_session(session, api.clocks.mono()) {
+    if api.admin.has_session(session, api.clocks.mono()) {
         Shown::Right
     } else {
         Shown::Nothing
-    })
+    }
 }
 
 /// Cookies are shared by all ports of a host: each agent's has a name of its own.

@@ -3,16 +3,12 @@
 
 use std::sync::Arc;
 
-use axum::http::{
-    HeaderMap,
-    header::{AUTHORIZATION, DATE},
-};
 use tally_shared::{
     auth::{Authorization, check_date},
     wire::{ApiError, ErrorCode},
 };
 
-use super::{Api, answer::Refused, connection::Connection, guard};
+use super::{Api, answer::Refused, connection::Connection, guard::Decisive};
 use crate::{apps::App, ledger::engine::lock};
 
 /// The application that signed a request, where it may make it.
@@ -23,10 +19,10 @@ use crate::{apps::App, ledger::engine::lock};
 pub(super) async fn caller(
     api: &Api,
     connection: &Connection,
-    headers: &HeaderMap,
+    decisive: &Decisive<'_>,
     consumes: bool,
 ) -> Result<Arc<App>, Refused> {
-    match authenticate(headers, api) {
+    match authenticate(decisive, api) {
         Ok(app) => {
             connection.prove();
             allow(&app, api, consumes)?;
@@ -43,11 +39,8 @@ pub(super) async fn caller(
     }
 }
 
-fn authenticate(headers: &HeaderMap, api: &Api) -> Result<Arc<App>, ApiError> {
-    let (Some(date), Some(header)) = (
-        guard::one(headers, &DATE)?,
-        guard::one(headers, &AUTHORIZATION)?,
-    ) else {
+fn authenticate(decisive: &Decisive<'_>, api: &Api) -> Result<Arc<App>, ApiError> {
+    let (Some(date), Some(header)) = (decisive.date(), decisive.authorization()) else {
         return Err(ApiError::new(
             ErrorCode::MissingHeaders,
             "the headers `Date` and `Authorization` are required",
@@ -56,7 +49,7 @@ fn authenticate(headers: &HeaderMap, api: &Api) -> Result<Arc<App>, ApiError> {
     check_either_clock(date, api)?;
     let authorization = Authorization::parse(header)?;
     let app = api.apps.find(authorization.api_key())?;
-    authorization.verify(app.key(), date)?;
+    authorization.verify(&app.tag(date))?;
     Ok(app)
 }
 

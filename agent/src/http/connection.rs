@@ -102,9 +102,11 @@ impl Connection {
         self.has_proven.store(true, Ordering::Relaxed);
     }
 
-    /// A request has begun to be answered.
+    /// A request has begun to be answered. Nobody asks since when.
     pub(super) fn begin_work(&self) {
-        self.enter(Phase::Working);
+        let since = self.state.load(Ordering::Relaxed) & !3;
+        self.state
+            .store(since | Phase::Working as u64, Ordering::Relaxed);
     }
 
     /// Its answer is made; what is written from here on keeps the connection alive.
@@ -266,6 +268,8 @@ impl Drop for Place {
 pub(super) struct Watched<S> {
     stream: S,
     connection: Arc<Connection>,
+    /// Whether what was written last waited for the client.
+    is_held_up: bool,
     is_shut: bool,
     discarded: usize,
 }
@@ -276,15 +280,23 @@ impl<S> Watched<S> {
         Self {
             stream,
             connection,
+            is_held_up: false,
             is_shut: false,
             discarded: 0,
         }
     }
 
-    fn wrote(&self) {
-        if self.connection.is_in(Phase::Idle) {
+    /// An answer that the client takes slowly keeps the connection alive. One that goes at once does not need to: it was
+    /// made a moment ago.
+    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let was_held_up = std::mem::replace(&mut self.is_held_up, written.is_pending());
+        if was_held_up
+            && matches!(written, Poll::Ready(Ok(_)))
+            && self.connection.is_in(Phase::Idle)
+        {
             self.connection.enter(Phase::Idle);
         }
+        written
     }
 }
 
@@ -309,9 +321,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.wrote();
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -319,9 +330,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, parts))?;
-        self.wrote();
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {

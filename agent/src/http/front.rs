@@ -14,21 +14,18 @@ use axum::{
         HeaderValue, Request,
         header::{DATE, HeaderName},
     },
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
-use tally_shared::{
-    time::Timestamp,
-    wire::{ErrorCode, IDEMPOTENCY_KEY},
-};
+use tally_shared::{time::Timestamp, wire::ErrorCode};
 use tower::ServiceExt as _;
 
 use super::{
     Api,
     answer::Refused,
     connection::Connection,
-    guard::{self, Loopback},
+    guard::{Decisive, Loopback},
     license_api::Call,
 };
 use crate::ledger::engine::lock;
@@ -61,16 +58,23 @@ impl Front {
         request: Request<Incoming>,
     ) -> Result<Response, Infallible> {
         connection.begin_work();
-        let key = request.headers().get(IDEMPOTENCY_KEY).cloned();
-        let has_body = guard::has_body(request.headers());
-        let (headers, uri) = (request.headers(), request.uri());
+        let (head, body) = request.into_parts();
+        let decisive = Decisive::of(&head.headers);
+        let (key, has_body) = (decisive.idempotency_key.cloned(), decisive.has_body);
         let checked = match &self.api.tls {
-            Some(tls) if connection.is_public() => guard::check(headers, uri, tls.as_ref()),
-            _ => guard::check(headers, uri, &Loopback),
+            Some(tls) if connection.is_public() => decisive.check(&head.uri, tls.as_ref()),
+            _ => decisive.check(&head.uri, &Loopback),
         };
-        let mut response = match checked {
-            Ok(()) => self.route(connection, request).await,
-            Err(error) => Refused::from(error).into_response(),
+        let mut response = match (checked, Call::of(head.uri.path())) {
+            (Err(error), _) => Refused::from(error).into_response(),
+            (Ok(()), Some(call)) => {
+                let work = call.answer(&self.api, connection, &head, &decisive, body);
+                without_panic(work).await
+            }
+            (Ok(()), None) => {
+                let request = Request::from_parts(head, Body::new(body));
+                without_panic(self.control(connection, request)).await
+            }
         };
         let headers = response.headers_mut();
         headers.insert(DATE, self.date());
@@ -83,28 +87,10 @@ impl Front {
         Ok(response)
     }
 
-    async fn route(&self, connection: &Arc<Connection>, request: Request<Incoming>) -> Response {
-        // Nothing that is left half-changed by a panic is used again: the ledger's desk closes when a turn
-        // ends so, and other locks hold no half-changed state.
-        let work = AssertUnwindSafe(self.work(connection, request)).catch_unwind();
-        match work.await {
-            Ok(response) => response,
-            Err(_panic) => {
-                tracing::error!("a request ended by a defect of the agent; others go on");
-                let message = "a defect of the agent ended this request";
-                Refused::new(ErrorCode::InternalError, message).into_response()
-            }
-        }
-    }
-
-    async fn work(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response {
-        if let Some(call) = Call::of(request.uri().path()) {
-            let answer = call.answer(&self.api, connection, request).await;
-            return answer.into_response();
-        }
+    async fn control(&self, connection: &Arc<Connection>, mut request: Request<Body>) -> Response {
         request.extensions_mut().insert(Arc::clone(connection));
-        let routed = self.control.clone().oneshot(request.map(Body::new));
-        routed.await.unwrap_or_else(|never| match never {})
+        let routed = self.control.clone().oneshot(request).await;
+        routed.unwrap_or_else(|never| match never {})
     }
 
     /// By the corrected clock, which an agent that uses this one as its server corrects itself by.
@@ -118,6 +104,19 @@ impl Front {
             *last = (second, header(now));
         }
         last.1.clone()
+    }
+}
+
+/// Nothing that is left half-changed by a panic is used again: the ledger's desk closes when a turn ends so, and other
+/// locks hold no half-changed state.
+async fn without_panic(work: impl Future<Output = impl IntoResponse>) -> Response {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(response) => response.into_response(),
+        Err(_panic) => {
+            tracing::error!("a request ended by a defect of the agent; others go on");
+            let message = "a defect of the agent ended this request";
+            Refused::new(ErrorCode::InternalError, message).into_response()
+        }
     }
 }
 

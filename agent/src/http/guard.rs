@@ -4,14 +4,8 @@
 //! `Sec-Fetch-Site`; refusing foreign ones holds off DNS rebinding and cross-site requests. What a page
 //! can send without asking (a form, a `no-cors` post) cannot carry the content type of JSON.
 
-use axum::http::{
-    HeaderMap, HeaderName, HeaderValue, Uri,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING},
-    uri::Authority,
-};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::Authority};
 use tally_shared::wire::{ApiError, ErrorCode};
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The names under which an agent is served.
 pub(super) trait Names {
@@ -38,69 +32,110 @@ impl Names for Loopback {
     }
 }
 
-/// Refuses what does not come from a program of the device, or from the agent's own pages.
-///
-/// # Errors
-///
-/// `forbidden`, or `unsupported_media_type`.
-pub(super) fn check(headers: &HeaderMap, uri: &Uri, names: &impl Names) -> Result<(), ApiError> {
-    let host = one(headers, &HOST)?;
-    let authority = uri.authority().map(Authority::as_str);
-    // A request line with a host of its own counts as much as the header.
-    let (Some(host), true) = (
-        host.or(authority),
-        authority.is_none_or(|name| names.is_own(name)),
-    ) else {
-        return Err(foreign_host());
-    };
-    if !names.is_own(host) {
-        return Err(foreign_host());
-    }
-    if let Some(origin) = one(headers, &ORIGIN)? {
-        let own = origin.strip_prefix(names.scheme());
-        if !own.is_some_and(|own| own.eq_ignore_ascii_case(host)) {
-            return Err(foreign_site());
+/// What of a request's head decides who asks, and how it is taken.
+#[derive(Default)]
+pub(super) struct Decisive<'a> {
+    host: Option<&'a HeaderValue>,
+    origin: Option<&'a HeaderValue>,
+    sec_fetch_site: Option<&'a HeaderValue>,
+    content_type: Option<&'a HeaderValue>,
+    /// As it was sent.
+    pub(super) idempotency_key: Option<&'a HeaderValue>,
+    date: Option<&'a HeaderValue>,
+    authorization: Option<&'a HeaderValue>,
+    /// Whether the request has a body, or may have one.
+    pub(super) has_body: bool,
+    /// A header that stands more than once: others may see another of them than we.
+    twice: Option<&'a HeaderName>,
+}
+
+impl<'a> Decisive<'a> {
+    /// Reads it, all at once: to ask for each of them costs more than all else here.
+    pub(super) fn of(headers: &'a HeaderMap) -> Self {
+        let mut found = Self::default();
+        for (name, value) in headers {
+            let slot = match name.as_str() {
+                "host" => &mut found.host,
+                "origin" => &mut found.origin,
+                "sec-fetch-site" => &mut found.sec_fetch_site,
+                "content-type" => &mut found.content_type,
+                "idempotency-key" => &mut found.idempotency_key,
+                "date" => &mut found.date,
+                "authorization" => &mut found.authorization,
+                "content-length" => {
+                    found.has_body |= value != "0";
+                    continue;
+                }
+                "transfer-encoding" => {
+                    found.has_body = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            if slot.replace(value).is_some() {
+                found.twice = Some(name);
+            }
         }
+        found
     }
-    // `none`: the user typed the address, or a program of the device opened it.
-    match one(headers, &SEC_FETCH_SITE)? {
-        None | Some("same-origin" | "none") => {}
-        Some(_) => return Err(foreign_site()),
+
+    /// `Date`.
+    pub(super) fn date(&self) -> Option<&'a str> {
+        self.date.map(text)
     }
-    if has_body(headers) && !is_json(one(headers, &CONTENT_TYPE)?) {
-        return Err(ApiError::new(
-            ErrorCode::UnsupportedMediaType,
-            "the body must come with `Content-Type: application/json`",
-        ));
+
+    /// `Authorization`.
+    pub(super) fn authorization(&self) -> Option<&'a str> {
+        self.authorization.map(text)
     }
-    Ok(())
+
+    /// Refuses what does not come from a program of the device, or from the agent's own pages.
+    ///
+    /// # Errors
+    ///
+    /// `forbidden`, or `unsupported_media_type`.
+    pub(super) fn check(&self, uri: &Uri, names: &impl Names) -> Result<(), ApiError> {
+        if let Some(name) = self.twice {
+            return Err(ApiError::new(
+                ErrorCode::Forbidden,
+                format!("the header `{name}` stands more than once"),
+            ));
+        }
+        let authority = uri.authority().map(Authority::as_str);
+        // A request line with a host of its own counts as much as the header.
+        let (Some(host), true) = (
+            self.host.map(text).or(authority),
+            authority.is_none_or(|name| names.is_own(name)),
+        ) else {
+            return Err(foreign_host());
+        };
+        if !names.is_own(host) {
+            return Err(foreign_host());
+        }
+        if let Some(origin) = self.origin.map(text) {
+            let own = origin.strip_prefix(names.scheme());
+            if !own.is_some_and(|own| own.eq_ignore_ascii_case(host)) {
+                return Err(foreign_site());
+            }
+        }
+        // `none`: the user typed the address, or a program of the device opened it.
+        match self.sec_fetch_site.map(text) {
+            None | Some("same-origin" | "none") => {}
+            Some(_) => return Err(foreign_site()),
+        }
+        if self.has_body && !is_json(self.content_type.map(text)) {
+            return Err(ApiError::new(
+                ErrorCode::UnsupportedMediaType,
+                "the body must come with `Content-Type: application/json`",
+            ));
+        }
+        Ok(())
+    }
 }
 
-/// A header that may stand once only: with two of them, others may see another one than we.
-pub(super) fn one<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> Result<Option<&'a str>, ApiError> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(ApiError::new(
-            ErrorCode::Forbidden,
-            format!("the header `{name}` stands more than once"),
-        ));
-    }
-    // What is not text is no value that is accepted anywhere.
-    Ok(Some(HeaderValue::to_str(value).unwrap_or("\u{fffd}")))
-}
-
-/// Whether the request has a body, or may have one.
-pub(super) fn has_body(headers: &HeaderMap) -> bool {
-    headers.contains_key(TRANSFER_ENCODING)
-        || headers
-            .get(CONTENT_LENGTH)
-            .is_some_and(|length| length != "0")
+/// What is not text is no value that is accepted anywhere.
+fn text(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or("\u{fffd}")
 }
 
 fn is_json(content_type: Option<&str>) -> bool {
@@ -167,7 +202,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        let checked = check(&map, &Uri::from_static("/v1/status"), &Loopback);
+        let checked = Decisive::of(&map).check(&Uri::from_static("/v1/status"), &Loopback);
         checked.err().map(|error| error.code)
     }
 
@@ -199,6 +234,10 @@ mod tests {
         assert_eq!(code(&[OWN, ("host", "evil.example")]), refused);
         let own = ("origin", "http://127.0.0.1:7411");
         assert_eq!(code(&[OWN, own, ("origin", "null")]), refused);
+        let (date, key) = (("date", "now"), ("idempotency-key", "1"));
+        assert_eq!(code(&[OWN, date, ("authorization", "a"), key]), None);
+        assert_eq!(code(&[OWN, date, date]), refused);
+        assert_eq!(code(&[OWN, key, ("idempotency-key", "2")]), refused);
         assert_eq!(code(&[]), refused);
     }
 
@@ -239,10 +278,11 @@ mod tests {
     #[test]
     fn a_request_line_with_a_foreign_host_is_refused() {
         let mut map = HeaderMap::new();
-        map.insert(HOST, HeaderValue::from_static("127.0.0.1:7411"));
+        map.insert("host", HeaderValue::from_static("127.0.0.1:7411"));
+        let decisive = Decisive::of(&map);
         let foreign = Uri::from_static("http://evil.example/v1/status");
-        assert!(check(&map, &foreign, &Loopback).is_err());
+        assert!(decisive.check(&foreign, &Loopback).is_err());
         let own = Uri::from_static("http://127.0.0.1:7411/v1/status");
-        assert!(check(&map, &own, &Loopback).is_ok());
+        assert!(decisive.check(&own, &Loopback).is_ok());
     }
 }

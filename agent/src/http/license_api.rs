@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::{
-    http::{HeaderMap, Method, Request},
+    http::{HeaderValue, Method, request::Parts},
     response::Response,
 };
 use hyper::body::Incoming;
@@ -19,6 +19,7 @@ use super::{
     auth::caller,
     body,
     connection::Connection,
+    guard::Decisive,
     look_up::look_up,
 };
 use crate::{
@@ -61,14 +62,15 @@ impl Call {
         self,
         api: &Api,
         connection: &Connection,
-        request: Request<Incoming>,
+        head: &Parts,
+        decisive: &Decisive<'_>,
+        body: Incoming,
     ) -> Result<Response> {
-        let (head, body) = request.into_parts();
         if head.method != self.method() {
             return Err(method_not_allowed().await);
         }
         let consumes = !matches!(self, Self::CheckLicense);
-        let app = caller(api, connection, &head.headers, consumes).await?;
+        let app = caller(api, connection, decisive, consumes).await?;
         if !consumes {
             return check_license(api, &app, head.uri.query().unwrap_or_default()).await;
         }
@@ -77,7 +79,7 @@ impl Call {
             Self::AddFeatureConsumption => AddConsumption::feature_from_json(&body)?,
             _ => AddConsumption::from_json(&body)?,
         };
-        consume(api, &app, &head.headers, &body, request).await
+        consume(api, &app, decisive.idempotency_key, &body, request).await
     }
 }
 
@@ -107,12 +109,12 @@ async fn check_license(api: &Api, app: &App, query: &str) -> Result<Response> {
 async fn consume(
     api: &Api,
     app: &App,
-    headers: &HeaderMap,
+    key: Option<&HeaderValue>,
     body: &[u8],
     request: AddConsumption,
 ) -> Result<Response> {
     app.rights().may_use(&request.subject)?;
-    let key = request_key(headers, &request, body)?;
+    let key = request_key(key, &request, body)?;
     let _slot = api.slots.take_for(app.under_way())?;
     if let Some(key) = &key {
         app.bind(key, api.clocks.mono())?;
@@ -149,11 +151,11 @@ fn still_unknown(error: RecordError, feature: Option<&str>) -> Refused {
 }
 
 fn request_key(
-    headers: &HeaderMap,
+    value: Option<&HeaderValue>,
     request: &AddConsumption,
     body: &[u8],
 ) -> Result<Option<RequestKey>> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+    let Some(value) = value else {
         return Ok(None);
     };
     let key = value
