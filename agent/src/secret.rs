@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::rand;
+use aws_lc_rs::{constant_time, rand};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize as _;
@@ -39,6 +39,11 @@ impl Secret {
     /// The text. It belongs into nothing that is printed or kept.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether what was given is this, in constant time: how much of a guess is right must not show.
+    pub fn is(&self, given: &str) -> bool {
+        constant_time::verify_slices_are_equal(self.0.as_bytes(), given.as_bytes()).is_ok()
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each has a runtime and connections of its own, so that a connection never moves between threads: the
 //! thread that read a request decides it, commits it, and answers it. The first few connections share one
-//! thread, where requests that arrive together also commit together; when there are more, they are spread.
+//! thread, where requests that arrive together also commit together; when there are more, and cores enough, they are
+//! spread.
 
 use std::{
     sync::{
@@ -19,8 +20,7 @@ use tokio_util::sync::CancellationToken;
 /// have committed together.
 const TOGETHER: usize = 32;
 
-/// More threads gain nothing: the commits are made by one at a time. On two cores a second one takes from the
-/// applications what it gives: with one, a grant takes a sixth less of the processor, and waits are shorter.
+/// More threads gain nothing: the commits are made by one at a time.
 const WORKERS_MAX: usize = 2;
 
 /// All threads.
@@ -43,9 +43,9 @@ impl Workers {
     ///
     /// Where the system has no thread to give.
     pub(crate) fn start(stop: &CancellationToken) -> std::io::Result<Self> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
         let mut handles = vec![Handle::current()];
-        for _ in 1..(cores / 2).min(WORKERS_MAX) {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 1..threads(cores) {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             handles.push(runtime.handle().clone());
             let stop = stop.clone();
@@ -79,8 +79,23 @@ impl Workers {
     }
 }
 
+/// How many threads serve, on so many cores. On two, a second one takes from the applications what it gives: with one, a
+/// grant takes a sixth less of the processor, and waits are shorter.
+fn threads(cores: usize) -> usize {
+    (cores / 2).clamp(1, WORKERS_MAX)
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn applications_have_at_least_half_of_the_cores() {
+        let threads = [1, 2, 3, 4, 64].map(super::threads);
+        assert_eq!(threads, [1, 1, 1, 2, 2]);
     }
 }

@@ -32,10 +32,6 @@ pub struct Authorization<'a> {
 #[derive(Clone, Debug)]
 pub struct SharedKey(hmac::Key);
 
-/// What signs one `Date` header under one shared key.
-#[derive(Clone, Copy)]
-pub struct Tag(hmac::Tag);
-
 impl SharedKey {
     /// Prepares a shared key.
     pub fn new(shared_key: &str) -> Self {
@@ -44,23 +40,14 @@ impl SharedKey {
 
     /// Signs a `Date` header: Base64 of HMAC-SHA256 under the shared key.
     pub fn sign(&self, date: &str) -> String {
-        BASE64.encode(self.tag(date).0)
+        BASE64.encode(self.tag(date))
     }
 
-    /// What a signature of a `Date` header must decode to: HMAC-SHA256 under the shared key. The same for each request
-    /// with that header.
-    pub fn tag(&self, date: &str) -> Tag {
+    fn tag(&self, date: &str) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(SIGNED_BEFORE_DATE);
         context.update(date.as_bytes());
-        Tag(context.sign())
-    }
-}
-
-impl std::fmt::Debug for Tag {
-    /// It signs for as long as its date is accepted: that is nobody's to read.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tag(…)")
+        context.sign()
     }
 }
 
@@ -129,18 +116,24 @@ impl<'a> Authorization<'a> {
         self.api_key
     }
 
-    /// Refuses a signature that is not this one of the shared key for the `Date` header; in constant time.
+    /// The signature, as it was sent.
+    pub const fn signature(&self) -> &'a str {
+        self.signature
+    }
+
+    /// Refuses a signature that is not the shared key's for this `Date` header; in constant time.
     ///
     /// # Errors
     ///
     /// `signature_mismatch`.
-    pub fn verify(&self, right: &Tag) -> Result<(), ApiError> {
+    pub fn verify(&self, shared_key: &SharedKey, date: &str) -> Result<(), ApiError> {
         // As long as the signature is, and as long again as a longer one would be noticed.
         let mut decoded = [0; 2 * SIGNATURE_BYTES];
         let length = BASE64.decode_slice(self.signature, &mut decoded);
         let signature = length.ok().and_then(|length| decoded.get(..length));
+        let tag = shared_key.tag(date);
         signature
-            .and_then(|found| constant_time::verify_slices_are_equal(right.0.as_ref(), found).ok())
+            .and_then(|found| constant_time::verify_slices_are_equal(tag.as_ref(), found).ok())
             .ok_or_else(|| {
                 ApiError::new(
                     ErrorCode::SignatureMismatch,
@@ -260,7 +253,7 @@ mod tests {
         for header in [ours, sdk] {
             let parsed = Authorization::parse(&header).unwrap();
             assert_eq!(parsed.api_key(), "key-1");
-            assert_eq!(parsed.verify(&SharedKey::new(SHARED_KEY).tag(DATE)), Ok(()));
+            assert_eq!(parsed.verify(&SharedKey::new(SHARED_KEY), DATE), Ok(()));
         }
     }
 
@@ -270,17 +263,17 @@ mod tests {
         let parsed = Authorization::parse(&header).unwrap();
         let code = |result: Result<(), ApiError>| result.unwrap_err().code;
         assert_eq!(
-            code(parsed.verify(&SharedKey::new("other").tag(DATE))),
+            code(parsed.verify(&SharedKey::new("other"), DATE)),
             ErrorCode::SignatureMismatch
         );
         assert_eq!(
-            code(parsed.verify(&SharedKey::new(SHARED_KEY).tag("Tue, 07 Jun 2011 20:51:36 GMT"))),
+            code(parsed.verify(&SharedKey::new(SHARED_KEY), "Tue, 07 Jun 2011 20:51:36 GMT")),
             ErrorCode::SignatureMismatch
         );
         let rubbish = r#"algorithm="hmac-sha256",headers="date",signature="?",apikey="k""#;
         let parsed = Authorization::parse(rubbish).unwrap();
         assert_eq!(
-            code(parsed.verify(&SharedKey::new(SHARED_KEY).tag(DATE))),
+            code(parsed.verify(&SharedKey::new(SHARED_KEY), DATE)),
             ErrorCode::SignatureMismatch
         );
     }

@@ -88,6 +88,13 @@ fn without_a_right_signature_nothing_is_done() -> Result {
             format!("{}Authorization: {right}\r\n", both(&now, &right)),
             "forbidden",
         ),
+        (
+            format!(
+                "{}Idempotency-Key: 1\r\nIdempotency-Key: 2\r\n",
+                both(&now, &right)
+            ),
+            "forbidden",
+        ),
     ];
     for (headers, code) in cases {
         let body = by_key(1).to_string();

@@ -17,7 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tally_shared::{
-    auth::{SharedKey, Tag},
+    auth::{Authorization, SharedKey},
     wire::{ApiError, ErrorCode},
 };
 use tokio::sync::OnceCell;
@@ -64,9 +64,8 @@ const fn signed() -> bool {
 pub struct App {
     keys: KeyPair,
     key: SharedKey,
-    /// The last `Date` that a request claimed to be signed with, and what does sign it: who asks often sends the same for a
-    /// second.
-    last: Mutex<Option<(String, Tag)>>,
+    /// The last `Date` that a request was signed with, and its signature: who asks often sends the same for a second.
+    proven: Mutex<Option<(String, Secret)>>,
     no: OnceCell<AppNo>,
     pace: Option<Pace>,
     bindings: Bindings,
@@ -190,7 +189,7 @@ impl App {
     fn new(keys: KeyPair) -> Self {
         Self {
             key: SharedKey::new(keys.shared_key.expose()),
-            last: Mutex::default(),
+            proven: Mutex::default(),
             no: OnceCell::new(),
             pace: keys.rights.max_per_minute.map(Pace::new),
             bindings: Bindings::default(),
@@ -207,18 +206,23 @@ impl App {
             && own.shared_key.expose() == keys.shared_key.expose()
     }
 
-    /// What signs its requests with that `Date`.
-    pub fn tag(&self, date: &str) -> Tag {
+    /// Refuses a signature that is not this application's for that `Date`; in constant time.
+    ///
+    /// # Errors
+    ///
+    /// `signature_mismatch`.
+    pub fn verify(&self, authorization: &Authorization<'_>, date: &str) -> Result<(), ApiError> {
+        let signature = authorization.signature();
         // A panic cannot leave it half-changed.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match last.as_ref() {
-            Some((known, tag)) if known == date => *tag,
-            _ => {
-                let tag = self.key.tag(date);
-                *last = Some((date.to_owned(), tag));
-                tag
-            }
+        let proven = || self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = proven()
+            .as_ref()
+            .is_some_and(|(known, right)| known == date && right.is(signature));
+        if !is_known {
+            authorization.verify(&self.key, date)?;
+            *proven() = Some((date.to_owned(), Secret::new(signature.to_owned())));
         }
+        Ok(())
     }
 
     /// What it may do.
@@ -434,7 +438,7 @@ fn is_file_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tally_shared::auth::{Authorization, authorization};
+    use tally_shared::auth::authorization;
 
     use super::*;
 
@@ -465,23 +469,36 @@ mod tests {
     }
 
     #[test]
-    fn what_signs_a_request_is_of_its_own_date_whatever_came_before() {
+    fn a_signature_is_of_its_own_date_and_key_whatever_was_proven_before() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = DataDir::new(folder.path().to_owned());
         let keys = add(&data_dir, "one", Rights::default(), true).unwrap();
-        let app = Apps::open(&data_dir).unwrap().find(&keys.api_key).unwrap();
+        let apps = Apps::open(&data_dir).unwrap();
+        let signed =
+            |keys: &KeyPair, date| authorization(&keys.api_key, keys.shared_key.expose(), date);
+        let accepts = |header: &str, date| {
+            let app = apps.find(&keys.api_key).unwrap();
+            app.verify(&Authorization::parse(header).unwrap(), date)
+                .is_ok()
+        };
         let (one, other) = (
             "Tue, 07 Jun 2011 20:51:35 GMT",
             "Tue, 07 Jun 2011 20:51:36 GMT",
         );
         for date in [one, one, other, one] {
-            let header = authorization(&keys.api_key, keys.shared_key.expose(), date);
-            let signed = Authorization::parse(&header).unwrap();
             for claimed in [one, other, date] {
-                let accepted = signed.verify(&app.tag(claimed)).is_ok();
+                let accepted = accepts(&signed(&keys, date), claimed);
                 assert_eq!(accepted, claimed == date, "{date} as {claimed}");
             }
         }
+
+        let mut changed = keys.clone();
+        changed.shared_key = Secret::random::<32>().unwrap();
+        let content = serde_json::to_vec(&changed).unwrap();
+        std::fs::write(data_dir.apps().join("one.json"), content).unwrap();
+        apps.reload().unwrap();
+        assert!(!accepts(&signed(&keys, one), one));
+        assert!(accepts(&signed(&changed, one), one));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::constant_time;
 use axum::{
     Extension,
     extract::{RawQuery, Request, State},
@@ -77,13 +76,13 @@ impl Admin {
     }
 
     fn is_token(&self, given: &str) -> bool {
-        is_same(&self.token, given)
+        self.token.is(given)
     }
 
     fn has_session(&self, given: &str, now: Duration) -> bool {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|grant| grant.until > now);
-        sessions.iter().any(|grant| is_same(&grant.secret, given))
+        sessions.iter().any(|grant| grant.secret.is(given))
     }
 
     /// Makes a link's code.
@@ -95,9 +94,7 @@ impl Admin {
     fn open(&self, code: &str, now: Duration) -> Option<std::result::Result<Secret, NoRandom>> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|grant| grant.until > now);
-        let place = links
-            .iter()
-            .position(|grant| is_same(&grant.secret, code))?;
+        let place = links.iter().position(|grant| grant.secret.is(code))?;
         links.swap_remove(place);
         drop(links);
         Some(grant(&self.sessions, now, SESSION_TIME))
@@ -121,12 +118,6 @@ fn grant(
     Ok(secret)
 }
 
-/// In constant time: how much of a guess is right must not show.
-fn is_same(secret: &Secret, given: &str) -> bool {
-    let secret = secret.expose().as_bytes();
-    constant_time::verify_slices_are_equal(secret, given.as_bytes()).is_ok()
-}
-
 /// What a request shows to be let in.
 enum Shown {
     Nothing,
@@ -142,13 +133,14 @@ pub(super) async fn require(
     next: Next,
 ) -> Response {
     match shown(&api, request.method(), request.headers()) {
-        Shown::Right => {}
-        Shown::Nothing => return unauthorized().into_response(),
-        Shown::Wrong => {
+        Ok(Shown::Right) => {}
+        Ok(Shown::Nothing) => return unauthorized().into_response(),
+        Ok(Shown::Wrong) => {
             let now = api.clocks.mono();
             api.strangers.meet(&connection, now, "a control call").await;
             return unauthorized().into_response();
         }
+        Err(refused) => return refused.into_response(),
     }
     connection.prove();
     let _slot = match api.control_slots.take() {
@@ -158,30 +150,30 @@ pub(super) async fn require(
     next.run(request).await
 }
 
-fn shown(api: &Api, method: &Method, headers: &HeaderMap) -> Shown {
-    if let Some(authorization) = Decisive::of(headers).authorization() {
+fn shown(api: &Api, method: &Method, headers: &HeaderMap) -> Result<Shown> {
+    if let Some(authorization) = Decisive::of(headers)?.authorization() {
         let token = authorization
             .split_once(' ')
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim());
-        return match token {
+        return Ok(match token {
             Some(token) if api.admin.is_token(token) => Shown::Right,
             _ => Shown::Wrong,
-        };
+        });
     }
     let Some(session) = cookie(headers) else {
-        return Shown::Nothing;
+        return Ok(Shown::Nothing);
     };
     // A browser names the origin of whatever changes something; the guard has checked that it is ours.
     if !(method.is_safe() || headers.contains_key(ORIGIN)) {
-        return Shown::Nothing;
+        return Ok(Shown::Nothing);
     }
     // An old cookie is no attack.
-    if api.admin.has_session(session, api.clocks.mono()) {
+    Ok(if api.admin.has_session(session, api.clocks.mono()) {
         Shown::Right
     } else {
         Shown::Nothing
-    }
+    })
 }
 
 /// Cookies are shared by all ports of a host: each agent's has a name of its own.

@@ -49,7 +49,7 @@ fn authenticate(decisive: &Decisive<'_>, api: &Api) -> Result<Arc<App>, ApiError
     check_either_clock(date, api)?;
     let authorization = Authorization::parse(header)?;
     let app = api.apps.find(authorization.api_key())?;
-    authorization.verify(&app.tag(date))?;
+    app.verify(&authorization, date)?;
     Ok(app)
 }
 

@@ -66,6 +66,8 @@ pub(super) struct Connection {
     state: AtomicU64,
     has_proven: AtomicBool,
     has_refused: AtomicBool,
+    /// Whether an answer was made of which nothing is written yet.
+    has_answer: AtomicBool,
     /// Whether it has to make room for another.
     is_pushed_out: AtomicBool,
     called: Notify,
@@ -80,6 +82,7 @@ impl Connection {
             state: AtomicU64::new(0),
             has_proven: AtomicBool::new(false),
             has_refused: AtomicBool::new(false),
+            has_answer: AtomicBool::new(false),
             is_pushed_out: AtomicBool::new(false),
             called: Notify::new(),
         };
@@ -102,7 +105,7 @@ impl Connection {
         self.has_proven.store(true, Ordering::Relaxed);
     }
 
-    /// A request has begun to be answered. Nobody asks since when.
+    /// A request has begun to be answered. Since when, nobody asks: the time stays.
     pub(super) fn begin_work(&self) {
         let since = self.state.load(Ordering::Relaxed) & !3;
         self.state
@@ -114,6 +117,7 @@ impl Connection {
         if has_refused {
             self.has_refused.store(true, Ordering::Relaxed);
         }
+        self.has_answer.store(true, Ordering::Relaxed);
         self.enter(Phase::Idle);
     }
 
@@ -225,13 +229,13 @@ impl Connections {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Once, or more often where there is room for fewer than there was.
         while open.len() >= self.max.load(Ordering::Relaxed) {
-            let waiting = open
-                .iter()
-                .enumerate()
-                .filter(|(_, other)| !other.is_working());
-            let (place, _) = waiting.min_by_key(|(_, other)| {
-                (other.has_proven.load(Ordering::Relaxed), other.state().1)
-            })?;
+            let waiting = open.iter().enumerate().filter_map(|(place, other)| {
+                let (phase, since) = other.state();
+                let is_working = phase == Phase::Working as u64;
+                let has_proven = other.has_proven.load(Ordering::Relaxed);
+                (!is_working).then_some((has_proven, since, place))
+            });
+            let (_, _, place) = waiting.min()?;
             open.swap_remove(place).push_out();
         }
         let connection = Arc::new(Connection::new(source, is_public, self.epoch));
@@ -268,8 +272,6 @@ impl Drop for Place {
 pub(super) struct Watched<S> {
     stream: S,
     connection: Arc<Connection>,
-    /// Whether what was written last waited for the client.
-    is_held_up: bool,
     is_shut: bool,
     discarded: usize,
 }
@@ -280,21 +282,18 @@ impl<S> Watched<S> {
         Self {
             stream,
             connection,
-            is_held_up: false,
             is_shut: false,
             discarded: 0,
         }
     }
 
-    /// An answer that the client takes slowly keeps the connection alive. One that goes at once does not need to: it was
-    /// made a moment ago.
-    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let was_held_up = std::mem::replace(&mut self.is_held_up, written.is_pending());
-        if was_held_up
-            && matches!(written, Poll::Ready(Ok(_)))
-            && self.connection.is_in(Phase::Idle)
-        {
-            self.connection.enter(Phase::Idle);
+    /// What is written keeps the connection alive, but for the first of an answer: that was made a moment ago.
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let connection = &self.connection;
+        if connection.has_answer.load(Ordering::Relaxed) {
+            connection.has_answer.store(false, Ordering::Relaxed);
+        } else if matches!(written, Poll::Ready(Ok(_))) && connection.is_in(Phase::Idle) {
+            connection.enter(Phase::Idle);
         }
         written
     }
@@ -370,6 +369,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 #[cfg(all(test, unix))]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
     const HERE: Source = Source::User(1000);
@@ -439,6 +440,24 @@ mod tests {
         let _newest = open(&all).unwrap();
         one.connection().called_off().await;
         assert!(one.connection().is_pushed_out() && !other.connection().is_pushed_out());
+    }
+
+    /// Of an event stream, for example.
+    #[tokio::test]
+    async fn what_is_written_after_the_beginning_of_an_answer_keeps_a_connection_alive() {
+        let all = Arc::new(Connections::new(1));
+        let place = open(&all).unwrap();
+        let connection = place.connection();
+        let (near, _far) = tokio::io::duplex(64);
+        let mut stream = Watched::new(near, Arc::clone(connection));
+        connection.begin_work();
+        connection.end_work(false);
+        let long_ago = 1 << 40;
+        connection.state.store(long_ago, Ordering::Relaxed);
+        stream.write_all(b"the head").await.unwrap();
+        assert_eq!(connection.state.load(Ordering::Relaxed), long_ago);
+        stream.write_all(b"an event").await.unwrap();
+        assert!(connection.state.load(Ordering::Relaxed) < long_ago);
     }
 
     #[tokio::test(start_paused = true)]

@@ -60,20 +60,26 @@ impl Front {
         connection.begin_work();
         let (head, body) = request.into_parts();
         let decisive = Decisive::of(&head.headers);
-        let (key, has_body) = (decisive.idempotency_key.cloned(), decisive.has_body);
-        let checked = match &self.api.tls {
-            Some(tls) if connection.is_public() => decisive.check(&head.uri, tls.as_ref()),
-            _ => decisive.check(&head.uri, &Loopback),
+        let (key, has_body) = match &decisive {
+            Ok(decisive) => (decisive.idempotency_key.cloned(), decisive.has_body),
+            Err(_) => (None, true),
         };
+        let checked = decisive.and_then(|decisive| {
+            match &self.api.tls {
+                Some(tls) if connection.is_public() => decisive.check(&head.uri, tls.as_ref()),
+                _ => decisive.check(&head.uri, &Loopback),
+            }?;
+            Ok(decisive)
+        });
         let mut response = match (checked, Call::of(head.uri.path())) {
             (Err(error), _) => Refused::from(error).into_response(),
-            (Ok(()), Some(call)) => {
+            (Ok(decisive), Some(call)) => {
                 let work = call.answer(&self.api, connection, &head, &decisive, body);
                 without_panic(work).await
             }
-            (Ok(()), None) => {
+            (Ok(_), None) => {
                 let request = Request::from_parts(head, Body::new(body));
-                without_panic(self.control(connection, request)).await
+                without_panic(self.route(connection, request)).await
             }
         };
         let headers = response.headers_mut();
@@ -87,7 +93,7 @@ impl Front {
         Ok(response)
     }
 
-    async fn control(&self, connection: &Arc<Connection>, mut request: Request<Body>) -> Response {
+    async fn route(&self, connection: &Arc<Connection>, mut request: Request<Body>) -> Response {
         request.extensions_mut().insert(Arc::clone(connection));
         let routed = self.control.clone().oneshot(request).await;
         routed.unwrap_or_else(|never| match never {})
@@ -107,11 +113,12 @@ impl Front {
     }
 }
 
-/// Nothing that is left half-changed by a panic is used again: the ledger's desk closes when a turn ends so, and other
-/// locks hold no half-changed state.
+/// Answers 500 where the work panics. Nothing that is left half-changed by that is used again: the ledger's desk closes
+/// when a turn ends so, and other locks hold no half-changed state.
 async fn without_panic(work: impl Future<Output = impl IntoResponse>) -> Response {
-    match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(response) => response.into_response(),
+    let work = AssertUnwindSafe(async { work.await.into_response() });
+    match work.catch_unwind().await {
+        Ok(response) => response,
         Err(_panic) => {
             tracing::error!("a request ended by a defect of the agent; others go on");
             let message = "a defect of the agent ended this request";

@@ -4,7 +4,7 @@
 //! `Sec-Fetch-Site`; refusing foreign ones holds off DNS rebinding and cross-site requests. What a page
 //! can send without asking (a form, a `no-cors` post) cannot carry the content type of JSON.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::Authority};
+use axum::http::{HeaderMap, HeaderValue, Uri, uri::Authority};
 use tally_shared::wire::{ApiError, ErrorCode};
 
 /// The names under which an agent is served.
@@ -45,13 +45,15 @@ pub(super) struct Decisive<'a> {
     authorization: Option<&'a HeaderValue>,
     /// Whether the request has a body, or may have one.
     pub(super) has_body: bool,
-    /// A header that stands more than once: others may see another of them than we.
-    twice: Option<&'a HeaderName>,
 }
 
 impl<'a> Decisive<'a> {
     /// Reads it, all at once: to ask for each of them costs more than all else here.
-    pub(super) fn of(headers: &'a HeaderMap) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// `forbidden` where one of them stands more than once: others may see another of them than we.
+    pub(super) fn of(headers: &'a HeaderMap) -> Result<Self, ApiError> {
         let mut found = Self::default();
         for (name, value) in headers {
             let slot = match name.as_str() {
@@ -73,10 +75,13 @@ impl<'a> Decisive<'a> {
                 _ => continue,
             };
             if slot.replace(value).is_some() {
-                found.twice = Some(name);
+                return Err(ApiError::new(
+                    ErrorCode::Forbidden,
+                    format!("the header `{name}` stands more than once"),
+                ));
             }
         }
-        found
+        Ok(found)
     }
 
     /// `Date`.
@@ -95,12 +100,6 @@ impl<'a> Decisive<'a> {
     ///
     /// `forbidden`, or `unsupported_media_type`.
     pub(super) fn check(&self, uri: &Uri, names: &impl Names) -> Result<(), ApiError> {
-        if let Some(name) = self.twice {
-            return Err(ApiError::new(
-                ErrorCode::Forbidden,
-                format!("the header `{name}` stands more than once"),
-            ));
-        }
         let authority = uri.authority().map(Authority::as_str);
         // A request line with a host of its own counts as much as the header.
         let (Some(host), true) = (
@@ -202,7 +201,8 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        let checked = Decisive::of(&map).check(&Uri::from_static("/v1/status"), &Loopback);
+        let uri = Uri::from_static("/v1/status");
+        let checked = Decisive::of(&map).and_then(|decisive| decisive.check(&uri, &Loopback));
         checked.err().map(|error| error.code)
     }
 
@@ -239,6 +239,21 @@ mod tests {
         assert_eq!(code(&[OWN, date, date]), refused);
         assert_eq!(code(&[OWN, key, ("idempotency-key", "2")]), refused);
         assert_eq!(code(&[]), refused);
+    }
+
+    #[test]
+    fn what_is_not_text_is_no_value_of_ours_and_is_not_missing() {
+        let mut map = HeaderMap::new();
+        for name in ["host", "date", "authorization"] {
+            map.append(name, HeaderValue::from_bytes(b"localhost\xff").unwrap());
+        }
+        let decisive = Decisive::of(&map).unwrap();
+        assert_eq!(decisive.date(), Some("\u{fffd}"));
+        assert_eq!(decisive.authorization(), Some("\u{fffd}"));
+        let checked = decisive.check(&Uri::from_static("/"), &Loopback);
+        assert_eq!(checked.unwrap_err().code, ErrorCode::Forbidden);
+        map.append("date", HeaderValue::from_static("now"));
+        assert!(Decisive::of(&map).is_err());
     }
 
     #[test]
@@ -279,7 +294,7 @@ mod tests {
     fn a_request_line_with_a_foreign_host_is_refused() {
         let mut map = HeaderMap::new();
         map.insert("host", HeaderValue::from_static("127.0.0.1:7411"));
-        let decisive = Decisive::of(&map);
+        let decisive = Decisive::of(&map).unwrap();
         let foreign = Uri::from_static("http://evil.example/v1/status");
         assert!(decisive.check(&foreign, &Loopback).is_err());
         let own = Uri::from_static("http://127.0.0.1:7411/v1/status");

@@ -229,17 +229,16 @@ impl Drop for Closing<'_> {
 }
 
 impl Brought<'_> {
-    /// Waits for one more look of the runtime at what arrives, as long as each look finds more, up to what a turn
-    /// takes; then commits. Who asks alone waits for one look. Several who ask in turn would fall into two halves otherwise,
+    /// Waits for one more look of the runtime at what arrives, as long as each look finds more for the next
+    /// turn to take; then commits. Who asks alone waits for one look. Several who ask in turn would fall into two halves otherwise,
     /// each of which waits for the other's commit. Who was waited for does not wait itself.
     pub(super) async fn commit(mut self) {
         if self.part == Part::Look {
-            let mut waiting = self.desk.queue().len();
+            let mut due = self.desk.queue().due();
             loop {
                 tokio::task::yield_now().await;
-                let queue = self.desk.queue();
-                let before = std::mem::replace(&mut waiting, queue.len());
-                if waiting <= before || queue.fills_a_turn() {
+                let before = std::mem::replace(&mut due, self.desk.queue().due());
+                if due <= before {
                     break;
                 }
             }

@@ -14,8 +14,7 @@ const WAITING_MAX: usize = 4096;
 /// How many jobs share a commit at most, so that the first of them does not wait for long.
 const GROUP_MAX: usize = 512;
 
-/// How many of them are no requests to consume, while such wait: whoever asks much shall not keep others from
-/// consuming.
+/// How many of them are no requests to consume, while such wait: who asks much shall not keep others from consuming.
 const OTHERS_MAX: usize = GROUP_MAX / 4;
 
 /// How many of them are one application's, while others ask as well. So few that a commit takes hardly
@@ -198,15 +197,12 @@ impl Queue {
             && of_floods()
     }
 
-    /// How many jobs wait.
-    pub(super) fn len(&self) -> usize {
-        let of_apps = self.shares.values().map(|share| share.waiting.len());
-        self.others.len() + of_apps.sum::<usize>()
-    }
-
-    /// Whether as many wait as a turn takes, if all ask alike: it makes no sense to look for more.
-    pub(super) fn fills_a_turn(&self) -> bool {
-        self.len() >= GROUP_MAX.min(self.shares.len().max(1) * self.share_max())
+    /// How many jobs the next turn takes of those that wait.
+    pub(super) fn due(&self) -> usize {
+        let share_max = self.share_max();
+        let of_apps = self.ring.iter().filter_map(|app| self.shares.get(app));
+        let due = of_apps.map(|share| share.waiting.len().min(share_max));
+        GROUP_MAX.min(self.others.len() + due.sum::<usize>())
     }
 
     /// How many jobs of a turn are one application's.
@@ -231,11 +227,8 @@ impl Queue {
         self.shares
             .retain(|_, share| !share.waiting.is_empty() || turn - share.asked <= PRESENT_TURNS);
         let share_max = self.share_max();
-        let others_max = if self.ring.is_empty() {
-            GROUP_MAX
-        } else {
-            OTHERS_MAX
-        };
+        let no_records = self.ring.is_empty();
+        let others_max = if no_records { GROUP_MAX } else { OTHERS_MAX };
         let taken = self.others.len().min(others_max);
         jobs.extend(self.others.drain(..taken));
         // Of several, one of each after the other: who asks for little is answered before the rest of a flood.
@@ -304,6 +297,13 @@ mod tests {
 
     use super::*;
     use crate::ledger::job::RecordJob;
+
+    impl Queue {
+        fn len(&self) -> usize {
+            let of_apps = self.shares.values().map(|share| share.waiting.len());
+            self.others.len() + of_apps.sum::<usize>()
+        }
+    }
 
     const FLOOD: AppNo = AppNo(1);
     const OTHER: AppNo = AppNo(2);
@@ -380,15 +380,16 @@ mod tests {
     }
 
     #[test]
-    fn a_bringer_looks_for_what_a_turn_can_take_and_no_more() {
+    fn what_is_due_is_what_a_turn_takes() {
         let mut queue = Queue::new();
-        for (app, full) in [(FLOOD, GROUP_MAX), (OTHER, 2 * SHARE_MAX)] {
-            turn(&mut queue);
-            while !queue.fills_a_turn() {
-                ask(&mut queue, app, 1).unwrap();
-            }
-            assert_eq!(queue.len(), full);
-        }
+        let mut add = |app, count| {
+            (0..count).for_each(|units| assert!(ask(&mut queue, app, units).is_ok()));
+            queue.due()
+        };
+        assert_eq!(add(FLOOD, 600), GROUP_MAX);
+        assert_eq!(add(OTHER, 1), 1 + SHARE_MAX + 1);
+        assert_eq!(turn(&mut queue).len(), SHARE_MAX + 1);
+        assert_eq!(queue.due(), SHARE_MAX);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn authenticate(
         ApiError::new(ErrorCode::InvalidApiKey, message)
     })?;
     may_call(&api_key, endpoint)?;
-    authorization.verify(&SharedKey::new(&api_key.shared_key).tag(&date))?;
+    authorization.verify(&SharedKey::new(&api_key.shared_key), &date)?;
     Ok(api_key)
 }
 
