@@ -169,6 +169,6 @@ fn what_arrives_one_after_the_other_shares_a_commit() {
 #[cfg(unix)]
 #[test]
 fn beside_another_application_no_request_waits_for_more_than_a_share_of_others() {
-    // Eighteen, where each begins with 8.
-    assert!(commits_of_chains(1, 150, false) > 1 + OTHER_COMMITS);
+    // Eight to a commit.
+    assert!(commits_of_chains(1, 150, false) >= 150 / 8);
 }

@@ -452,12 +452,13 @@ mod tests {
         let mut stream = Watched::new(near, Arc::clone(connection));
         connection.begin_work();
         connection.end_work(false);
-        let long_ago = 1 << 40;
-        connection.state.store(long_ago, Ordering::Relaxed);
+        // No time that is now: the epoch is a moment ago.
+        let another_time = 1 << 40;
+        connection.state.store(another_time, Ordering::Relaxed);
         stream.write_all(b"the head").await.unwrap();
-        assert_eq!(connection.state.load(Ordering::Relaxed), long_ago);
+        assert_eq!(connection.state.load(Ordering::Relaxed), another_time);
         stream.write_all(b"an event").await.unwrap();
-        assert!(connection.state.load(Ordering::Relaxed) < long_ago);
+        assert!(connection.state.load(Ordering::Relaxed) < another_time);
     }
 
     #[tokio::test(start_paused = true)]

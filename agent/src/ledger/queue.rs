@@ -199,16 +199,19 @@ impl Queue {
 
     /// How many jobs the next turn takes of those that wait.
     pub(super) fn due(&self) -> usize {
-        let share_max = self.share_max();
+        let (share_max, others_max) = self.maxima();
         let of_apps = self.ring.iter().filter_map(|app| self.shares.get(app));
         let due = of_apps.map(|share| share.waiting.len().min(share_max));
-        GROUP_MAX.min(self.others.len() + due.sum::<usize>())
+        GROUP_MAX.min(self.others.len().min(others_max) + due.sum::<usize>())
     }
 
-    /// How many jobs of a turn are one application's.
-    fn share_max(&self) -> usize {
+    /// How many jobs of a turn may be one application's, and how many may be no requests to consume.
+    fn maxima(&self) -> (usize, usize) {
         let is_alone = self.shares.len() <= 1;
-        if is_alone { GROUP_MAX } else { SHARE_MAX }
+        let no_records = self.ring.is_empty();
+        let share_max = if is_alone { GROUP_MAX } else { SHARE_MAX };
+        let others_max = if no_records { GROUP_MAX } else { OTHERS_MAX };
+        (share_max, others_max)
     }
 
     /// Whether nothing waits.
@@ -226,9 +229,7 @@ impl Queue {
         let turn = self.turn;
         self.shares
             .retain(|_, share| !share.waiting.is_empty() || turn - share.asked <= PRESENT_TURNS);
-        let share_max = self.share_max();
-        let no_records = self.ring.is_empty();
-        let others_max = if no_records { GROUP_MAX } else { OTHERS_MAX };
+        let (share_max, others_max) = self.maxima();
         let taken = self.others.len().min(others_max);
         jobs.extend(self.others.drain(..taken));
         // Of several, one of each after the other: who asks for little is answered before the rest of a flood.
@@ -298,13 +299,6 @@ mod tests {
     use super::*;
     use crate::ledger::job::RecordJob;
 
-    impl Queue {
-        fn len(&self) -> usize {
-            let of_apps = self.shares.values().map(|share| share.waiting.len());
-            self.others.len() + of_apps.sum::<usize>()
-        }
-    }
-
     const FLOOD: AppNo = AppNo(1);
     const OTHER: AppNo = AppNo(2);
 
@@ -319,6 +313,14 @@ mod tests {
             key: None,
             recipient: oneshot::channel().0.into(),
         }))
+    }
+
+    /// Has the flood ask until so many requests of it wait.
+    fn fill(queue: &mut Queue, of: usize) {
+        let waiting = |queue: &Queue| queue.shares.get(&FLOOD).map_or(0, |s| s.waiting.len());
+        while waiting(queue) < of {
+            ask(queue, FLOOD, 1).unwrap();
+        }
     }
 
     /// Who is served by a turn, and with how many units.
@@ -382,14 +384,15 @@ mod tests {
     #[test]
     fn what_is_due_is_what_a_turn_takes() {
         let mut queue = Queue::new();
-        let mut add = |app, count| {
-            (0..count).for_each(|units| assert!(ask(&mut queue, app, units).is_ok()));
-            queue.due()
-        };
-        assert_eq!(add(FLOOD, 600), GROUP_MAX);
-        assert_eq!(add(OTHER, 1), 1 + SHARE_MAX + 1);
-        assert_eq!(turn(&mut queue).len(), SHARE_MAX + 1);
-        assert_eq!(queue.due(), SHARE_MAX);
+        fill(&mut queue, 600);
+        assert_eq!(queue.due(), GROUP_MAX);
+        ask(&mut queue, OTHER, 1).unwrap();
+        for _ in 0..2 * OTHERS_MAX {
+            queue.add(Job::Ask(Box::new(|_, _| ()))).unwrap();
+        }
+        let (due, mut jobs) = (queue.due(), Vec::new());
+        queue.take(&mut jobs);
+        assert_eq!((due, jobs.len()), (OTHERS_MAX + SHARE_MAX + 1, due));
     }
 
     #[test]
@@ -453,9 +456,7 @@ mod tests {
     fn served_beside_a_flood(of: usize) -> Queue {
         let mut queue = Queue::new();
         for _ in 0..2 {
-            while queue.len() < of {
-                ask(&mut queue, FLOOD, 1).unwrap();
-            }
+            fill(&mut queue, of);
             ask(&mut queue, OTHER, 1).unwrap();
             assert!(turn(&mut queue).contains(&(OTHER, 1)));
         }
@@ -492,9 +493,7 @@ mod tests {
         for _ in 0..4 {
             turn(&mut queue);
             turn(&mut queue);
-            while queue.len() < 64 {
-                ask(&mut queue, FLOOD, 1).unwrap();
-            }
+            fill(&mut queue, 64);
             ask(&mut queue, OTHER, 1).unwrap();
             assert!(turn(&mut queue).contains(&(OTHER, 1)));
             assert!(queue.linger().is_none());
@@ -546,9 +545,7 @@ mod tests {
     fn lingered(queue: &mut Queue, turns: usize, comes_in_time: bool) -> usize {
         let mut count = 0;
         for _ in 0..turns {
-            while queue.len() < 64 {
-                ask(queue, FLOOD, 1).unwrap();
-            }
+            fill(queue, 64);
             if let Some(since) = queue.linger() {
                 count += 1;
                 if !comes_in_time {
