@@ -112,7 +112,7 @@ impl Connection {
             .store(since | Phase::Working as u64, Ordering::Relaxed);
     }
 
-    /// Its answer is made; what is written from here on keeps the connection alive.
+    /// Its answer is made; what is written after the first of it keeps the connection alive.
     pub(super) fn end_work(&self, has_refused: bool) {
         if has_refused {
             self.has_refused.store(true, Ordering::Relaxed);

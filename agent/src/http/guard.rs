@@ -77,7 +77,7 @@ impl<'a> Decisive<'a> {
             if slot.replace(value).is_some() {
                 return Err(ApiError::new(
                     ErrorCode::Forbidden,
-                    format!("the header `{name}` stands more than once"),
+                    format!("the header `{name}` stands more than once; send it once"),
                 ));
             }
         }

@@ -229,9 +229,9 @@ impl Drop for Closing<'_> {
 }
 
 impl Brought<'_> {
-    /// Waits for one more look of the runtime at what arrives, as long as each look finds more for the next
-    /// turn to take; then commits. Who asks alone waits for one look. Several who ask in turn would fall into two halves otherwise,
-    /// each of which waits for the other's commit. Who was waited for does not wait itself.
+    /// Waits for one more look of the runtime at what arrives, as long as each look finds more for the next turn to take;
+    /// then commits. Who asks alone waits for one look. Several who ask in turn would fall into two halves otherwise, each
+    /// of which waits for the other's commit. Who was waited for does not wait itself.
     pub(super) async fn commit(mut self) {
         if self.part == Part::Look {
             let mut due = self.desk.queue().due();
