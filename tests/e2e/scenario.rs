@@ -116,12 +116,12 @@ fn what_is_not_quiet_does_not_pass() -> Result {
     let output = run(
         r#"
         [[steps]]
-        network = { state = "gone" }
+        agent = { action = "offline" }
         [[steps]]
         consume = { units = 7 }
         [expect]
         within = "300ms"
-        agents = [{ pending = 7, connection = "unreachable" }]
+        agents = [{ pending = 7, connection = "offline" }]
         "#,
         "",
     )?;
