@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tally_shared::{time::Timestamp, wire::ErrorCode};
 use tower::ServiceExt as _;
 
@@ -62,7 +62,7 @@ impl Front {
         let decisive = Decisive::of(&head.headers);
         let (key, has_body) = match &decisive {
             Ok(decisive) => (decisive.idempotency_key.cloned(), decisive.has_body),
-            Err(_) => (None, true),
+            Err(_) => (None, !body.is_end_stream()),
         };
         let checked = decisive.and_then(|decisive| {
             match &self.api.tls {
