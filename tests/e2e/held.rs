@@ -24,10 +24,13 @@ fn undecided(drop: &str, edit: Value) -> Result<(Stub, Agent, Client)> {
     agent.add_license()?;
     stub.faults(&json!([
         {"path": "/api/v4/add_consumption", "action": {"drop": drop}, "times": 1},
+        // The agent reads no total before the change.
+        {"path": "/api/v4/check_license", "action": {"drop": "before"}},
     ]))?;
     assert_eq!(app.add(5)?.status, 200);
     wait::until("the loss", || stub.fired(), |fired| fired[0] == 1)?;
     stub.edit(1, edit)?;
+    stub.faults(&json!([]))?;
     wait::until(
         "the batch to be held",
         || agent.sums(0),
@@ -181,7 +184,7 @@ fn late(policy: &str) -> Result<(Stub, Agent)> {
         &["--sync-interval", "50ms", "--late-usage", policy],
     )?;
     let app = agent.app("inspector")?;
-    stub.set_clock("2031-03-31T23:59:55Z")?;
+    stub.set_clock("2031-03-31T23:59:50Z")?;
     agent.add_license()?;
     agent.network("offline")?;
     assert_eq!(app.add(4)?.status, 200);

@@ -83,7 +83,7 @@ fn credentials_that_were_put_right_are_used_at_once() -> Result {
     wait::until(
         "the server to refuse the credentials",
         || agent.json(&["status"]),
-        |status| status["connection"]["state"] != "online",
+        |status| status["connection"]["state"] == "refused",
     )?;
     assert_eq!(stub.total(1)?, 0);
 

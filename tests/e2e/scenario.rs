@@ -84,20 +84,27 @@ fn a_scenario_waits_until_everything_is_counted_and_passes() -> Result {
 
 #[test]
 fn units_that_a_client_counts_twice_are_found() -> Result {
-    // The answer is lost after the server has counted, somebody else moves the total, and the policy of this
-    // agent is to send again all the same.
+    // The answer is lost after the server has counted, somebody else moves the total before the agent can read it,
+    // and the policy of this agent is to send again all the same.
     let output = run(
         r#"
         [[steps]]
-        faults = [{ path = "/api/v4/add_consumption", action = { drop = "after" }, times = 1 }]
+        faults = [
+            { path = "/api/v4/add_consumption", action = { drop = "after" }, times = 1 },
+            { path = "/api/v4/check_license", action = { drop = "before" } },
+        ]
         [[steps]]
         consume = { units = 7 }
         [[steps]]
         wait = { unknown = 7 }
         [[steps]]
         license = { id = 1, set = { total_consumptions = 9 } }
+        [[steps]]
+        faults = []
+        [[steps]]
+        wait = { settled = 7 }
         [expect]
-        within = "2s"
+        within = "300ms"
         "#,
         "--undecidable resend",
     )?;
@@ -135,6 +142,10 @@ fn what_is_not_quiet_does_not_pass() -> Result {
     assert_eq!(
         line(&report, "agent: pending of licence 1"),
         ("7".to_owned(), true)
+    );
+    assert_eq!(
+        line(&report, "agent: connection"),
+        ("offline".to_owned(), true)
     );
     Ok(())
 }
