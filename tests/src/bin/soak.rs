@@ -26,7 +26,7 @@ use tally_tests::{
     watched::Watched,
 };
 
-/// A figure that changes by no more than this over the second half of a run is flat.
+/// A figure that rises by no more than this over the second half of a run is flat.
 const FLAT: f64 = 0.1;
 
 /// How long the last rows may take to be settled.
@@ -108,9 +108,10 @@ fn main() -> tally_tests::Result {
         ("p99", |sample| sample.p99),
     ];
     for (name, figure) in figures {
-        let change = change(&samples[samples.len() / 2..], figure);
+        let (change, error) = change(&samples[samples.len() / 2..], figure);
         let verdict = if change <= FLAT { "flat" } else { "NOT FLAT" };
-        println!("{name:<16}{:>+8.1} %   {verdict}", change * 100.0);
+        let (change, error) = (change * 100.0, error * 100.0);
+        println!("{name:<16}{change:>+8.1} % ± {error:<5.1} {verdict}");
     }
     Ok(())
 }
@@ -251,21 +252,26 @@ impl Soak {
     }
 }
 
-/// By which part of its mean a figure changes over these samples: the slope of the line that fits best.
+/// By which part of its mean a figure changes over these samples, by the line that fits best, and the standard error of that.
 #[expect(clippy::cast_precision_loss, reason = "figures, for people")]
-fn change(samples: &[Sample], figure: Figure) -> f64 {
-    let count = samples.len().max(1) as f64;
+fn change(samples: &[Sample], figure: Figure) -> (f64, f64) {
+    let count = samples.len() as f64;
     let mean = |of: &dyn Fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>() / count;
     let (x, y) = (mean(&|sample| sample.grants), mean(&figure));
     let together = mean(&|sample| (sample.grants - x) * (figure(sample) - y));
     let spread = mean(&|sample| (sample.grants - x).powi(2));
     let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
-        return 0.0;
+        return (0.0, 0.0);
     };
     if spread == 0.0 || y == 0.0 {
-        return 0.0;
+        return (0.0, 0.0);
     }
-    together / spread * (last.grants - first.grants) / y
+    let slope = together / spread;
+    let beside_the_line =
+        mean(&|sample| (figure(sample) - y - slope * (sample.grants - x)).powi(2));
+    let error = (beside_the_line / spread / (count - 2.0).max(1.0)).sqrt();
+    let to_part = (last.grants - first.grants) / y;
+    (slope * to_part, error * to_part)
 }
 
 fn to_csv(samples: &[Sample]) -> tally_tests::Result<String> {
