@@ -59,11 +59,10 @@ impl Front {
     ) -> Result<Response, Infallible> {
         connection.begin_work();
         let (head, body) = request.into_parts();
+        let has_body = !body.is_end_stream();
         let decisive = Decisive::of(&head.headers);
-        let (key, has_body) = match &decisive {
-            Ok(decisive) => (decisive.idempotency_key.cloned(), decisive.has_body),
-            Err(_) => (None, !body.is_end_stream()),
-        };
+        let key = decisive.as_ref().ok();
+        let key = key.and_then(|decisive| decisive.idempotency_key.cloned());
         let checked = decisive.and_then(|decisive| {
             match &self.api.tls {
                 Some(tls) if connection.is_public() => decisive.check(&head.uri, tls.as_ref()),

@@ -44,7 +44,7 @@ pub(super) struct Decisive<'a> {
     date: Option<&'a HeaderValue>,
     authorization: Option<&'a HeaderValue>,
     /// Whether the request has a body, or may have one.
-    pub(super) has_body: bool,
+    has_body: bool,
 }
 
 impl<'a> Decisive<'a> {
