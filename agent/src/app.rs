@@ -11,6 +11,7 @@ use crate::{
     admin_token::{self, TokenError},
     apps::{self, Apps, AppsError},
     config::{Config, paths::DataDir},
+    core::chain,
     deps::Clocks,
     http::{
         self, Api,
@@ -136,6 +137,7 @@ pub struct App {
     ledger: Ledger,
     writer: writer::Writer,
     client: Arc<Client>,
+    key: chain::Key,
     clocks: Arc<dyn Clocks>,
     data_dir: DataDir,
     stopping: CancellationToken,
@@ -184,6 +186,7 @@ impl App {
 
         let waiting = WaitingList::open(data_dir.waiting())?;
         crate::fail_point!("start.opened");
+        let peer = config.server.peer(&guard.key);
         let engine = Engine::open(Opening {
             connection,
             policy: config.policy,
@@ -191,12 +194,13 @@ impl App {
             random: Box::new(|| rand::rng().next_u64()),
             clocks: Arc::clone(&clocks),
             reserve: Box::new(ReserveFile::new(data_dir.reserve())),
-            evidence: Evidence::new(guard.key, Box::new(MarkFile::new(guard.mark))),
+            evidence: Evidence::new(guard.key.clone(), Box::new(MarkFile::new(guard.mark))),
             server: config.server.name(),
+            peer: peer.clone(),
         })?;
         let clock = engine.clock();
         let (ledger, writer) = writer::start(engine).map_err(AppError::Thread)?;
-        let client = Client::new(config.server, Arc::clone(&clock), Arc::clone(&clocks))?;
+        let client = Client::new(config.server, peer, Arc::clone(&clock), Arc::clone(&clocks))?;
         let client = Arc::new(client);
         let stopping = CancellationToken::new();
         let api = Api::new(http::Parts {
@@ -226,6 +230,7 @@ impl App {
             ledger,
             writer,
             client,
+            key: guard.key,
             clocks,
             data_dir,
             stopping,
@@ -245,6 +250,7 @@ impl App {
             self.api.clone(),
             self.ledger.clone(),
             Arc::clone(&self.client),
+            self.key.clone(),
         )
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     config::Config,
-    core::event::Event,
+    core::{chain, event::Event},
     http::Api,
     ledger::writer::Ledger,
     sync::client::{Client, ClientError},
@@ -18,6 +18,8 @@ pub struct Reloader {
     api: Api,
     ledger: Ledger,
     client: Arc<Client>,
+    /// The chain's key, by which servers and credentials are told apart.
+    key: chain::Key,
 }
 
 /// What other settings came to. Certificates and keys in files are read again each time, and not named.
@@ -31,12 +33,19 @@ pub struct Changes {
 
 impl Reloader {
     /// For an agent that runs by these settings.
-    pub const fn new(in_force: Config, api: Api, ledger: Ledger, client: Arc<Client>) -> Self {
+    pub const fn new(
+        in_force: Config,
+        api: Api,
+        ledger: Ledger,
+        client: Arc<Client>,
+        key: chain::Key,
+    ) -> Self {
         Self {
             in_force,
             api,
             ledger,
             client,
+            key,
         }
     }
 
@@ -75,8 +84,10 @@ impl Reloader {
             taken_up: taken_up(old, &new),
             needs_restart,
         };
-        self.client.set(new.server.clone())?;
-        self.ledger.set(new.policy, new.keeping).await;
+        let peer = new.server.peer(&self.key);
+        // In this order: a batch that the core seals under the former credentials is not sent under the new ones.
+        self.client.set(new.server.clone(), peer.clone())?;
+        self.ledger.set(new.policy, new.keeping, peer).await;
         self.api.set_limits(new.limits);
         self.in_force = new;
         // What the server refused for the old credentials is tried with the new ones now.

@@ -126,6 +126,7 @@ fn open(connection: Connection, guard: Guard) -> Result<Engine, LedgerError> {
         reserve: Box::new(ReserveFile::new(reserve)),
         evidence: Evidence::new(guard.key, Box::new(MarkFile::new(guard.mark))),
         server: "server".to_owned(),
+        peer: "peer".to_owned(),
     })
 }
 
@@ -165,6 +166,7 @@ pub fn sample(with_log: bool) -> anyhow::Result<Vec<u8>> {
     let found = Box::new(LicenseFound {
         subject: subject.clone(),
         body,
+        is_fresh: true,
     });
     let (app_reply, mut app) = oneshot::channel();
     let jobs = [

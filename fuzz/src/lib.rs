@@ -77,6 +77,7 @@ pub fn server_answer(bytes: &[u8]) {
         status: u16::from_be_bytes([*high, *low]),
         signature: is_signed.then(|| String::from_utf8_lossy(body).into_owned()),
         retry_after: None,
+        is_fresh: true,
         body: body.to_vec(),
     };
     let is_json = serde_json::from_slice::<IgnoredAny>(body).is_ok() && !body.starts_with(b"[");

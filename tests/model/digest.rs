@@ -54,7 +54,7 @@ pub(crate) fn of(world: &World<'_>) -> u64 {
     }
     let link = world.core.link();
     digest.take(&(
-        book.idempotent(),
+        book.keeper(),
         link.is_up(),
         // The only word that tells a doubtful link from one that is down.
         format!("{link:?}").contains("Doubtful"),

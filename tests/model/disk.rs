@@ -7,13 +7,14 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use tally_agent::core::{
     book::{
-        Account, AccountNo, Batch, BatchNo, BatchState, Book, Contents, Hold, Home, LaneKey,
-        LaneNo, License, LicenseNo, Op, Pause, Row, Seq,
+        Account, AccountNo, AccountWatch, Batch, BatchNo, BatchState, Book, Contents, Hold, Home,
+        LaneKey, LaneNo, License, LicenseNo, Op, Pause, Readings, Row, Seq,
     },
     chain::{self, Hash},
     event::Prefix,
 };
 use tally_shared::units::Units;
+use uuid::Uuid;
 
 /// What is on disk.
 #[derive(Clone, Default)]
@@ -25,7 +26,8 @@ pub(crate) struct Disk {
     pub(crate) batches: BTreeMap<BatchNo, Batch>,
     /// All rows; the one with place 1 comes first.
     pub(crate) rows: Vec<Row>,
-    idempotent: bool,
+    keeper: Option<String>,
+    id: Option<Uuid>,
 }
 
 impl Disk {
@@ -44,6 +46,7 @@ impl Disk {
         for account in book.changed_accounts() {
             let kept = Account {
                 heard_at: Duration::ZERO,
+                watch: AccountWatch::default(),
                 ..account.clone()
             };
             self.accounts.insert(account.no, kept);
@@ -59,6 +62,9 @@ impl Disk {
             if let Some(sealed) = &mut kept.sealed {
                 sealed.doubtful = false;
                 sealed.since = None;
+                sealed.readings = Readings::default();
+                sealed.refused_at =
+                    (sealed.attempts > 0 && sealed.peer.is_none()).then_some(Duration::ZERO);
             }
             self.batches.insert(batch.no, kept);
         }
@@ -69,11 +75,13 @@ impl Disk {
         }
         for grown in book.grown_batches() {
             if let Some(batch) = self.batches.get_mut(&grown.no) {
-                (batch.last, batch.rows, batch.units) = (grown.last, grown.rows, grown.units);
+                (batch.last, batch.last_hash) = (grown.last, grown.last_hash);
+                (batch.rows, batch.units) = (grown.rows, grown.units);
             }
         }
         self.rows.extend_from_slice(book.new_rows());
-        self.idempotent = book.idempotent();
+        self.keeper = book.keeper().map(str::to_owned);
+        self.id = Some(book.id());
     }
 
     /// What a start reads.
@@ -108,7 +116,9 @@ impl Disk {
                 .next_back()
                 .copied()
                 .unwrap_or(BatchNo(0)),
-            idempotent: self.idempotent,
+            keeper: self.keeper.clone(),
+            id: self.id,
+            findings: Vec::new(),
         }
     }
 
@@ -124,7 +134,7 @@ impl Disk {
             batches
                 .map(|batch| (batch.no, batch.first, batch.last, batch.state))
                 .collect::<Vec<_>>(),
-            self.idempotent,
+            &self.keeper,
         )
     }
 
@@ -151,7 +161,8 @@ impl Disk {
         range: (Seq, Seq),
         room: Option<i64>,
     ) -> Option<Prefix> {
-        let (mut rows, mut sum, mut found) = (0, 0, None);
+        let (mut rows, mut sum) = (0, 0);
+        let mut found: Option<Prefix> = None;
         for row in self.rows_of(lane, range) {
             rows += 1;
             sum += row.units.get();
@@ -160,7 +171,11 @@ impl Disk {
                     last: row.seq,
                     rows,
                     units: Units::new(sum),
+                    hash: row.hash,
+                    next: None,
                 });
+            } else if let Some(found) = &mut found {
+                found.next.get_or_insert(row.seq);
             }
         }
         found

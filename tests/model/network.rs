@@ -139,6 +139,7 @@ pub(crate) fn found(setup: &Setup, total: i64) -> LicenseFound {
     LicenseFound {
         subject: subject(),
         body: body(setup, total),
+        is_fresh: true,
     }
 }
 

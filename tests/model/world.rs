@@ -157,7 +157,7 @@ impl<'a> World<'a> {
             policy,
             Box::new(|| 0),
             outside.now,
-            "server".to_owned(),
+            ("server".to_owned(), "peer".to_owned()),
         );
         let mut world = Self {
             setup,

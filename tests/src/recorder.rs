@@ -148,6 +148,7 @@ pub fn open_engine(folder: &Path) -> crate::Result<Engine> {
         evidence: Evidence::new(key, Box::new(MarkFile::new(names.mark()))),
         // As an agent calls a stub: rows that are another server's are not sent to it.
         server: "loopback stub".to_owned(),
+        peer: "peer".to_owned(),
     })?)
 }
 
@@ -167,5 +168,6 @@ fn found(number: usize) -> crate::Result<LicenseFound> {
     Ok(LicenseFound {
         subject: Subject::by_key(seed::PRODUCT, &seed::numbered_key(number), seed::DEVICE),
         body,
+        is_fresh: true,
     })
 }

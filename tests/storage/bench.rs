@@ -138,6 +138,7 @@ impl Bench {
             reserve: Box::new(NoReserve),
             evidence: marks::evidence(&self.marks),
             server: "server".to_owned(),
+            peer: "peer".to_owned(),
         })?;
         self.engine = Some(engine);
         self.find_app();
@@ -228,6 +229,7 @@ impl Bench {
         let found = LicenseFound {
             subject: subject(),
             body: self.body(),
+            is_fresh: true,
         };
         let (reply, _) = oneshot::channel();
         self.turn(vec![Job::Learn(
@@ -309,7 +311,11 @@ impl Bench {
             Command::LookUp { license, subject } => {
                 let body = self.body();
                 let hardware_id = subject.hardware_id.clone();
-                let outcome = LookUpOutcome::Found(Box::new(LicenseFound { subject, body }));
+                let outcome = LookUpOutcome::Found(Box::new(LicenseFound {
+                    subject,
+                    body,
+                    is_fresh: true,
+                }));
                 Some(Event::LookedUp {
                     license,
                     hardware_id,

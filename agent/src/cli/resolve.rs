@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::paths::DataDir,
     core::Decision,
-    http::{Resolve, Resolved, ServerMoved},
+    http::{Resolve, Resolved, Seen, ServerMoved},
 };
 
 pub(super) fn run(data_dir: &DataDir, args: ResolveArgs) -> anyhow::Result<Outcome> {
@@ -32,6 +32,13 @@ pub(super) fn run(data_dir: &DataDir, args: ResolveArgs) -> anyhow::Result<Outco
         let path = format!("/v1/batches/{batch}/resolve");
         let resolved = agent.ask(Method::POST, &path, &request)?;
         (resolved, format!("batch {batch} is {what}"))
+    } else if let Some(finding) = args.finding {
+        let request = Seen {
+            reason: args.reason,
+        };
+        let path = format!("/v1/findings/{finding}/seen");
+        let resolved = agent.ask(Method::POST, &path, &request)?;
+        (resolved, format!("finding {finding} is shown no more"))
     } else {
         let request = ServerMoved {
             reason: args.reason,

@@ -80,6 +80,16 @@ impl Key {
         hash_of(context.sign().as_ref())
     }
 
+    /// What stands for a server and credentials, without telling them: idempotency keys belong to both together.
+    pub fn peer(&self, server: &str, api_key: &str) -> String {
+        let hash = self.seal(
+            b"peer",
+            &[server.as_bytes(), &[0], api_key.as_bytes()].concat(),
+        );
+        let bytes = hash.0.iter().take(8);
+        bytes.map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The seal of an account's sums.
     pub fn seal_account(&self, account: &Account) -> Hash {
         let rows = i64::try_from(account.rows).unwrap_or(i64::MAX);

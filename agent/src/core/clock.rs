@@ -52,6 +52,30 @@ pub struct Clock {
     /// The newest time in the ledger, where it was proven: that dates have whole seconds does not take the
     /// high-water mark back behind it.
     proven_mark: Timestamp,
+    /// The first of the dates that lay before the question, and when it came: a cache repeats it, a server's clock goes on.
+    behind: Option<(Timestamp, Duration)>,
+}
+
+/// What an answer says of the time it was made at.
+#[derive(Clone, Copy, Debug)]
+pub struct Dated {
+    /// Its `Date`.
+    pub date: Option<Timestamp>,
+    /// Its `Age`, in seconds, as caches write it; 0 where there is none.
+    pub age: u64,
+    /// Whether it answers a reading, which a cache may answer too.
+    pub is_reading: bool,
+    /// Whether the server took our own date, so that it was within 15 minutes of the server's clock.
+    pub is_accepted: bool,
+}
+
+/// What a date did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whether the clock moved by more than the date's own precision.
+    pub is_moved: bool,
+    /// Whether the answer was made after the question.
+    pub is_fresh: bool,
 }
 
 /// The clock as it is kept over a restart.
@@ -67,6 +91,9 @@ pub struct SavedClock {
 /// How far an answer's `Date` (which has whole seconds) may lie from the corrected time and change
 /// nothing.
 const TOLERANCE_MS: i64 = 1_000;
+
+/// The shortest time between two dates that show whether a clock goes on: a cache's does not.
+const GOES_ON: Duration = Duration::from_secs(3);
 
 impl Clock {
     /// Starts from the device's clocks, the clock as it was saved, and the time of the newest row with
@@ -106,6 +133,7 @@ impl Clock {
             } else {
                 Timestamp::default()
             },
+            behind: None,
         }
     }
 
@@ -123,6 +151,58 @@ impl Clock {
     /// mark, since the server refuses a date that is far off.
     pub fn corrected(&self, mono: Duration) -> Timestamp {
         self.anchor_time.plus(mono.saturating_sub(self.anchor_mono))
+    }
+
+    /// Takes what a valid answer says of its time; it took `round_trip` and ended at `mono`.
+    ///
+    /// An answer to a reading that has an `Age`, or whose `Date` is before the question, may be a cache's: it is not fresh and
+    /// corrects nothing. Where such dates go on as the monotonic clock does, they are the server's, and the device's clock
+    /// was ahead.
+    pub fn hear(&mut self, told: Dated, round_trip: Duration, mono: Duration) -> Told {
+        let stale = Told {
+            is_moved: false,
+            is_fresh: false,
+        };
+        if told.is_reading && told.age > 0 {
+            return stale;
+        }
+        let Some(date) = told.date else {
+            return Told {
+                is_moved: false,
+                is_fresh: true,
+            };
+        };
+        if told.is_reading && self.is_behind(date, round_trip, mono) && !self.goes_on(date, mono) {
+            return stale;
+        }
+        self.behind = None;
+        Told {
+            is_moved: self.correct(date, round_trip, mono, told.is_accepted),
+            is_fresh: true,
+        }
+    }
+
+    /// Whether a date lies before the question, by a clock that the server has confirmed.
+    fn is_behind(&self, date: Timestamp, round_trip: Duration, mono: Duration) -> bool {
+        let asked = self.corrected(mono.saturating_sub(round_trip));
+        self.proven && date < asked.plus_millis(-2 * TOLERANCE_MS)
+    }
+
+    /// Whether dates before the question go on as time does. Remembers the first of them.
+    fn goes_on(&mut self, date: Timestamp, mono: Duration) -> bool {
+        let Some((first, at)) = self.behind else {
+            self.behind = Some((date, mono));
+            return false;
+        };
+        let passed = mono.saturating_sub(at);
+        let expected = first.plus(passed);
+        let agrees =
+            date.distance(expected) <= Duration::from_millis(2 * TOLERANCE_MS.unsigned_abs());
+        if !agrees && date != first {
+            // Another answer of a cache.
+            self.behind = Some((date, mono));
+        }
+        agrees && passed >= GOES_ON
     }
 
     /// Takes the `Date` of a valid answer, which took `round_trip` and ended at `mono`.

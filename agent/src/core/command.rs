@@ -5,6 +5,15 @@ use uuid::Uuid;
 
 use super::book::{BatchNo, LaneNo, LicenseNo, Seq};
 
+/// A batch's `Idempotency-Key`, and the server and credentials that it goes under; under others it is not sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The batch's id.
+    pub id: Uuid,
+    /// The server and the credentials, as [`Core::new`](super::Core::new) was given them.
+    pub peer: String,
+}
+
 /// An order. It may be carried out only after the changes that gave it are committed.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -14,8 +23,9 @@ pub enum Command {
         license: LicenseNo,
         /// Which batch.
         batch: BatchNo,
-        /// Its `Idempotency-Key`.
-        key: Uuid,
+        /// Its `Idempotency-Key`; `None` where the server is not known to keep keys. Sent to such a server, the header only
+        /// tells gateways that they may repeat the request.
+        key: Option<Key>,
         /// The request; the same batch always gives the same bytes.
         request: Box<AddConsumption>,
     },

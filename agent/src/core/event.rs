@@ -4,6 +4,7 @@ use tally_shared::{units::Units, wire::ErrorCode};
 
 use super::{
     book::{BatchNo, LicenseNo, Seq},
+    chain::Hash,
     doubt::Doubt,
     link::NetworkMode,
     outcome::{LookUpOutcome, SendOutcome},
@@ -62,14 +63,19 @@ pub enum Event {
 }
 
 /// What an answer said of the `Idempotency-Key` that was sent with the request.
+///
+/// Only [`Self::New`] and [`Self::Replayed`] say that the server looked the key up: a server that checks rights, product
+/// or device first may send the key back with a refusal although it counted an earlier attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyEcho {
     /// There was no valid answer.
     NoAnswer,
     /// Nothing: the server keeps no keys.
     Absent,
-    /// The key: the server keeps it.
+    /// The key. On a reading: the server keeps keys. On a batch: nobody says that it was looked up.
     Echoed,
+    /// The key, and that the server looked it up and did not know it.
+    New,
     /// The key, and that the answer is the stored one of an earlier request.
     Replayed,
 }
@@ -83,4 +89,15 @@ pub struct Prefix {
     pub rows: u64,
     /// The sum of their units.
     pub units: Units,
+    /// The hash of the last row.
+    pub hash: Hash,
+    /// The row that comes after it in the batch; `None` where all rows fit.
+    pub next: Option<Seq>,
+}
+
+impl KeyEcho {
+    /// Whether the server looked the key up before it answered.
+    pub const fn is_looked_up(self) -> bool {
+        matches!(self, Self::New | Self::Replayed)
+    }
 }

@@ -48,12 +48,13 @@ mod record;
 pub mod refusal;
 pub mod report;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use tally_shared::wire::AddConsumption;
+use tally_shared::{time::Timestamp, wire::AddConsumption};
+use uuid::Uuid;
 
 use self::{
-    book::{AppNo, Book, LicenseNo},
+    book::{AppNo, BatchNo, Book, LicenseNo},
     clock::Moment,
     command::Command,
     event::{Event, KeyEcho},
@@ -141,6 +142,13 @@ pub struct Core {
     refusals: Refusals,
     /// The server that the agent uses: whatever names it, equal where it is the same.
     server: String,
+    /// The server together with the credentials: keys belong to it.
+    peer: String,
+    /// The clocks at the last fact: what they disagree by since then tells of a jump.
+    clocks: Option<(Timestamp, Duration)>,
+    /// Batches that rows could still be added to when the ledger was opened. In the original of a copy they may have grown
+    /// further, so that their ids there may be others.
+    open_at_start: BTreeSet<BatchNo>,
 }
 
 impl Core {
@@ -149,8 +157,15 @@ impl Core {
     /// `server` names the server that the agent uses from here on; the name of one on this device is the
     /// word `loopback`, a space, and its address. Where the ledger owes units that were
     /// recorded for one of another name, nothing is exchanged until somebody says that it is the same
-    /// ([`Self::server_moved`]), or nothing is owed any more.
-    pub fn new(book: Book, policy: Policy, random: Random, now: Moment, server: String) -> Self {
+    /// ([`Self::server_moved`]), or nothing is owed any more. `peer` stands for the server and the credentials
+    /// together: an idempotency key is known only under the peer that it was sent under.
+    pub fn new(
+        book: Book,
+        policy: Policy,
+        random: Random,
+        now: Moment,
+        (server, peer): (String, String),
+    ) -> Self {
         let mut core = Self {
             book,
             link: Link::new(now.mono),
@@ -158,7 +173,14 @@ impl Core {
             random,
             refusals: Refusals::default(),
             server,
+            peer,
+            clocks: None,
+            open_at_start: BTreeSet::new(),
         };
+        if core.book.id().is_nil() {
+            let id = core.random_id();
+            core.book.set_id(id);
+        }
         core.resume(now);
         core
     }
@@ -200,9 +222,30 @@ impl Core {
         self.refusals.iter()
     }
 
+    /// Goes on under other credentials. Keys that were sent under the former say nothing any more.
+    pub fn set_peer(&mut self, peer: String) {
+        self.peer = peer;
+    }
+
+    /// Whether this server, under these credentials, was last seen to keep idempotency keys.
+    pub fn keeps_keys(&self) -> bool {
+        self.book.keeper() == Some(self.peer.as_str())
+    }
+
+    /// An id of random bits.
+    fn random_id(&mut self) -> Uuid {
+        let bits = [(self.random)(), (self.random)()].map(u64::to_be_bytes);
+        let mut bytes = [0; 16];
+        for (to, from) in bytes.iter_mut().zip(bits.as_flattened()) {
+            *to = *from;
+        }
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
     /// Takes a fact and gives the orders that follow from it. They may be carried out only after the
     /// book's changes are committed.
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Command> {
+        self.notice_jump(now);
         self.apply(now, event);
         self.advance(now)
     }
@@ -217,9 +260,26 @@ impl Core {
         asked_at: Duration,
         key: KeyEcho,
     ) -> LicenseNo {
+        self.notice_jump(now);
         self.link.reached(now.mono);
         self.note_echo(key);
         self.learn_license(now, found, asked_at)
+    }
+
+    /// Closes all open batches, for a process that ends: their rows are fixed from here on, and with them their ids, in this
+    /// ledger as in each copy of it.
+    pub fn close_batches(&mut self) {
+        let open: Vec<BatchNo> = self
+            .book
+            .batches()
+            .filter(|batch| batch.is_open())
+            .map(|batch| batch.no)
+            .collect();
+        for no in open {
+            if let Some(batch) = self.book.batch_mut(no) {
+                batch.closed = true;
+            }
+        }
     }
 
     /// Decides by other settings from here on. What is scheduled already comes no later than it would have.

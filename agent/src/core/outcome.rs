@@ -33,6 +33,8 @@ pub enum SendOutcome {
     Unreached(String),
     /// The server had no time for it (429), and wants to be left alone for so long.
     Throttled(Option<Duration>),
+    /// The server has it already, or is at it (409): this attempt says nothing of an earlier one.
+    Duplicate(String),
     /// It was sent, and no complete valid answer came; the server wants to be left alone for so long.
     Unknown(String, Option<Duration>),
 }
@@ -61,6 +63,8 @@ pub struct LicenseFound {
     pub subject: Subject,
     /// The description.
     pub body: LicenseBody,
+    /// Whether the server certainly made it after it was asked: no cache answered. What is not fresh decides nothing.
+    pub is_fresh: bool,
 }
 
 /// An answer as it came, complete.
@@ -72,6 +76,8 @@ pub struct RawAnswer {
     pub signature: Option<String>,
     /// The header `Retry-After`, in seconds.
     pub retry_after: Option<Duration>,
+    /// Whether the server made it after it was asked, by its `Age` and `Date`.
+    pub is_fresh: bool,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -118,6 +124,14 @@ impl RawAnswer {
         self.error().is_some_and(|(found, _)| found == code)
     }
 
+    /// Whether it says that the server has such a request already: a conflict, whatever its code, or a key that was used for
+    /// other bytes. A key that is in use will be answered later.
+    fn has_it_already(&self) -> bool {
+        let is_in_use = self.refuses(ErrorCode::IdempotencyKeyInUse);
+        let is_reused = self.refuses(ErrorCode::IdempotencyKeyReused);
+        is_reused || (self.status == 409 && !is_in_use)
+    }
+
     /// Whether this answer is the contract's, so that its `Date` can be believed as well.
     pub fn is_contractual(&self) -> bool {
         self.error().is_some() || (self.status == 200 && self.body.first() == Some(&b'{'))
@@ -151,6 +165,9 @@ pub fn of_send(exchange: Exchange, is_feature: bool, verifier: Option<&Verifier>
     let Some((code, message)) = answer.error() else {
         return unknown();
     };
+    if answer.has_it_already() {
+        return SendOutcome::Duplicate(message);
+    }
     match kind(code) {
         Kind::Limit => SendOutcome::RefusedLimit,
         Kind::License => SendOutcome::RefusedLicense(code),
@@ -179,7 +196,12 @@ pub fn of_look_up(
             return match serde_json::from_slice(&answer.body) {
                 Ok(body) => {
                     let subject = subject.clone();
-                    LookUpOutcome::Found(Box::new(LicenseFound { subject, body }))
+                    let is_fresh = answer.is_fresh;
+                    LookUpOutcome::Found(Box::new(LicenseFound {
+                        subject,
+                        body,
+                        is_fresh,
+                    }))
                 }
                 Err(error) => invalid(format!("200 without the contract's body: {error}")),
             };

@@ -1,55 +1,126 @@
-//! Was a batch applied? The total tells, where nothing else moved it.
+//! Was a batch counted? The total tells, where nothing else moved it.
 
 use tally_shared::{
     limits::{OverageSetting, Standing},
-    units::Total,
+    units::Units,
 };
 
-use super::book::{Batch, Sealed};
-
-/// What the total says of a batch whose request had no valid answer.
+/// What a total says of a batch whose request had no valid answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The total moved by exactly its units.
+    /// The total moved by exactly its units, or its own setting came into force.
     Applied,
-    /// The total did not move.
-    NotApplied,
-    /// Another device consumed too, the period turned, or the licence was edited.
+    /// The total does not hold its units, or its own setting is not in force.
+    Without,
+    /// Others consumed too, the total fell, the period turned, or the licence was edited.
     Undecidable,
 }
 
-/// Compares how the account stood before a batch was sent with how it stands now. `setting` is the
-/// batch's own: it may have changed the limits.
+/// Compares how the account stood before a batch of `units` was sent with how it stands now. `setting` is what the batch
+/// itself set of the overage.
 ///
-/// A batch of zero units leaves no trace in the total, and sending it twice does no harm: it counts as
-/// not applied.
+/// Others only add, unless negative units are allowed: a total that moved by less than the batch does not hold it. Where
+/// others may return units, only a total that did not move says so; their return of as many units as the batch has
+/// cannot be told apart.
 pub(super) fn verdict(
-    batch: &Batch,
-    sealed: &Sealed,
+    units: Units,
+    before: &Standing,
     setting: OverageSetting,
     after: &Standing,
 ) -> Verdict {
-    let before = &sealed.before;
-    if batch.units.get() == 0 {
-        return Verdict::NotApplied;
-    }
     let is_turned = after.period_start(before.as_of) != after.period_start(after.as_of);
-    if is_turned || is_edited(before, setting, after) {
+    let with_setting = before.limits.with(setting);
+    let is_edited = before.reset != after.reset
+        || !(after.limits == before.limits || after.limits == with_setting);
+    if is_turned || is_edited {
         return Verdict::Undecidable;
     }
-    match moved(before.total, after.total) {
-        Some(0) => Verdict::NotApplied,
-        Some(units) if units == batch.units.get() => Verdict::Applied,
-        Some(_) | None => Verdict::Undecidable,
+    let Some(moved) = after.total.since(before.total).map(Units::get) else {
+        return Verdict::Undecidable;
+    };
+    let is_set = (before.limits != with_setting).then_some(after.limits == with_setting);
+    let units = units.get();
+    let may_be_returned = before.limits.allow_negative_consumptions;
+    let can_hold = if may_be_returned {
+        moved != 0
+    } else {
+        moved >= units
+    };
+    match is_set {
+        Some(false) => Verdict::Without,
+        Some(true) if can_hold || units == 0 => Verdict::Applied,
+        Some(true) => Verdict::Undecidable,
+        None if moved == units => Verdict::Applied,
+        None if may_be_returned && moved == 0 => Verdict::Without,
+        None if !may_be_returned && (0..units).contains(&moved) => Verdict::Without,
+        None => Verdict::Undecidable,
     }
 }
 
-/// Whether somebody edited the licence: who changes its limits may have changed its total as well.
-fn is_edited(before: &Standing, setting: OverageSetting, after: &Standing) -> bool {
-    let limits = [before.limits, before.limits.with(setting)];
-    before.reset != after.reset || !limits.contains(&after.limits)
-}
+#[cfg(test)]
+mod tests {
+    use tally_shared::{limits::Limits, time::Timestamp, units::Total};
 
-fn moved(before: Total, after: Total) -> Option<i64> {
-    after.since(before).map(tally_shared::units::Units::get)
+    use super::*;
+
+    fn standing(total: i64, overages: bool) -> Standing {
+        Standing {
+            limits: Limits {
+                max_consumptions: 100,
+                allow_unlimited_consumptions: false,
+                allow_negative_consumptions: false,
+                allow_overages: overages,
+                max_overages: 0,
+            },
+            reset: None,
+            total: Total::new(total),
+            as_of: Timestamp::default(),
+        }
+    }
+
+    fn told(moved: i64) -> Verdict {
+        let setting = OverageSetting::default();
+        let (before, after) = (standing(10, false), standing(10 + moved, false));
+        verdict(Units::new(5), &before, setting, &after)
+    }
+
+    #[test]
+    fn less_than_the_batch_does_not_hold_it_and_more_may() {
+        assert_eq!(told(5), Verdict::Applied);
+        assert_eq!(told(0), Verdict::Without);
+        assert_eq!(told(4), Verdict::Without);
+        assert_eq!(told(6), Verdict::Undecidable);
+        assert_eq!(told(-1), Verdict::Undecidable);
+    }
+
+    #[test]
+    fn where_units_may_be_returned_only_a_total_that_stands_still_does_not_hold_the_batch() {
+        let returning = |total| {
+            let mut standing = standing(total, false);
+            standing.limits.allow_negative_consumptions = true;
+            standing
+        };
+        let told = |moved| {
+            let (before, after) = (returning(10), returning(10 + moved));
+            verdict(Units::new(5), &before, OverageSetting::default(), &after)
+        };
+        assert_eq!(told(0), Verdict::Without);
+        assert_eq!(told(5), Verdict::Applied);
+        assert_eq!(told(3), Verdict::Undecidable);
+    }
+
+    #[test]
+    fn a_setting_that_is_not_in_force_was_not_applied_with_its_batch() {
+        let setting = OverageSetting {
+            allow_overages: Some(true),
+            max_overages: None,
+        };
+        let told = |moved, is_set| {
+            let (before, after) = (standing(10, false), standing(10 + moved, is_set));
+            verdict(Units::new(5), &before, setting, &after)
+        };
+        assert_eq!(told(5, false), Verdict::Without);
+        assert_eq!(told(12, true), Verdict::Applied);
+        assert_eq!(told(3, true), Verdict::Undecidable);
+    }
 }

@@ -221,11 +221,12 @@ fn enter(
         // What was granted before a setting changed must reach the server before it.
         close_open_batches(book, account);
     }
+    let setting = key.setting;
     let lane = book.lane_of(key);
     let digest = book
         .lane(lane)
         .map_or(chain::Hash::ORIGIN, |lane| lane.digest);
-    let seq = book.add_row(|seq, previous, key| {
+    let (seq, hash) = book.add_row(|seq, previous, key| {
         let link = chain::Link {
             seq,
             lane: &digest,
@@ -255,7 +256,18 @@ fn enter(
         Some(no) => no,
         None => book.add_batch(|no| Batch::open(no, lane, account, seq, now.mono)),
     };
-    book.grow(account, no, seq, units);
+    book.grow(account, no, (seq, hash), units);
+    if !setting.is_empty()
+        && let Some(account) = book.account_mut(account)
+    {
+        let settings = &mut account.settings;
+        if setting.allow_overages.is_some() {
+            settings.allow_overages = seq;
+        }
+        if setting.max_overages.is_some() {
+            settings.max_overages = seq;
+        }
+    }
     seq
 }
 

@@ -14,7 +14,7 @@ use tally_shared::{
 
 use super::{
     Core,
-    book::{Account, Batch, BatchState, Hold, License},
+    book::{Account, Batch, BatchState, Finding, Hold, License},
     clock::Moment,
     link::{Link, LinkState, NetworkMode},
     record::{Standings, answer, effective},
@@ -45,6 +45,8 @@ pub struct Status {
     /// How often a start found that the ledger had been changed behind the agent's back, ever; what it
     /// found, `tally verify` says.
     pub evidence: u64,
+    /// What the server's totals say that this ledger does not expect, until a person has seen it.
+    pub findings: Vec<Finding>,
     /// Each licence and feature.
     pub licenses: Vec<LicenseStatus>,
 }
@@ -169,7 +171,7 @@ pub struct HeldBatch {
     pub hardware_id: String,
     /// The start of the period in which they were recorded.
     pub period: Option<Timestamp>,
-    /// Why: `limit`, `undecidable`, `late`, or the server's code.
+    /// Why: `limit`, `undecidable`, `late`, `gone`, `copy`, or the server's code.
     pub reason: &'static str,
     /// Since when.
     pub since: Option<Timestamp>,
@@ -246,10 +248,11 @@ impl Core {
             connection: connection(&self.link, self.owed_to(), now),
             time: now.time,
             time_proven: now.proven,
-            server_keeps_idempotency_keys: self.book.idempotent(),
+            server_keeps_idempotency_keys: self.keeps_keys(),
             synced: !self.owes(),
             busy: self.busy() > 0,
             evidence: self.book.evidence(),
+            findings: self.book.findings().to_vec(),
             licenses,
         }
     }
@@ -326,6 +329,16 @@ impl Core {
             Hold::Late => (
                 "late",
                 "none: a person must decide whether it is sent after its period",
+                None,
+            ),
+            Hold::Gone(_) => (
+                "gone",
+                "none: the server no longer tells of it; a person must decide whether it was counted",
+                None,
+            ),
+            Hold::Copy => (
+                "copy",
+                "none: this ledger is a copy; a person must say which one goes on",
                 None,
             ),
         };

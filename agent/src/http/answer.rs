@@ -74,9 +74,9 @@ impl From<RecordError> for Refused {
 impl From<ResolveError> for Refused {
     fn from(error: ResolveError) -> Self {
         match error {
-            ResolveError::Unresolvable(why @ Unresolvable::Unknown(_)) => {
-                Self::new(ErrorCode::NotFound, why.to_string())
-            }
+            ResolveError::Unresolvable(
+                why @ (Unresolvable::Unknown(_) | Unresolvable::NoFinding(_)),
+            ) => Self::new(ErrorCode::NotFound, why.to_string()),
             ResolveError::Unresolvable(
                 why @ (Unresolvable::NotHeld(_)
                 | Unresolvable::OfAnother(_)
@@ -131,7 +131,14 @@ impl IntoResponse for Refused {
 
 /// An answer of the License API; what succeeded is signed over the exact bytes of the body, where the
 /// application wants it.
-pub(super) async fn licensed(answer: Answer, app: &App, signer: &Arc<Signer>) -> Result<Response> {
+///
+/// `is_looked_up` says that an idempotency key was looked up, so that the answer says whether it was known.
+pub(super) async fn licensed(
+    answer: Answer,
+    is_looked_up: bool,
+    app: &App,
+    signer: &Arc<Signer>,
+) -> Result<Response> {
     let (status, replayed) = (answer.status, answer.replayed);
     let signs = app.signs_answers() && status == 200;
     let mut response = if signs {
@@ -149,10 +156,11 @@ pub(super) async fn licensed(answer: Answer, app: &App, signer: &Arc<Signer>) ->
     } else {
         json(status, answer.body)
     };
-    if replayed {
+    if is_looked_up {
+        let replayed = HeaderValue::from_static(if replayed { "true" } else { "false" });
         response
             .headers_mut()
-            .insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+            .insert(IDEMPOTENCY_REPLAYED, replayed);
     }
     Ok(response)
 }

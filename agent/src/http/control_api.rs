@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     core::{
-        Core, Decision, book::BatchNo, event::Event, link::NetworkMode, refusal::Refusal,
+        Core, Decision,
+        book::{BatchNo, Seq},
+        event::Event,
+        link::NetworkMode,
+        refusal::Refusal,
         report::Status,
     },
     ledger::{
@@ -70,7 +74,17 @@ pub struct ServerMoved {
     pub reason: Option<String>,
 }
 
-/// What `POST /v1/batches/{batch}/resolve` and `POST /v1/server/moved` answer.
+/// The body of `POST /v1/findings/{finding}/seen`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Seen {
+    /// What was found out; it stands in the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What `POST /v1/batches/{batch}/resolve`, `POST /v1/server/moved` and `POST /v1/findings/{finding}/seen` answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resolved {
@@ -262,6 +276,25 @@ pub(super) async fn server_moved(State(api): State<Api>, Posted(body): Posted) -
     let ServerMoved { reason } = read(&body)?;
     let reason = check_reason(reason)?;
     let seq = api.ledger.resolve(Resolution::ServerMoved, reason).await?;
+    plain(&Resolved { seq: seq.0 })
+}
+
+/// Says that somebody has seen a finding: it is shown no more, and stays in the ledger.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/findings/{finding}/seen", operation_id = "see_finding", tag = "ledger",
+    params(("finding" = i64, Path, description = "The place of the finding in the ledger")),
+    request_body(content = Seen, example = json!({"reason": "the vendor took the second request off"})),
+    responses((status = 200, description = "It is shown no more", body = Resolved)),
+))]
+pub(super) async fn see_finding(
+    State(api): State<Api>,
+    Path(finding): Path<i64>,
+    Posted(body): Posted,
+) -> Result<Response> {
+    let Seen { reason } = read(&body)?;
+    let reason = check_reason(reason)?;
+    let seen = Resolution::Finding(Seq(finding));
+    let seq = api.ledger.resolve(seen, reason).await?;
     plain(&Resolved { seq: seq.0 })
 }
 

@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::Body,
     http::{
-        HeaderValue, Request,
+        HeaderValue, Method, Request,
         header::{DATE, HeaderName},
     },
     response::{IntoResponse, Response},
@@ -33,6 +33,7 @@ use crate::ledger::engine::lock;
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const IDEMPOTENCY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// All that stands between a connection and the routes.
 pub(super) struct Front {
@@ -61,6 +62,7 @@ impl Front {
         let (head, body) = request.into_parts();
         let has_body = !body.is_end_stream();
         let decisive = Decisive::of(&head.headers);
+        let is_reading = head.method == Method::GET;
         let key = decisive.as_ref().ok();
         let key = key.and_then(|decisive| decisive.idempotency_key.cloned());
         let checked = decisive.and_then(|decisive| {
@@ -85,7 +87,9 @@ impl Front {
         headers.insert(DATE, self.date());
         headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
         headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
-        if let Some(key) = key {
+        // A reading tells that keys are kept. On a consumption, the key comes back only where it was looked up: a refusal
+        // before that says nothing of an earlier attempt.
+        if let Some(key) = key.filter(|_| is_reading || headers.contains_key(REPLAYED_HEADER)) {
             headers.insert(IDEMPOTENCY_HEADER, key);
         }
         connection.end_work(has_body && response.status().as_u16() >= 400);

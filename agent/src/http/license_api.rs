@@ -103,7 +103,7 @@ async fn check_license(api: &Api, app: &App, query: &str) -> Result<Response> {
         body,
         replayed: false,
     };
-    licensed(answer, app, &api.signer).await
+    licensed(answer, false, app, &api.signer).await
 }
 
 async fn consume(
@@ -136,7 +136,7 @@ async fn consume(
     }
     let feature = request.feature.as_deref().filter(|_| is_unknown);
     let answer = answer.map_err(|error| still_unknown(error, feature))?;
-    licensed(answer, app, &api.signer).await
+    licensed(answer, key.is_some(), app, &api.signer).await
 }
 
 /// The server described the licence, so what is still unknown is the feature.

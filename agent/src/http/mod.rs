@@ -52,7 +52,9 @@ use crate::{
 
 pub use self::admin::DashboardLink;
 pub(crate) use self::control_api::SEARCHED;
-pub use self::control_api::{FullStatus, Resolve, Resolved, ServerMoved, SetNetwork, SyncResult};
+pub use self::control_api::{
+    FullStatus, Resolve, Resolved, Seen, ServerMoved, SetNetwork, SyncResult,
+};
 pub use self::licenses::{
     AddLicense, Forgotten, ImportLicense, ImportOutcome, Imported, LicenseDetail, Named,
 };
@@ -182,6 +184,10 @@ fn router(api: Api) -> Router {
         .route("/v1/batches", get(control_api::batches))
         .route("/v1/batches/{batch}/resolve", post(control_api::resolve))
         .route("/v1/server/moved", post(control_api::server_moved))
+        .route(
+            "/v1/findings/{finding}/seen",
+            post(control_api::see_finding),
+        )
         .route("/v1/usage", get(control_api::usage))
         .route("/v1/usage.svg", get(control_api::usage_chart))
         .route("/v1/stream", get(stream::stream))

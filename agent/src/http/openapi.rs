@@ -50,6 +50,7 @@ mod described {
             control_api::batches,
             control_api::resolve,
             control_api::server_moved,
+            control_api::see_finding,
             control_api::usage,
             control_api::usage_chart,
             control_api::sync,

@@ -71,6 +71,8 @@ pub struct Opening {
     pub evidence: Evidence,
     /// What names the server: see [`Core::new`].
     pub server: String,
+    /// What stands for the server and the credentials together: see [`Core::new`].
+    pub peer: String,
 }
 
 /// The core and its ledger.
@@ -137,6 +139,7 @@ impl Engine {
             mut reserve,
             mut evidence,
             server,
+            peer,
         } = opening;
         let reading = clocks.reading();
         let saved = store::load_clock(&connection)?;
@@ -152,7 +155,7 @@ impl Engine {
         }
         Ok(Self {
             connection,
-            core: Core::new(book, policy, random, now, server),
+            core: Core::new(book, policy, random, now, (server, peer)),
             clock: Arc::new(Mutex::new(clock)),
             clocks,
             keeping,
@@ -284,13 +287,17 @@ impl Engine {
                 let found = found.map_err(|error| RecordError::Storage(Storage::of(&error)));
                 let _ = reply.send(found);
             }
-            Job::Settings(policy, keeping) => {
+            Job::Settings(policy, keeping, peer) => {
                 self.keeping = keeping;
                 self.core.set_policy(now, policy);
+                self.core.set_peer(peer);
                 self.take_event(now, Event::Tick, group);
             }
             Job::Ask(question) => group.questions.push(question),
-            Job::Stop => group.stop = true,
+            Job::Stop => {
+                self.core.close_batches();
+                group.stop = true;
+            }
         }
     }
 

@@ -107,8 +107,9 @@ pub enum Job {
     Membership(Membership, Reply<Changing>),
     /// Find the number of an application.
     App(String, Reply<Result<AppNo, RecordError>>),
-    /// Decide and keep by other settings from here on.
-    Settings(Policy, Keeping),
+    /// Decide and keep by other settings from here on, and go on under these credentials: see
+    /// [`Core::set_peer`].
+    Settings(Policy, Keeping, String),
     /// Answer a question, when what was decided before is on disk.
     Ask(Question),
     /// Commit and end.
@@ -154,6 +155,8 @@ pub enum Resolution {
     Batch(BatchNo, Decision),
     /// That the server which is used now is the one that what is owed was recorded for.
     ServerMoved,
+    /// That a finding was seen.
+    Finding(Seq),
 }
 
 /// A decision of somebody.
@@ -173,6 +176,7 @@ impl ResolveJob {
         Ok(match self.resolution {
             Resolution::Batch(batch, decision) => core.resolve(now, batch, decision, reason)?,
             Resolution::ServerMoved => core.server_moved(now, reason)?,
+            Resolution::Finding(finding) => core.see_finding(now, finding, reason)?,
         })
     }
 }

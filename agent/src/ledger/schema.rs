@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_evidence.sql"),
     include_str!("migrations/0004_judgements.sql"),
     include_str!("migrations/0005_stale_totals.sql"),
+    include_str!("migrations/0006_counted_once.sql"),
 ];
 
 /// A log that a reader let grow beyond this is cut off when it is next written from its start. In use it
@@ -256,7 +257,7 @@ mod tests {
         let copy = folder.path().join("ledger.db.v1-1");
         assert_eq!(version_and_app(&copy), (1, "inspector".to_owned()));
         drop(open(&path).unwrap());
-        assert!(!folder.path().join("ledger.db.v5-1").exists());
+        assert!(!folder.path().join("ledger.db.v6-1").exists());
         // What is kept can be gone back to, and is upgraded again.
         std::fs::remove_file(&path).unwrap();
         std::fs::copy(&copy, &path).unwrap();

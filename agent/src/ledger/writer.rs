@@ -182,10 +182,10 @@ impl Ledger {
             .await?
     }
 
-    /// Decides and keeps by other settings from here on.
-    pub async fn set(&self, policy: Policy, keeping: Keeping) {
+    /// Decides and keeps by other settings from here on, under these credentials.
+    pub async fn set(&self, policy: Policy, keeping: Keeping, peer: String) {
         // Fails only after a stop.
-        if let Ok(brought) = self.desk.bring(Job::Settings(policy, keeping)) {
+        if let Ok(brought) = self.desk.bring(Job::Settings(policy, keeping, peer)) {
             brought.commit().await;
         }
     }

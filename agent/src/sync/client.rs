@@ -12,7 +12,9 @@ use std::{
 
 use reqwest::{
     Certificate, Identity, Method, Url,
-    header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER},
+    header::{
+        AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, DATE, HeaderMap, PRAGMA, RETRY_AFTER,
+    },
     redirect,
 };
 use tally_shared::{
@@ -28,6 +30,9 @@ use uuid::Uuid;
 
 use crate::{
     core::{
+        chain,
+        clock::Dated,
+        command::Key,
         event::KeyEcho,
         outcome::{self, Exchange, LicenseFound, LookUpOutcome, RawAnswer, SendOutcome},
     },
@@ -41,10 +46,6 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Reading needs no `Idempotency-Key`; one is sent to learn whether the server echoes, and so keeps,
-/// keys, before the first batch depends on it.
-const LOOK_UP_KEY: &str = "look-up";
 
 /// Where the server is, and how to prove who we are.
 #[derive(Clone, Debug)]
@@ -72,6 +73,11 @@ impl ServerConfig {
             return format!("loopback {address}");
         }
         address
+    }
+
+    /// What stands for the server and the credentials together, for the [core](crate::core::Core::new).
+    pub fn peer(&self, key: &chain::Key) -> String {
+        key.peer(&self.name(), self.api_key.expose())
     }
 }
 
@@ -129,6 +135,7 @@ pub struct Client {
 struct Line {
     http: reqwest::Client,
     config: ServerConfig,
+    peer: String,
 }
 
 /// An answer's head, where it matters beyond the outcome.
@@ -138,18 +145,19 @@ struct Exchanged {
 }
 
 impl Client {
-    /// Makes a client.
+    /// Makes a client; `peer` stands for its server and credentials together.
     ///
     /// # Errors
     ///
     /// [`ClientError`].
     pub fn new(
         config: ServerConfig,
+        peer: String,
         clock: SharedClock,
         clocks: Arc<dyn Clocks>,
     ) -> Result<Self, ClientError> {
         Ok(Self {
-            line: RwLock::new(Arc::new(Line::new(config)?)),
+            line: RwLock::new(Arc::new(Line::new(config, peer)?)),
             clock,
             clocks,
         })
@@ -161,8 +169,8 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError`]; then it goes on as before.
-    pub fn set(&self, config: ServerConfig) -> Result<(), ClientError> {
-        let line = Arc::new(Line::new(config)?);
+    pub fn set(&self, config: ServerConfig, peer: String) -> Result<(), ClientError> {
+        let line = Arc::new(Line::new(config, peer)?);
         *self.line.write().unwrap_or_else(PoisonError::into_inner) = line;
         Ok(())
     }
@@ -176,15 +184,21 @@ impl Client {
         shown(&self.line().config.url)
     }
 
-    /// Posts a batch.
-    pub async fn send(&self, request: &AddConsumption, key: Uuid) -> (SendOutcome, KeyEcho) {
+    /// Posts a batch; with `Idempotency-Key` only where there is a key. To a server that keeps none, the header would only tell
+    /// gateways that they may send the request twice.
+    pub async fn send(&self, request: &AddConsumption, key: Option<Key>) -> (SendOutcome, KeyEcho) {
         let line = self.line();
+        if key.as_ref().is_some_and(|key| key.peer != line.peer) {
+            let why = "the credentials were changed meanwhile".to_owned();
+            return (SendOutcome::Unreached(why), KeyEcho::NoAnswer);
+        }
+        let key = key.map(|key| key.id);
         let post = line
             .http
             .request(Method::POST, line.url(request.path()))
             .header(CONTENT_TYPE, "application/json")
             .body(request.to_json());
-        let Exchanged { exchange, key } = self.exchange(&line, post, &key.to_string()).await;
+        let Exchanged { exchange, key } = self.exchange(&line, post, key, false).await;
         let verifier = line.config.verifier.as_ref();
         let mut outcome = outcome::of_send(exchange, request.feature.is_some(), verifier);
         if let SendOutcome::RefusedRequest(_, message) = &mut outcome {
@@ -198,7 +212,8 @@ impl Client {
         (outcome, key)
     }
 
-    /// Reads a licence.
+    /// Reads a licence: from the server itself, not from a cache on the way. A key of its own, never the same twice, tells whether
+    /// the server sends keys back, and so keeps them, before the first batch depends on it.
     pub async fn look_up(&self, subject: &Subject) -> (LookUpOutcome, KeyEcho) {
         let query = CheckLicense {
             subject: subject.clone(),
@@ -208,8 +223,11 @@ impl Client {
         let get = line
             .http
             .request(Method::GET, line.url(CHECK_LICENSE))
+            .header(CACHE_CONTROL, "no-cache, no-store")
+            .header(PRAGMA, "no-cache")
             .query(&query);
-        let Exchanged { exchange, key } = self.exchange(&line, get, LOOK_UP_KEY).await;
+        let key = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+        let Exchanged { exchange, key } = self.exchange(&line, get, Some(key), true).await;
         let verifier = line.config.verifier.as_ref();
         let outcome = outcome::of_look_up(exchange, subject, verifier);
         let key = match &outcome {
@@ -236,6 +254,7 @@ impl Client {
             status: 200,
             signature: Some(signature.to_owned()),
             retry_after: None,
+            is_fresh: false,
             body: answer.into_bytes(),
         });
         let found = match outcome::of_look_up(exchange, subject, Some(verifier)) {
@@ -261,8 +280,10 @@ impl Client {
         &self,
         line: &Line,
         request: reqwest::RequestBuilder,
-        key: &str,
+        key: Option<Uuid>,
+        is_reading: bool,
     ) -> Exchanged {
+        let key = key.map(|key| key.to_string());
         let started = self.clocks.reading().mono;
         let date = lock(&self.clock).corrected(started).to_http_date();
         let ServerConfig {
@@ -271,10 +292,12 @@ impl Client {
             ..
         } = &line.config;
         let authorization = auth::authorization(api_key.expose(), shared_key.expose(), &date);
-        let request = request
+        let mut request = request
             .header(DATE, date)
-            .header(AUTHORIZATION, authorization)
-            .header(IDEMPOTENCY_KEY, key);
+            .header(AUTHORIZATION, authorization);
+        if let Some(key) = &key {
+            request = request.header(IDEMPOTENCY_KEY, key);
+        }
         let response = match request.send().await {
             Ok(response) => response,
             // The URL of a look-up holds the licence key, which belongs into no message.
@@ -291,31 +314,52 @@ impl Client {
                 };
             }
         };
-        let answer = RawAnswer {
+        let mut answer = RawAnswer {
             status,
             signature: text(&headers, LICENSE_SIGNATURE),
             retry_after: self.retry_after(&headers),
+            is_fresh: true,
             body,
         };
         if answer.is_contractual() {
-            self.correct_clock(&headers, &answer, started);
+            answer.is_fresh = self.hear_time(&headers, &answer, started, is_reading);
         }
         Exchanged {
-            key: echo(&headers, key),
+            key: echo(&headers, key.as_deref()),
             exchange: Exchange::Answer(answer),
         }
     }
 
-    fn correct_clock(&self, headers: &HeaderMap, answer: &RawAnswer, started: Duration) {
+    /// Takes what the answer says of its time. Returns whether it was made after the question.
+    fn hear_time(
+        &self,
+        headers: &HeaderMap,
+        answer: &RawAnswer,
+        started: Duration,
+        is_reading: bool,
+    ) -> bool {
         let date = text(headers, DATE.as_str()).and_then(|date| Timestamp::from_http_date(&date));
-        let Some(date) = date else { return };
+        let age = text(headers, AGE.as_str()).and_then(|age| age.trim().parse().ok());
         let mono = self.clocks.reading().mono;
-        let round_trip = mono.saturating_sub(started);
-        // Only a server that complains about our date may contradict it by more than its own window.
-        let accepted = !answer.refuses(ErrorCode::DateHeaderDiff);
-        if lock(&self.clock).correct(date, round_trip, mono, accepted) {
-            tracing::info!(%date, "corrected the clock by the server's date");
+        let dated = Dated {
+            date,
+            age: age.unwrap_or(0),
+            is_reading,
+            // Only a server that complains about our date may contradict it by more than its own window.
+            is_accepted: !answer.refuses(ErrorCode::DateHeaderDiff),
+        };
+        let told = lock(&self.clock).hear(dated, mono.saturating_sub(started), mono);
+        if told.is_moved {
+            tracing::info!(?date, "corrected the clock by the server's date");
         }
+        if !told.is_fresh {
+            tracing::debug!(
+                ?date,
+                ?age,
+                "a cache answered for the server: the answer decides nothing"
+            );
+        }
+        told.is_fresh
     }
 
     /// `Retry-After` in either of its forms (RFC 9110).
@@ -331,7 +375,7 @@ impl Client {
 }
 
 impl Line {
-    fn new(config: ServerConfig) -> Result<Self, ClientError> {
+    fn new(config: ServerConfig, peer: String) -> Result<Self, ClientError> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(config.request_timeout)
@@ -352,7 +396,7 @@ impl Line {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(ClientError::Build)?;
-        Ok(Self { http, config })
+        Ok(Self { http, config, peer })
     }
 
     fn url(&self, path: &str) -> Url {
@@ -418,13 +462,15 @@ async fn read_body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
-fn echo(headers: &HeaderMap, key: &str) -> KeyEcho {
-    let echoed = text(headers, IDEMPOTENCY_KEY).is_some_and(|echoed| echoed == key);
-    let replayed = text(headers, IDEMPOTENCY_REPLAYED).is_some_and(|value| value == "true");
-    match (echoed, replayed) {
-        (false, _) => KeyEcho::Absent,
-        (true, false) => KeyEcho::Echoed,
-        (true, true) => KeyEcho::Replayed,
+fn echo(headers: &HeaderMap, key: Option<&str>) -> KeyEcho {
+    let echoed = text(headers, IDEMPOTENCY_KEY);
+    if key.is_none() || echoed.as_deref() != key {
+        return KeyEcho::Absent;
+    }
+    match text(headers, IDEMPOTENCY_REPLAYED).as_deref() {
+        Some("true") => KeyEcho::Replayed,
+        Some("false") => KeyEcho::New,
+        _ => KeyEcho::Echoed,
     }
 }
 

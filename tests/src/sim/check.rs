@@ -301,7 +301,7 @@ impl World {
             Hold::Limit { .. } => require(!counter.fits(30), || {
                 format!("held for the limit, and there is room: {counter:?}")
             }),
-            Hold::Undecidable | Hold::Late => Ok(()),
+            Hold::Undecidable | Hold::Late | Hold::Gone(_) | Hold::Copy => Ok(()),
             Hold::Refused(_) | Hold::Defect(_) => Err(format!("{key:?} is held as {hold:?}")),
         }
     }

@@ -169,6 +169,7 @@ impl Device {
             }),
             evidence: marks::evidence(&self.marks),
             server: "server".to_owned(),
+            peer: "peer".to_owned(),
         })?;
         let (jobs, answers): (Vec<Job>, Vec<_>) = ["inspector", "planner"]
             .map(|name| {

@@ -24,7 +24,11 @@ impl World {
         let Ok(body) = serde_json::from_slice::<LicenseBody>(&answer.raw.body) else {
             return Ok(());
         };
-        let found = LicenseFound { subject, body };
+        let found = LicenseFound {
+            subject,
+            body,
+            is_fresh: true,
+        };
         let Some(engine) = self.device.engine() else {
             return Ok(());
         };
@@ -76,7 +80,11 @@ impl World {
         let subject = self.subject(license);
         self.forgotten.remove(&license);
         let (reply, _) = oneshot::channel();
-        let found = Box::new(LicenseFound { subject, body });
+        let found = Box::new(LicenseFound {
+            subject,
+            body,
+            is_fresh: false,
+        });
         self.turn(vec![Job::Membership(Membership::TakeIn(found), reply)])
     }
 

@@ -32,8 +32,10 @@ pub(super) enum Purpose {
     Send {
         /// Which.
         batch: BatchNo,
-        /// Under which key.
+        /// Its id.
         key: String,
+        /// Whether the request carries it as its key.
+        is_keyed: bool,
         /// The request.
         request: Box<AddConsumption>,
     },
@@ -207,11 +209,16 @@ impl Network {
             return self.hear(at, no, from_gateway(503, "no upstream"));
         }
         let answer = match &message.purpose {
-            Purpose::Send { key, request, .. } => server.add(
+            Purpose::Send {
+                key,
+                is_keyed,
+                request,
+                ..
+            } => server.add(
                 now,
                 &request.to_json(),
                 request.feature.is_some(),
-                key,
+                (key, *is_keyed),
                 message.dated,
             ),
             Purpose::LookUp { subject, .. } => server.check(now, subject, message.dated),

@@ -236,13 +236,14 @@ impl Server {
         now: Instant,
         body: &[u8],
         feature: bool,
-        key: &str,
+        (key, is_keyed): (&str, bool),
         dated: Timestamp,
     ) -> Answer {
         if let Some(refused) = refuse_date(now, dated) {
-            return self.answer(now, refused, KeyEcho::Echoed);
+            return self.answer(now, refused, KeyEcho::Absent);
         }
-        if self.keeps_keys
+        let keeps_key = self.keeps_keys && is_keyed;
+        if keeps_key
             && let Some((at, raw)) = self.remembered.get(key)
             && now - at < KEYS_KEPT
         {
@@ -258,10 +259,11 @@ impl Server {
             Ok(request) => self.count(now, &request, key),
             Err(error) => refusal(error.code.as_str()),
         };
-        if self.keeps_keys {
-            self.remembered.insert(key.to_owned(), (now, raw.clone()));
+        if !keeps_key {
+            return self.answer(now, raw, KeyEcho::Absent);
         }
-        self.answer(now, raw, KeyEcho::Echoed)
+        self.remembered.insert(key.to_owned(), (now, raw.clone()));
+        self.answer(now, raw, KeyEcho::New)
     }
 
     /// Takes a request that reads a licence.
@@ -387,6 +389,7 @@ pub(super) fn raw(status: u16, body: String) -> RawAnswer {
         status,
         signature: None,
         retry_after: None,
+        is_fresh: true,
         body: body.into_bytes(),
     }
 }

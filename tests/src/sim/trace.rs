@@ -15,7 +15,7 @@ pub(super) fn show_command(command: &Command) -> String {
             request,
             ..
         } => format!(
-            "send batch {} ({} {:?}: {} units {:?}) under {key}",
+            "send batch {} ({} {:?}: {} units {:?}) under {key:?}",
             batch.0,
             request.subject.holder.value(),
             request.feature,

@@ -9,6 +9,7 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use tally_agent::{
     core::{
         LateUsage, Policy, UndecidablePolicy,
+        book::BatchNo,
         command::Command,
         event::{Event, KeyEcho},
         link::NetworkMode,
@@ -324,13 +325,15 @@ impl World {
                     request,
                     ..
                 } => {
-                    let key = key.to_string();
+                    let is_keyed = key.is_some();
+                    let key = self.id_of(batch);
                     let counter = (license_id(&request.subject), request.feature.clone());
                     let seen = self.heard.get(&counter).copied().unwrap_or(0);
                     self.unseen_since.entry(key.clone()).or_insert(seen);
                     Purpose::Send {
                         batch,
                         key,
+                        is_keyed,
                         request,
                     }
                 }
@@ -348,6 +351,16 @@ impl World {
             self.network
                 .send(self.now, sent, may_repeat, &mut self.random);
         }
+    }
+
+    /// The id of a batch: what the server counts it under in truth, whether it is told or not.
+    fn id_of(&self, batch: BatchNo) -> String {
+        let engine = self.device.engine();
+        let batch = engine.and_then(|engine| engine.core().book().batch(batch));
+        let sealed = batch.and_then(|batch| batch.sealed.as_ref());
+        sealed
+            .map(|sealed| sealed.id.to_string())
+            .unwrap_or_default()
     }
 
     /// Time passes, and what is due happens.

@@ -420,10 +420,11 @@ Examples:
   tally resolve 7 --applied                the vendor's activity log shows it
   tally resolve 7 --not-applied            it does not
   tally resolve 7 --waive \"demo device\"    give the units up
-  tally resolve --server-moved             the same server, under another address")]
+  tally resolve --server-moved             the same server, under another address
+  tally resolve --finding 31               a finding was looked into")]
 pub(in crate::cli) struct ResolveArgs {
     /// The batch
-    #[arg(value_name = "BATCH", required_unless_present = "server_moved")]
+    #[arg(value_name = "BATCH", required_unless_present_any = ["server_moved", "finding"])]
     pub(in crate::cli) batch: Option<i64>,
 
     #[command(flatten)]
@@ -432,6 +433,15 @@ pub(in crate::cli) struct ResolveArgs {
     /// The licence server that is set now is the one that what is owed was recorded for: send it there
     #[arg(long, group = "DecisionArgs", conflicts_with = "batch")]
     pub(in crate::cli) server_moved: bool,
+
+    /// This finding of `tally status` was looked into: show it no more
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        group = "DecisionArgs",
+        conflicts_with = "batch"
+    )]
+    pub(in crate::cli) finding: Option<i64>,
 
     /// Why, for the ledger; --waive carries its own
     #[arg(long, value_name = "REASON", conflicts_with = "waive")]

@@ -168,6 +168,8 @@ async fn ask(server: &ServerConfig) -> Vec<Check> {
     let is_tls = config.url.scheme() == "https";
     let client = match Client::new(
         config,
+        // It sends no batch.
+        String::new(),
         Arc::clone(&clock),
         Arc::<SystemClocks>::clone(&clocks),
     ) {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tally_shared::{limits::Standing, units::Units};
+use uuid::Uuid;
 
 use super::{
-    Account, AccountNo, Batch, BatchNo, Book, Home, Lane, LaneNo, License, LicenseNo, Note,
-    NoteKind, Row, Seq,
+    Account, AccountNo, Batch, BatchNo, Book, Finding, Home, Lane, LaneNo, License, LicenseNo,
+    Note, NoteKind, Row, Seq,
 };
 use crate::core::chain::Hash;
 
@@ -23,15 +24,18 @@ pub(super) struct Changes {
     pub(super) growth: Vec<Growth>,
     pub(super) notes: Vec<Note>,
     pub(super) head: Option<(Seq, Hash)>,
-    pub(super) idempotent: Option<bool>,
-    pub(super) home: Option<Former>,
+    pub(super) keeper: Option<Former<String>>,
+    pub(super) home: Option<Former<Home>>,
+    pub(super) id: Option<Uuid>,
+    /// Findings that a person has seen.
+    pub(super) acknowledged: BTreeSet<Seq>,
     /// Batches that reached their end and leave memory at the commit.
     pub(super) ended: BTreeSet<BatchNo>,
 }
 
-/// The server before the change, if there was one.
+/// A value before the change, if there was one.
 #[derive(PartialEq, Eq)]
-pub(super) struct Former(pub(super) Option<Home>);
+pub(super) struct Former<T>(pub(super) Option<T>);
 
 /// What the rows of an account are judged by from one on.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +53,8 @@ pub struct Judgement {
 /// What a row added to sums that nothing else changed in this commit.
 pub(super) struct Growth {
     pub(super) account: Option<AccountNo>,
-    /// The batch, and the row that was its last before.
-    pub(super) batch: Option<(BatchNo, Seq)>,
+    /// The batch, and the row that was its last before, with its hash.
+    pub(super) batch: Option<(BatchNo, (Seq, Hash))>,
     pub(super) units: Units,
 }
 
@@ -62,8 +66,10 @@ impl Changes {
             && self.batches.is_empty()
             && self.lanes.is_empty()
             && self.notes.is_empty()
-            && self.idempotent.is_none()
-            && self.home.is_none())
+            && self.keeper.is_none()
+            && self.home.is_none()
+            && self.id.is_none()
+            && self.acknowledged.is_empty())
     }
 }
 
@@ -81,7 +87,7 @@ impl Book {
         &mut self,
         account_no: AccountNo,
         batch_no: BatchNo,
-        seq: Seq,
+        (seq, hash): (Seq, Hash),
         units: Units,
     ) {
         let mut growth = Growth {
@@ -99,9 +105,9 @@ impl Book {
         }
         if let Some(batch) = self.batches.get_mut(&batch_no) {
             if !self.changes.batches.contains_key(&batch_no) {
-                growth.batch = Some((batch_no, batch.last));
+                growth.batch = Some((batch_no, (batch.last, batch.last_hash)));
             }
-            batch.last = seq;
+            (batch.last, batch.last_hash) = (seq, hash);
             batch.rows += 1;
             batch.units = batch.units.checked_add(units).unwrap_or(units);
         }
@@ -192,6 +198,10 @@ impl Book {
         for no in changes.ended {
             self.batches.remove(&no);
         }
+        self.findings
+            .extend(changes.notes.iter().filter_map(Finding::of));
+        self.findings
+            .retain(|finding| !changes.acknowledged.contains(&finding.seq));
     }
 
     /// Puts everything back as it was at the last commit.
@@ -217,11 +227,14 @@ impl Book {
         if let Some(head) = changes.head {
             self.head = head;
         }
-        if let Some(idempotent) = changes.idempotent {
-            self.idempotent = idempotent;
+        if let Some(keeper) = changes.keeper {
+            self.keeper = keeper.0;
         }
         if let Some(home) = changes.home {
             self.home = home.0;
+        }
+        if let Some(id) = changes.id {
+            self.id = id;
         }
         self.rebuild_indices();
     }
@@ -239,7 +252,7 @@ impl Book {
             return;
         };
         if let Some(batch) = self.batches.get_mut(&no) {
-            batch.last = last;
+            (batch.last, batch.last_hash) = last;
             batch.rows -= 1;
             batch.units = batch.units.checked_sub(growth.units).unwrap_or_default();
         }

@@ -1,6 +1,9 @@
 //! What the books are made of.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tally_shared::{
@@ -17,7 +20,7 @@ macro_rules! numbers {
     ($($(#[doc = $doc:literal])+ $name:ident;)+) => {$(
         $(#[doc = $doc])+
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
         #[serde(transparent)]
         pub struct $name(pub i64);
@@ -125,6 +128,63 @@ pub struct Account {
     pub late: Units,
     /// How many rows were recorded here.
     pub rows: u64,
+    /// Why the server refuses this counter while the licence itself goes on, if it does: a feature that was taken off, or
+    /// that is no longer of type consumption.
+    pub refused: Option<ErrorCode>,
+    /// The newest rows that set the licence's overage. A setting that a later row replaced is not sent.
+    pub settings: NewestSettings,
+    /// The consumption pool that limits this counter too, as the server last described it.
+    pub pool: Option<Pool>,
+    /// What is noticed while the process runs.
+    pub watch: AccountWatch,
+}
+
+/// The newest rows of an account that set something of its overage; place 0 where none did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewestSettings {
+    /// The newest row that set `allow_overages`.
+    pub allow_overages: Seq,
+    /// The newest row that set `max_overages`.
+    pub max_overages: Seq,
+}
+
+/// A consumption pool: several licences draw from it, and its own limit refuses too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// The server's id of it.
+    pub id: i64,
+    /// For people.
+    pub name: String,
+    /// How it stands, by the server's last word.
+    pub standing: Standing,
+}
+
+/// What is noticed of an account while the process runs; not kept on disk.
+#[derive(Clone, Debug, Default)]
+pub struct AccountWatch {
+    /// The earliest time of the next reading of a stale total, on the monotonic clock.
+    pub read_at: Duration,
+    /// When a total below the last one was first heard, on the monotonic clock.
+    pub fell_at: Option<Duration>,
+    /// Whether the last total came from a replayed answer, which says what once was.
+    pub is_replayed: bool,
+    /// The units of the last settled batches, newest first: the same amount again may be one of them, counted twice.
+    pub settled: VecDeque<Units>,
+    /// The pause after refusals for the limit that the total does not explain.
+    pub contradicted: Pause,
+    /// The room that is left by these refusals.
+    pub believed_room: Option<i64>,
+}
+
+impl AccountWatch {
+    /// Number of settled batches whose amounts are remembered.
+    pub const SETTLED_MAX: usize = 8;
+
+    /// Remembers the amount of a batch that was settled.
+    pub(in crate::core) fn settle(&mut self, units: Units) {
+        self.settled.truncate(Self::SETTLED_MAX - 1);
+        self.settled.push_front(units);
+    }
 }
 
 /// The rows of an account that may share a request.
@@ -172,11 +232,18 @@ pub struct Batch {
     pub units: Units,
     /// Where it is in its life.
     pub state: BatchState,
+    /// The hash of the last row: a part of the batch's id.
+    pub last_hash: Hash,
+    /// How often the server certainly refused these rows: a part of the batch's id, so that the same rows have the same id
+    /// until a refusal is certain.
+    pub refusals: u32,
+    /// What of its lane's overage setting is not sent, because a later setting replaced it.
+    pub dropped: Dropped,
     /// When its first row was recorded, on the monotonic clock; zero after a restart.
     pub opened_at: Duration,
     /// What it became when it was sealed.
     pub sealed: Option<Sealed>,
-    /// Whether rows may still be added while it is open.
+    /// Whether no more rows are added, although it is open.
     pub closed: bool,
     /// Since when it is held.
     pub held_at: Option<Timestamp>,
@@ -203,9 +270,62 @@ pub struct Sealed {
     pub before: Standing,
     /// When it was last sent.
     pub sent_at: Timestamp,
-    /// Whether the server may have counted an earlier attempt. Then only a server that keeps
-    /// idempotency keys can refuse it, and only the total can clear it.
+    /// Whether the server may have counted an earlier attempt. Then only an answer that looked its key up can refuse it,
+    /// and otherwise the total decides.
     pub doubtful: bool,
+    /// The server and credentials under which each attempt that may have been counted was sent with its key; `None` where
+    /// one was sent without, or nobody knows. Only under these the key says anything.
+    pub peer: Option<String>,
+    /// When the last attempt was refused by a server that keeps no keys, on the monotonic clock; zero after a restart. A gateway
+    /// may have sent the request twice and handed on the second answer: the total is read before the refusal is believed.
+    pub refused_at: Option<Duration>,
+    /// What was read of the total since the outcome became unknown; not kept on disk.
+    pub readings: Readings,
+}
+
+/// What was read of the total since a batch's outcome became unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// When the outcome became unknown, on the monotonic clock. A total that was asked for before says nothing.
+    pub since: Duration,
+    /// When the request can no longer arrive, on the monotonic clock.
+    pub arrives_until: Duration,
+    /// Whether the first reading, which need not wait, was asked for.
+    pub is_begun: bool,
+    /// When the total was first asked for after that and was found without these units, on the monotonic clock.
+    pub without_at: Option<Duration>,
+}
+
+/// What of an overage setting is left out of a request, because a later setting replaced it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// `allow_overages`
+    pub allow_overages: bool,
+    /// `max_overages`
+    pub max_overages: bool,
+}
+
+impl Dropped {
+    /// What is left of a setting.
+    pub fn leave(self, setting: OverageSetting) -> OverageSetting {
+        OverageSetting {
+            allow_overages: setting.allow_overages.filter(|_| !self.allow_overages),
+            max_overages: setting.max_overages.filter(|_| !self.max_overages),
+        }
+    }
+
+    /// As the ledger has it: 1 for `allow_overages`, 2 for `max_overages`.
+    pub const fn bits(self) -> i64 {
+        self.allow_overages as i64 | (self.max_overages as i64) << 1
+    }
+
+    /// From the ledger.
+    pub const fn from_bits(bits: i64) -> Self {
+        Self {
+            allow_overages: bits & 1 != 0,
+            max_overages: bits & 2 != 0,
+        }
+    }
 }
 
 /// Where a batch is in its life; the module's documentation draws it.
@@ -217,9 +337,9 @@ pub enum BatchState {
     Sealed,
     /// Its request is under way.
     Sent,
-    /// Its request had no valid answer. The total is read from this time on the monotonic clock.
+    /// Its request had no valid answer. The total is read, at once and again when the request can no longer arrive.
     Unknown {
-        /// When the request can no longer arrive.
+        /// When it is read next, on the monotonic clock.
         look_at: Duration,
     },
     /// It waits for something to change.
@@ -248,6 +368,11 @@ pub enum Hold {
     Undecidable,
     /// Its period is over, and such units are not to be sent unasked. A person decides.
     Late,
+    /// It may have been counted or not, and the server tells no more: the licence, the device or the feature is gone. A person
+    /// decides; goes on by itself where the server accepts it again.
+    Gone(ErrorCode),
+    /// This ledger is a copy, and the original may have sent it. A person decides.
+    Copy,
 }
 
 /// Something that happened to the ledger beside consumptions, such as a person's decision. It takes a
@@ -277,11 +402,18 @@ pub enum NoteKind {
     Recovery,
     /// Something shows that the ledger was changed behind the agent's back.
     Evidence,
+    /// The server's total does not fit what this ledger expects of it.
+    Finding,
 }
 
 impl NoteKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Decision, Self::Recovery, Self::Evidence];
+    pub const ALL: [Self; 4] = [
+        Self::Decision,
+        Self::Recovery,
+        Self::Evidence,
+        Self::Finding,
+    ];
 
     /// Its name in the ledger.
     pub const fn as_str(self) -> &'static str {
@@ -289,6 +421,7 @@ impl NoteKind {
             Self::Decision => "decision",
             Self::Recovery => "recovery",
             Self::Evidence => "evidence",
+            Self::Finding => "finding",
         }
     }
 }
@@ -378,6 +511,9 @@ impl Batch {
             last: seq,
             rows: 0,
             units: Units::ZERO,
+            last_hash: Hash::ORIGIN,
+            refusals: 0,
+            dropped: Dropped::default(),
             state: BatchState::Open,
             opened_at: now,
             sealed: None,
@@ -388,12 +524,17 @@ impl Batch {
         }
     }
 
-    /// This batch's rows, sealed anew.
-    pub(in crate::core) fn renewed(&self, now: Moment, id: Uuid, before: Standing) -> Self {
+    /// This batch's rows after a certain refusal: they go on under another id, which they get when they are sent.
+    pub(in crate::core) fn renewed(&self) -> Self {
         Self {
-            state: BatchState::Sealed,
-            sealed: Some(Sealed::new(now, id, before)),
+            state: BatchState::Open,
+            closed: true,
+            refusals: self.refusals.saturating_add(1),
+            dropped: Dropped::default(),
+            sealed: None,
             held_at: None,
+            // It has waited long enough.
+            opened_at: Duration::ZERO,
             ..self.clone()
         }
     }
@@ -410,6 +551,9 @@ impl Sealed {
             before,
             sent_at: now.time,
             doubtful: false,
+            peer: None,
+            refused_at: None,
+            readings: Readings::default(),
         }
     }
 }

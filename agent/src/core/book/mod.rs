@@ -6,6 +6,7 @@
 
 mod changes;
 mod entities;
+mod finding;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,12 +20,18 @@ use tally_shared::{
     wire::{AddConsumption, Holder, Subject},
 };
 
-pub use self::changes::Judgement;
 use self::changes::{Changes, Former};
 pub use self::entities::{
-    Account, AccountNo, AppNo, Batch, BatchNo, BatchState, Hold, Home, Lane, LaneKey, LaneNo,
-    License, LicenseNo, Note, NoteKind, Op, Pause, Row, Sealed, Seq,
+    Account, AccountNo, AccountWatch, AppNo, Batch, BatchNo, BatchState, Dropped, Hold, Home, Lane,
+    LaneKey, LaneNo, License, LicenseNo, NewestSettings, Note, NoteKind, Op, Pause, Pool, Readings,
+    Row, Sealed, Seq,
 };
+pub use self::{
+    changes::Judgement,
+    finding::{Finding, FindingKind},
+};
+use uuid::Uuid;
+
 use super::{
     chain::{self, Hash},
     clock::Moment,
@@ -47,8 +54,10 @@ pub struct Book {
     evidence: u64,
     next_lane: LaneNo,
     next_batch: BatchNo,
-    idempotent: bool,
+    keeper: Option<String>,
     home: Option<Home>,
+    id: Uuid,
+    findings: Vec<Finding>,
     /// What the newest row of an account was judged by; unknown after a start.
     judged: BTreeMap<AccountNo, Standing>,
     changes: Changes,
@@ -70,12 +79,16 @@ pub struct Contents {
     pub chain: chain::Key,
     /// The highest number that a batch ever had.
     pub last_batch: BatchNo,
-    /// Whether the server was last seen to keep idempotency keys.
-    pub idempotent: bool,
+    /// The server and credentials under which idempotency keys were last seen to be kept.
+    pub keeper: Option<String>,
     /// The server that the ledger is kept for; `None` where it never had one.
     pub home: Option<Home>,
     /// How many notes of evidence there are.
     pub evidence: u64,
+    /// The ledger's own id, made once; `None` where it has none yet.
+    pub id: Option<Uuid>,
+    /// The findings that nobody has acknowledged, oldest first.
+    pub findings: Vec<Finding>,
 }
 
 impl Book {
@@ -94,8 +107,10 @@ impl Book {
             chain: contents.chain,
             next_lane: LaneNo(1),
             next_batch: BatchNo(contents.last_batch.0 + 1),
-            idempotent: contents.idempotent,
+            keeper: contents.keeper,
             home: contents.home,
+            id: contents.id.unwrap_or_default(),
+            findings: contents.findings,
             evidence: contents.evidence,
             judged: BTreeMap::new(),
             changes: Changes::default(),
@@ -220,15 +235,38 @@ impl Book {
     }
 
     /// Whether that changed since the last commit.
-    pub fn idempotent_changed(&self) -> bool {
-        self.changes
-            .idempotent
-            .is_some_and(|before| before != self.idempotent)
+    pub fn keeper_changed(&self) -> bool {
+        let before = self.changes.keeper.as_ref();
+        before.is_some_and(|before| before.0 != self.keeper)
     }
 
-    /// Whether the server was last seen to keep idempotency keys.
-    pub const fn idempotent(&self) -> bool {
-        self.idempotent
+    /// The server and credentials under which idempotency keys were last seen to be kept.
+    pub fn keeper(&self) -> Option<&str> {
+        self.keeper.as_deref()
+    }
+
+    /// The ledger's own id: ids of batches are computed from it, so that a copy of the ledger has the same.
+    pub const fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Whether that changed since the last commit.
+    pub const fn id_changed(&self) -> bool {
+        self.changes.id.is_some()
+    }
+
+    /// The findings that nobody has acknowledged, oldest first; those of the last commit and before.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Takes a finding out of those that are shown. Returns whether it was among them.
+    pub(in crate::core) fn acknowledge(&mut self, no: Seq) -> bool {
+        let is_open = self.findings.iter().any(|finding| finding.seq == no);
+        if is_open {
+            self.changes.acknowledged.insert(no);
+        }
+        is_open
     }
 
     /// The server that the ledger is kept for; `None` where it never had one.
@@ -274,7 +312,7 @@ impl Book {
             subject: license.subject(&lane.key.hardware_id),
             feature: account.feature.clone(),
             units: batch.units,
-            setting: lane.key.setting,
+            setting: batch.dropped.leave(lane.key.setting),
             event: lane.key.event,
         })
     }
@@ -320,11 +358,30 @@ impl Book {
         self.changes.ended.insert(no);
     }
 
-    pub(in crate::core) fn set_idempotent(&mut self, idempotent: bool) {
-        if self.idempotent != idempotent {
-            self.changes.idempotent.get_or_insert(self.idempotent);
-            self.idempotent = idempotent;
+    pub(in crate::core) fn set_keeper(&mut self, keeper: Option<String>) {
+        if self.keeper != keeper {
+            let before = std::mem::replace(&mut self.keeper, keeper);
+            self.changes.keeper.get_or_insert(Former(before));
         }
+    }
+
+    pub(in crate::core) fn set_id(&mut self, id: Uuid) {
+        let before = std::mem::replace(&mut self.id, id);
+        self.changes.id.get_or_insert(before);
+    }
+
+    /// The id of a batch, computed from the ledger, the rows, and how often the server certainly refused them: the same rows
+    /// have the same id in a copy of the ledger, and a new one only after a certain refusal.
+    pub(in crate::core) fn id_of(&self, batch: &Batch) -> Option<Uuid> {
+        let lane = self.lanes.get(&batch.lane)?;
+        let name = [
+            lane.digest.0.as_slice(),
+            &batch.first.0.to_be_bytes(),
+            &batch.last.0.to_be_bytes(),
+            &batch.last_hash.0,
+            &batch.refusals.to_be_bytes(),
+        ];
+        Some(Uuid::new_v5(&self.id, &name.concat()))
     }
 
     pub(in crate::core) fn set_home(&mut self, home: Home) {
@@ -376,6 +433,10 @@ impl Book {
             waived: Units::ZERO,
             late: Units::ZERO,
             rows: 0,
+            refused: None,
+            settings: NewestSettings::default(),
+            pool: None,
+            watch: AccountWatch::default(),
         };
         self.index_account(&account);
         self.accounts.insert(no, account);
@@ -414,13 +475,12 @@ impl Book {
     pub(in crate::core) fn add_row(
         &mut self,
         make: impl FnOnce(Seq, &Hash, &chain::Key) -> Row,
-    ) -> Seq {
+    ) -> (Seq, Hash) {
         self.changes.head.get_or_insert(self.head);
         let row = make(Seq(self.head.0.0 + 1), &self.head.1, &self.chain);
         self.head = (row.seq, row.hash);
-        let seq = row.seq;
         self.changes.rows.push(row);
-        seq
+        self.head
     }
 
     /// Keeps what a row was judged by, where that is not what the row before it was.

@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use tally_shared::wire::Subject;
-use uuid::Uuid;
 
 use super::turn;
 use crate::core::{
     Core, LateUsage,
-    book::{Account, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Sealed},
+    book::{Account, Batch, BatchNo, BatchState, Dropped, Hold, License, LicenseNo, Op, Sealed},
     clock::Moment,
-    command::Command,
+    command::{Command, Key},
 };
 
 /// A total that is older than this is read again before a batch is sent to a server that keeps no
 /// idempotency keys: should the answer be lost, only a fresh total can tell what became of it.
 const TOTAL_AGE_MAX: Duration = Duration::from_mins(1);
+
+/// The same for a licence that others use too: what they add between the reading and the batch makes a lost answer undecidable.
+const SHARED_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// For how long a server is trusted to remember an idempotency key. After that, the total tells.
 const KEY_AGE_MAX: Duration = Duration::from_hours(24);
@@ -26,6 +28,9 @@ enum Step {
     Send(BatchNo),
     /// Read the licence for this device.
     LookUp(String),
+    /// The first reading after this batch's answer was lost. No pause delays it: the sooner the total is read, the less others
+    /// can have moved it.
+    FirstReading(BatchNo),
 }
 
 impl Core {
@@ -45,6 +50,11 @@ impl Core {
             let command = match step {
                 Step::Send(batch) => self.send(now, no, batch),
                 Step::LookUp(hardware_id) => self.look_up(now, no, &hardware_id),
+                Step::FirstReading(batch) => {
+                    self.begin_readings(batch);
+                    let hardware_id = self.hardware_id_of(batch);
+                    self.look_up(now, no, &hardware_id)
+                }
             };
             busy += usize::from(command.is_some());
             commands.extend(command);
@@ -92,6 +102,9 @@ impl Core {
             .chain(Self::probe(license))
             .chain(self.refresh(license))
             .min_by_key(|(due, _)| *due)?;
+        if let Step::FirstReading(_) = step {
+            return Some((due, step));
+        }
         Some((due.max(license.pause.until), step))
     }
 
@@ -115,7 +128,8 @@ impl Core {
         }
         let is_held = is_held_for_limit(&batches);
         if account.stale || (is_held && Self::total_is_stale(now, account)) {
-            return look_up(turn::over_at(now, &account.standing));
+            let due = turn::over_at(now, &account.standing);
+            return look_up(due.max(account.watch.read_at));
         }
         let waiting: Vec<&Batch> = batches
             .iter()
@@ -144,22 +158,38 @@ impl Core {
         if self.trusts_key(now, batch) {
             return (Duration::ZERO, Step::Send(batch.no));
         }
-        (look_at, Step::LookUp(self.hardware_id_of(batch.no)))
+        let hardware_id = self.hardware_id_of(batch.no);
+        let sealed = batch.sealed.as_ref();
+        if sealed.is_some_and(|sealed| !sealed.readings.is_begun) {
+            return (look_at, Step::FirstReading(batch.no));
+        }
+        (look_at, Step::LookUp(hardware_id))
     }
 
-    /// Whether the server surely remembers a batch's key, if it knows it. Where the age of the key is not
-    /// known (the clock was not confirmed when it was made, or is not now), it does not.
+    fn begin_readings(&mut self, no: BatchNo) {
+        // Not kept on disk: a start reads anew.
+        let batch = self.book.batches.get_mut(&no);
+        if let Some(sealed) = batch.and_then(|batch| batch.sealed.as_mut()) {
+            sealed.readings.is_begun = true;
+        }
+    }
+
+    /// Whether the server surely remembers a batch's key, if it ever had it: each attempt that may have been counted was sent
+    /// under it, to this server and with these credentials, which keep keys now as they did then, and no longer ago than
+    /// keys are kept. The larger of two ages counts, since either clock may have stood still; where one of them was not
+    /// confirmed, nobody knows the age.
     pub(super) fn trusts_key(&self, now: Moment, batch: &Batch) -> bool {
         let Some(sealed) = &batch.sealed else {
             return false;
         };
-        let is_fresh = if let Some(since) = sealed.since {
-            now.mono.saturating_sub(since) < KEY_AGE_MAX
-        } else {
-            let is_known = sealed.at_proven && now.proven && sealed.at <= now.time;
-            is_known && now.time.saturating_since(sealed.at) < KEY_AGE_MAX
-        };
-        self.book.idempotent() && is_fresh
+        let is_peer = sealed.peer.as_deref() == Some(self.peer.as_str());
+        let is_known = sealed.at_proven && now.proven && sealed.at <= now.time;
+        let by_mono = sealed.since.map(|since| now.mono.saturating_sub(since));
+        let age = now
+            .time
+            .saturating_since(sealed.at)
+            .max(by_mono.unwrap_or_default());
+        self.keeps_keys() && is_peer && is_known && age < KEY_AGE_MAX
     }
 
     /// An open batch waits for company while the server can be reached. What waited through an outage
@@ -179,14 +209,18 @@ impl Core {
     /// licence that was never seen to be shared, it is skipped where two requests are due anyway.
     fn needs_fresh_total(&self, now: Moment, account: &Account, together: usize) -> bool {
         let age = now.time.saturating_since(account.standing.as_of);
-        let is_old = age > TOTAL_AGE_MAX && (account.shared || together < 2);
-        !self.book.idempotent() && (is_old || Self::total_is_stale(now, account))
+        let is_old = if account.shared {
+            age > SHARED_AGE_MAX
+        } else {
+            age > TOTAL_AGE_MAX && together < 2
+        };
+        !self.keeps_keys() && (is_old || Self::total_is_stale(now, account))
     }
 
     /// Nothing is sent to a server without keys while a period turns: no total could tell what became of
     /// it.
     fn may_send_at(&self, now: Moment, account: &Account) -> Duration {
-        if self.book.idempotent() {
+        if self.keeps_keys() {
             Duration::ZERO
         } else {
             turn::over_at(now, &account.standing)
@@ -266,10 +300,14 @@ impl Core {
     /// Sends a batch, sealing it first where it is open: both are in one commit.
     fn send(&mut self, now: Moment, license: LicenseNo, no: BatchNo) -> Option<Command> {
         if self.book.batch(no)?.state == BatchState::Open {
-            let id = self.new_id(now);
-            let standing = self.standing_of(self.book.batch(no)?)?;
-            self.book.batch_mut(no)?.sealed = Some(Sealed::new(now, id, standing));
+            let batch = self.book.batch(no)?;
+            let (id, standing) = (self.book.id_of(batch)?, self.standing_of(batch)?);
+            let dropped = self.replaced_settings(batch)?;
+            let batch = self.book.batch_mut(no)?;
+            batch.sealed = Some(Sealed::new(now, id, standing));
+            batch.dropped = dropped;
         }
+        let peer = self.keeps_keys().then(|| self.peer.clone());
         let batch = self.book.batch(no)?;
         let standing = self.standing_of(batch)?;
         let is_late = self.is_late(now, batch);
@@ -279,10 +317,19 @@ impl Core {
         let sealed = batch.sealed.as_mut()?;
         sealed.attempts = sealed.attempts.saturating_add(1);
         sealed.sent_at = now.time;
+        sealed.refused_at = None;
         if !was_unknown {
             sealed.before = standing;
         }
-        let key = sealed.id;
+        if !sealed.doubtful {
+            // No attempt was counted: the age of the key begins with this one.
+            sealed.peer = peer;
+            sealed.at = now.time;
+            sealed.at_proven = now.proven;
+            sealed.since = Some(now.mono);
+        }
+        let id = sealed.id;
+        let key = sealed.peer.clone().map(|peer| Key { id, peer });
         batch.late |= is_late;
         batch.state = BatchState::Sent;
         self.set_op(license, Op::Sending(no));
@@ -304,14 +351,13 @@ impl Core {
         })
     }
 
-    pub(super) fn new_id(&mut self, now: Moment) -> Uuid {
-        let mut random = [0; 10];
-        let bits = [(self.random)().to_be_bytes(), (self.random)().to_be_bytes()].concat();
-        for (to, from) in random.iter_mut().zip(bits) {
-            *to = from;
-        }
-        let millis = now.time.as_millis().unsigned_abs();
-        uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+    /// What of a batch's overage setting a later row has replaced: that part is not sent any more.
+    fn replaced_settings(&self, batch: &Batch) -> Option<Dropped> {
+        let newest = self.book.accounts.get(&batch.account)?.settings;
+        Some(Dropped {
+            allow_overages: batch.last < newest.allow_overages,
+            max_overages: batch.last < newest.max_overages,
+        })
     }
 }
 

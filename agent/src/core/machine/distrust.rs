@@ -73,10 +73,9 @@ impl Core {
     fn distrust_all(&mut self, now: Moment) {
         self.distrust_totals();
         let mut judged: BTreeSet<AccountNo> = BTreeSet::new();
-        let look_at = now.mono.saturating_add(self.policy.settle_wait);
         for (no, account) in self.owed() {
             let state = if judged.insert(account) {
-                BatchState::Unknown { look_at }
+                BatchState::Unknown { look_at: now.mono }
             } else {
                 BatchState::Held(Hold::Undecidable)
             };
@@ -122,18 +121,21 @@ impl Core {
             .accounts
             .get(&batch.account)
             .map(|account| account.standing);
-        let id = self.new_id(now);
+        let id = self.book.id_of(batch);
+        let readings = self.readings(now);
         let Some(batch) = self.book.batch_mut(no) else {
             return;
         };
-        if let (None, Some(standing)) = (&batch.sealed, standing) {
+        if let (None, Some(id), Some(standing)) = (&batch.sealed, id, standing) {
             batch.sealed = Some(Sealed::new(now, id, standing));
         }
         if let Some(sealed) = &mut batch.sealed {
             // Its key is not trusted: what was counted may have been under another.
             sealed.since = None;
             sealed.at_proven = false;
+            sealed.peer = None;
             sealed.doubtful = true;
+            sealed.readings = readings;
         }
         batch.closed = true;
         batch.held_at = matches!(state, BatchState::Held(_)).then_some(now.time);

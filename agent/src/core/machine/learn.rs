@@ -34,13 +34,25 @@ impl Core {
         found: &LicenseFound,
         asked_at: Duration,
     ) -> LicenseNo {
-        let LicenseFound { subject, body } = found;
+        let LicenseFound {
+            subject,
+            body,
+            is_fresh,
+        } = found;
         let known = self.book.find(subject).filter(|known| match known.holder {
             Holder::LicenseKey(_) => true,
             // A user can hold several licences of one product.
             Holder::Username(_) => known.id == body.counter.id,
         });
         let no = match known.map(|known| known.no) {
+            // An old answer decides nothing of what is known, and shows that the device is.
+            Some(no) if !is_fresh => {
+                let hardware_id = &subject.hardware_id;
+                if let Some(license) = self.book.license_mut(no) {
+                    license.devices.entry(hardware_id.clone()).or_default();
+                }
+                return no;
+            }
             Some(no) => no,
             None => self.book.add_license(|no| License {
                 no,
@@ -76,6 +88,11 @@ impl Core {
         }
         self.keep_undescribed(now, no);
         self.release_refused(now, no);
+        if !is_fresh {
+            for account in self.book.account_numbers_of(no) {
+                self.mark_account_stale(account);
+            }
+        }
         no
     }
 
@@ -121,23 +138,20 @@ impl Core {
             .book
             .batches_of(no)
             .into_iter()
-            .find_map(|batch| match batch.state {
-                BatchState::Unknown { look_at } => Some((batch.no, look_at)),
-                BatchState::Sent => Some((batch.no, Duration::MAX)),
-                _ => None,
-            });
+            .find(|batch| matches!(batch.state, BatchState::Unknown { .. } | BatchState::Sent))
+            .map(|batch| batch.no);
         match doubtful {
             // It was on its way while something newer was heard.
             None if is_old => {}
-            None => self.hear(now, no, Told { standing, asked_at }, false),
-            // The total was read while the batch could still arrive, or the key will tell more than it
-            // (its age may be known only now, by the answer's date): only the limits are news.
-            Some((batch, look_at)) if asked_at < look_at || self.keeps_key(now, batch) => {
+            None => self.hear(now, no, Told { standing, asked_at }),
+            // Nothing is known of its outcome yet, or its key will tell more than the total (its age may be known only now, by
+            // the answer's date): only the limits are news.
+            Some(batch) if asked_at < self.unknown_since(batch) || self.keeps_key(now, batch) => {
                 if let Some(account) = self.book.account_mut(no) {
                     account.standing.limits = standing.limits;
                 }
             }
-            Some((batch, _)) => self.reconcile(now, batch, Told { standing, asked_at }),
+            Some(batch) => self.read_of_unknown(now, batch, Told { standing, asked_at }),
         }
     }
 
@@ -147,55 +161,113 @@ impl Core {
             .is_some_and(|batch| self.trusts_key(now, batch))
     }
 
-    /// The server's word on an account; `explained` where this agent's own units moved the total.
-    fn hear(&mut self, now: Moment, no: AccountNo, told: Told, explained: bool) {
+    /// When a batch's outcome became unknown, on the monotonic clock; never where its answer may still come.
+    fn unknown_since(&self, no: BatchNo) -> Duration {
+        let batch = self.book.batch(no);
+        let sealed = batch
+            .filter(|batch| batch.state != BatchState::Sent)
+            .and_then(|batch| batch.sealed.as_ref());
+        sealed.map_or(Duration::MAX, |sealed| sealed.readings.since)
+    }
+
+    /// The server's word on an account of which nothing is under way.
+    fn hear(&mut self, now: Moment, no: AccountNo, told: Told) {
         let Told { standing, asked_at } = told;
+        let took = i64::try_from(now.mono.saturating_sub(asked_at).as_millis()).unwrap_or(i64::MAX);
+        let asked = now.time.plus_millis(took.saturating_neg());
+        let is_beside = turn::is_beside(&standing, asked, now.time);
+        let is_believed = is_beside || self.audit_reading(now, no, &standing, asked_at);
         let Some(account) = self.book.account_mut(no) else {
             return;
         };
-        let moved = account.standing.total_at(now.time) != standing.total;
-        account.shared |= moved && !explained;
+        if !is_believed {
+            account.standing.limits = standing.limits;
+            return;
+        }
         account.standing = standing;
         account.heard_at = now.mono;
-        account.stale = false;
-        let took = i64::try_from(now.mono.saturating_sub(asked_at).as_millis()).unwrap_or(i64::MAX);
-        let asked = now.time.plus_millis(took.saturating_neg());
-        if turn::is_beside(&standing, asked, now.time) {
+        account.stale = is_beside;
+        account.watch.read_at = Duration::ZERO;
+        if is_beside {
             // Before it turned or after? It is read again when that is over.
             account.standing.as_of = asked;
-            account.stale = true;
+        } else {
+            self.audit_refusals(now, no, &standing, asked_at);
         }
     }
 
-    /// The request can no longer arrive: the total tells what became of it.
-    fn reconcile(&mut self, now: Moment, no: BatchNo, told: Told) {
-        let standing = told.standing;
+    /// A total that was read while a batch's outcome is unknown. One that moved by exactly its units shows that it was counted,
+    /// whenever it is read. One without its units shows that it was not only where the request can no longer arrive, and
+    /// where a second reading, at least the settle wait later, agrees: the first may come from a replica that is behind.
+    fn read_of_unknown(&mut self, now: Moment, no: BatchNo, told: Told) {
+        let Told { standing, asked_at } = told;
         let Some(batch) = self.book.batch(no) else {
             return;
         };
-        let Some(sealed) = &batch.sealed else { return };
-        let account = batch.account;
-        let Some(lane) = self.book.lane(batch.lane) else {
+        let (account, lane) = (batch.account, self.book.lane(batch.lane));
+        let (Some(sealed), Some(lane)) = (&batch.sealed, lane) else {
             return;
         };
-        let verdict = verdict(batch, sealed, lane.key.setting, &standing);
+        let setting = batch.dropped.leave(lane.key.setting);
+        let verdict = verdict(batch.units, &sealed.before, setting, &standing);
+        let readings = sealed.readings;
+        let is_late_enough = asked_at >= readings.arrives_until;
         tracing::info!(
             batch = no.0,
             ?verdict,
+            is_late_enough,
             "compared the total before and after"
         );
-        match (verdict, self.policy.undecidable) {
-            (Verdict::Applied, _) => self.settle(now, no, standing, false),
-            (Verdict::NotApplied, _) => self.certainly_not_counted(no),
-            (Verdict::Undecidable, UndecidablePolicy::AssumeApplied) => {
-                self.note_decision(now, no, Decision::Applied, By::Policy, None);
-                self.settle(now, no, standing, false);
+        match verdict {
+            Verdict::Applied => {
+                self.settle(now, no, standing, None);
+                self.hear(now, account, told);
             }
-            (Verdict::Undecidable, UndecidablePolicy::Resend) => {
+            _ if !is_late_enough => self.read_again(now, no, readings.arrives_until),
+            Verdict::Without => {
+                let first = readings.without_at.unwrap_or(asked_at);
+                let again_at = first.saturating_add(self.policy.settle_wait);
+                if readings.without_at.is_some() && asked_at >= again_at {
+                    self.not_applied(now, no, account, told);
+                    return;
+                }
+                if let Some(sealed) = self.sealed_mut(no) {
+                    sealed.readings.without_at = Some(first);
+                }
+                self.read_again(now, no, again_at);
+            }
+            Verdict::Undecidable => self.undecidable(now, no, account, told),
+        }
+    }
+
+    fn read_again(&mut self, now: Moment, no: BatchNo, at: Duration) {
+        self.set_state(
+            no,
+            BatchState::Unknown {
+                look_at: at.max(now.mono),
+            },
+        );
+    }
+
+    /// No attempt was counted. A batch of nothing but a setting that the vendor has edited meanwhile is not sent again: that
+    /// would undo the edit.
+    fn not_applied(&mut self, now: Moment, no: BatchNo, account: AccountNo, told: Told) {
+        self.certainly_not_counted(no);
+        self.hear(now, account, told);
+    }
+
+    fn undecidable(&mut self, now: Moment, no: BatchNo, account: AccountNo, told: Told) {
+        let standing = told.standing;
+        match self.policy.undecidable {
+            UndecidablePolicy::AssumeApplied => {
+                self.note_decision(now, no, Decision::Applied, By::Policy, None);
+                self.settle(now, no, standing, None);
+            }
+            UndecidablePolicy::Resend => {
                 self.note_decision(now, no, Decision::Resend, By::Policy, None);
                 self.certainly_not_counted(no);
             }
-            (Verdict::Undecidable, UndecidablePolicy::Hold) => {
+            UndecidablePolicy::Hold => {
                 tracing::warn!(
                     batch = no.0,
                     "the total cannot tell whether a batch was counted"
@@ -203,7 +275,7 @@ impl Core {
                 self.hold(now, no, Hold::Undecidable);
             }
         }
-        self.hear(now, account, told, verdict == Verdict::Applied);
+        self.hear(now, account, told);
     }
 
     /// The server no longer refuses the licence: what was held for that goes on.
@@ -227,19 +299,15 @@ impl Core {
         }
     }
 
-    /// A refused batch goes on as a new one, under a new id: the old id has its answer.
+    /// A batch that was certainly refused goes on as a new one, under another id: the old id has its answer.
     pub(super) fn reseal(&mut self, now: Moment, no: BatchNo) {
         let Some(old) = self.book.batch(no).cloned() else {
             return;
         };
-        let Some(standing) = self.standing_of(&old) else {
-            return;
-        };
         self.book.end_batch(now, no, BatchState::Superseded);
-        let id = self.new_id(now);
         self.book.add_batch(|no| Batch {
             no,
-            ..old.renewed(now, id, standing)
+            ..old.renewed()
         });
     }
 }

@@ -72,7 +72,7 @@ impl Core {
     /// taken, never a limit or a total. Returns the place of the note that says so; `None` where there is
     /// nothing to take.
     pub fn take_in(&mut self, now: Moment, found: &LicenseFound) -> Option<Seq> {
-        let LicenseFound { subject, body } = found;
+        let LicenseFound { subject, body, .. } = found;
         let known = self.known_as(subject, body.counter.id);
         let (device, limits) = (&subject.hardware_id, known.is_none());
         match known.map(|license| (license.no, license.devices.contains_key(device))) {

@@ -6,6 +6,7 @@
 //! book and in the link, so that a restart loses only its pauses.
 
 mod agenda;
+mod audit;
 mod distrust;
 mod learn;
 pub(super) mod membership;
@@ -18,11 +19,11 @@ mod turn;
 
 use std::time::Duration;
 
-use tally_shared::{limits::Standing, wire::ErrorCode};
+use tally_shared::{limits::Standing, units::Units, wire::ErrorCode};
 
 use super::{
     Core,
-    book::{AccountNo, Batch, BatchNo, BatchState, Hold, LicenseNo, Op, Pause},
+    book::{AccountNo, Batch, BatchNo, BatchState, Hold, LicenseNo, Op, Pause, Readings, Sealed},
     clock::Moment,
     command::Command,
     event::{Event, KeyEcho},
@@ -52,15 +53,21 @@ impl Core {
     pub(in crate::core) fn resume(&mut self, now: Moment) {
         self.meet_server(now);
         self.part_from_former_server();
-        let look_at = now.mono.saturating_add(self.policy.settle_wait);
+        let readings = self.readings(now);
         for batch in self.book.batches.values_mut() {
             if let BatchState::Sent | BatchState::Unknown { .. } = batch.state {
-                batch.state = BatchState::Unknown { look_at };
+                batch.state = BatchState::Unknown { look_at: now.mono };
                 if let Some(sealed) = &mut batch.sealed {
                     sealed.doubtful = true;
+                    sealed.readings = readings;
                 }
             }
+            if batch.is_open() {
+                self.open_at_start.insert(batch.no);
+            }
         }
+        // What a copy of this ledger would send is the same from here on.
+        self.close_batches();
         let mut at = now.mono;
         for license in self.book.licenses.values_mut() {
             license.refresh_at = at;
@@ -81,9 +88,9 @@ impl Core {
                 outcome,
                 key,
             } => {
-                self.note_echo(key);
+                self.note_echo_of_batch(batch, &outcome, key);
                 let outcome = self.trusted(batch, outcome, key);
-                self.answered(now, batch, outcome, key == KeyEcho::Replayed);
+                self.answered(now, batch, outcome, key);
             }
             Event::LookedUp {
                 license,
@@ -128,34 +135,48 @@ impl Core {
         }
     }
 
+    /// What the answer to a reading says of keys: the server sends back, and so keeps them, or not.
     pub(in crate::core) fn note_echo(&mut self, key: KeyEcho) {
         match key {
             KeyEcho::NoAnswer => {}
-            KeyEcho::Absent => self.book.set_idempotent(false),
-            KeyEcho::Echoed | KeyEcho::Replayed => self.book.set_idempotent(true),
+            KeyEcho::Absent => self.book.set_keeper(None),
+            KeyEcho::Echoed | KeyEcho::New | KeyEcho::Replayed => {
+                self.book.set_keeper(Some(self.peer.clone()));
+            }
+        }
+    }
+
+    /// A batch that was counted under its key, and whose answer does not name the key, shows that keys are kept no more. A
+    /// refusal shows nothing: it may come before the key is looked up.
+    fn note_echo_of_batch(&mut self, no: BatchNo, outcome: &SendOutcome, key: KeyEcho) {
+        let sealed = self.book.batch(no).and_then(|batch| batch.sealed.as_ref());
+        let is_keyed = sealed.is_some_and(|sealed| sealed.peer.is_some());
+        if is_keyed && key == KeyEcho::Absent && matches!(outcome, SendOutcome::Applied(_)) {
+            self.book.set_keeper(None);
         }
     }
 
     /// A refusal concerns this attempt. Where an earlier one may have been counted, it says that none
-    /// was only if the server recognised the key.
-    fn trusted(&self, no: BatchNo, outcome: SendOutcome, key: KeyEcho) -> SendOutcome {
-        let sealed = self.book.batch(no).and_then(|batch| batch.sealed.as_ref());
-        let doubtful = sealed.is_some_and(|sealed| sealed.doubtful);
-        if !doubtful || matches!(key, KeyEcho::Echoed | KeyEcho::Replayed) {
+    /// was only if the server looked the key up; a server that checks the licence first says nothing of it.
+    fn trusted(&mut self, no: BatchNo, outcome: SendOutcome, key: KeyEcho) -> SendOutcome {
+        let batch = self.book.batch(no);
+        let doubtful = batch
+            .and_then(|batch| batch.sealed.as_ref())
+            .is_some_and(|sealed| sealed.doubtful);
+        if !doubtful || key.is_looked_up() {
             return outcome;
         }
         match outcome {
             SendOutcome::RefusedLimit
             | SendOutcome::RefusedLicense(_)
-            | SendOutcome::RefusedRequest(..) => SendOutcome::Unknown(
+            | SendOutcome::RefusedRequest(..) => SendOutcome::Duplicate(
                 "refused, but an earlier attempt may have been counted".into(),
-                None,
             ),
             other => other,
         }
     }
 
-    fn answered(&mut self, now: Moment, no: BatchNo, outcome: SendOutcome, replayed: bool) {
+    fn answered(&mut self, now: Moment, no: BatchNo, outcome: SendOutcome, key: KeyEcho) {
         let account = self.book.batch(no).map(|batch| batch.account);
         let license = account.and_then(|no| Some(self.book.accounts.get(&no)?.license));
         let Some(license) = license else { return };
@@ -172,17 +193,19 @@ impl Core {
                         as_of: now.time,
                         ..standing
                     },
-                    replayed,
+                    Some(key),
                 );
             }
             SendOutcome::RefusedLimit => {
                 self.link.reached(now.mono);
                 self.hold(now, no, Hold::Limit { room_seen: None });
+                self.note_refused(now, no);
                 self.mark_stale(no);
             }
             SendOutcome::RefusedLicense(code) => {
                 self.link.reached(now.mono);
                 self.hold(now, no, Hold::Refused(code));
+                self.note_refused(now, no);
                 let hardware_id = self.hardware_id_of(no);
                 self.block(now, license, &hardware_id, code);
             }
@@ -190,10 +213,24 @@ impl Core {
                 self.link.reached(now.mono);
                 tracing::error!(batch = no.0, %message, "the server refuses a request as wrong");
                 self.hold(now, no, Hold::Defect(code));
+                self.note_refused(now, no);
             }
             SendOutcome::RefusedCredentials(code) => {
                 self.not_counted(now, no);
+                self.note_refused(now, no);
                 self.link.refused(now.mono, code);
+            }
+            SendOutcome::Duplicate(why) => {
+                tracing::warn!(
+                    batch = no.0,
+                    why,
+                    "the server may have the batch already: the total decides"
+                );
+                self.link.reached(now.mono);
+                if let Some(sealed) = self.sealed_mut(no) {
+                    sealed.peer = None;
+                }
+                self.doubt(now, no);
             }
             SendOutcome::Unreached(why) => {
                 tracing::debug!(batch = no.0, why, "the server was not reached");
@@ -203,6 +240,7 @@ impl Core {
             }
             SendOutcome::Throttled(wait) => {
                 self.not_counted(now, no);
+                self.note_refused(now, no);
                 self.link
                     .throttled(now.mono, wait, &self.policy, &mut self.random);
             }
@@ -211,6 +249,10 @@ impl Core {
                 self.link.doubted(now.mono);
                 self.doubt(now, no);
                 self.pause(now, license, wait);
+                if let (Some(_), Some(sealed)) = (wait, self.sealed_mut(no)) {
+                    // The server wants to be left alone: no reading comes before that.
+                    sealed.readings.is_begun = true;
+                }
             }
         }
     }
@@ -232,6 +274,10 @@ impl Core {
             LookUpOutcome::Found(found) => {
                 self.link.reached(now.mono);
                 self.learn_license(now, &found, asked_at);
+                if !found.is_fresh {
+                    // A cache answers: it may have the server's own answer later.
+                    self.pause(now, license, None);
+                }
             }
             LookUpOutcome::Refused(code, message) => {
                 self.link.reached(now.mono);
@@ -269,38 +315,58 @@ impl Core {
         license.is_some_and(|license| self.book.is_forgotten(license))
     }
 
-    /// The server counted a batch. A replayed answer tells the total of back then, which others may
-    /// have moved since.
-    fn settle(&mut self, now: Moment, no: BatchNo, standing: Standing, replayed: bool) {
-        let Some(batch) = self.book.batch(no) else {
+    /// The server counted a batch: `key` is what its answer said of the key; `None` where a total tells it.
+    fn settle(&mut self, now: Moment, no: BatchNo, standing: Standing, key: Option<KeyEcho>) {
+        let Some(batch) = self.book.batch(no).cloned() else {
             return;
         };
-        let (account, units) = (batch.account, batch.units);
-        let before = batch.sealed.as_ref().map(|sealed| sealed.before);
-        let sent_at = batch
-            .sealed
-            .as_ref()
-            .map_or(now.time, |sealed| sealed.sent_at);
+        let sealed = batch.sealed.as_ref();
+        let (sealed_at, sent_at) =
+            sealed.map_or((now.time, now.time), |sealed| (sealed.at, sealed.sent_at));
+        let is_beside = turn::is_beside(&standing, sent_at, now.time);
         self.count_settled(now, no);
-        let Some(account) = self.book.account_mut(account) else {
+        if key == Some(KeyEcho::Replayed) {
+            // Its total is that of back then, which others may have moved since, and whose period may be over.
+            let is_of_now = !turn::is_beside(&standing, sealed_at, now.time);
+            self.replayed(now, batch.account, is_of_now.then_some(standing));
+            return;
+        }
+        if let (Some(key), false) = (key, is_beside) {
+            let is_keyed = sealed.is_some_and(|sealed| sealed.peer.is_some());
+            let is_first = sealed.is_some_and(|sealed| !sealed.doubtful);
+            let is_deduplicated = is_keyed && is_first && key != KeyEcho::Absent;
+            self.audit_answer(now, (batch.account, &batch), standing, is_deduplicated);
+        }
+        let Some(account) = self.book.account_mut(batch.account) else {
             return;
         };
-        if let Some(before) = before {
-            let expected = Standing {
-                total: before.total,
-                as_of: before.as_of,
-                ..standing
-            }
-            .total_at(now.time);
-            account.shared |= expected.checked_add(units) != Some(standing.total);
-        }
         account.standing = standing;
         account.heard_at = now.mono;
-        account.stale = replayed;
-        if turn::is_beside(&standing, sent_at, now.time) {
+        account.stale = is_beside;
+        account.watch.fell_at = None;
+        account.watch.is_replayed = false;
+        account.watch.settle(batch.units);
+        if is_beside {
             // Before it turned or after? It is read again when that is over.
             account.standing.as_of = sent_at.min(now.time);
-            account.stale = true;
+        }
+    }
+
+    /// The server had counted a batch before: its total stands for no less than that answer said, where it is of this period.
+    fn replayed(&mut self, now: Moment, no: AccountNo, standing: Option<Standing>) {
+        let Some(account) = self.book.account_mut(no) else {
+            return;
+        };
+        account.stale = true;
+        account.heard_at = now.mono;
+        if let Some(standing) = standing {
+            let known = account.standing.total_at(now.time);
+            account.watch.is_replayed = standing.total > known;
+            account.standing = Standing {
+                total: known.max(standing.total),
+                as_of: now.time,
+                ..account.standing
+            };
         }
     }
 
@@ -332,6 +398,70 @@ impl Core {
             batch.held_at = None;
             if let Some(sealed) = &mut batch.sealed {
                 sealed.doubtful = false;
+                sealed.peer = None;
+                sealed.refused_at = None;
+            }
+        }
+    }
+
+    /// The server refused this attempt. Where it keeps no keys, a gateway may have sent the request twice and handed on the
+    /// second answer, so that the total is read before the batch goes on.
+    fn note_refused(&mut self, now: Moment, no: BatchNo) {
+        let Some(batch) = self.book.batch(no) else {
+            return;
+        };
+        let is_unknown = matches!(batch.state, BatchState::Unknown { .. });
+        let is_keyed = batch
+            .sealed
+            .as_ref()
+            .is_some_and(|sealed| sealed.peer.is_some());
+        if is_unknown || is_keyed || batch.units == Units::ZERO {
+            return;
+        }
+        if let Some(sealed) = self.sealed_mut(no) {
+            sealed.refused_at = Some(now.mono);
+        }
+        self.mark_stale(no);
+    }
+
+    fn sealed_mut(&mut self, no: BatchNo) -> Option<&mut Sealed> {
+        self.book.batch_mut(no)?.sealed.as_mut()
+    }
+
+    /// What is to be read of the total of a batch whose outcome becomes unknown now.
+    fn readings(&self, now: Moment) -> Readings {
+        Readings {
+            since: now.mono,
+            arrives_until: now.mono.saturating_add(self.policy.settle_wait),
+            is_begun: false,
+            without_at: None,
+        }
+    }
+
+    /// Notices where the corrected clock and the monotonic one disagree by more than the settle wait: one of them stood still or
+    /// was wrong, so that nobody knows how old a key is.
+    pub(in crate::core) fn notice_jump(&mut self, now: Moment) {
+        let former = self.clocks.replace((now.time, now.mono));
+        let Some((time, mono)) = former else { return };
+        let expected = time.plus(now.mono.saturating_sub(mono));
+        if now.time.distance(expected) <= self.policy.settle_wait {
+            return;
+        }
+        let keyed: Vec<BatchNo> = self
+            .book
+            .batches()
+            .filter(|batch| {
+                batch
+                    .sealed
+                    .as_ref()
+                    .is_some_and(|sealed| sealed.peer.is_some())
+            })
+            .map(|batch| batch.no)
+            .collect();
+        for no in keyed {
+            if let Some(sealed) = self.sealed_mut(no) {
+                sealed.since = None;
+                sealed.at_proven = false;
             }
         }
     }
@@ -348,11 +478,12 @@ impl Core {
 
     /// The server may have counted this attempt.
     fn doubt(&mut self, now: Moment, no: BatchNo) {
-        let look_at = now.mono.saturating_add(self.policy.settle_wait);
+        let readings = self.readings(now);
         if let Some(batch) = self.book.batch_mut(no) {
-            batch.state = BatchState::Unknown { look_at };
+            batch.state = BatchState::Unknown { look_at: now.mono };
             if let Some(sealed) = &mut batch.sealed {
                 sealed.doubtful = true;
+                sealed.readings = readings;
             }
         }
     }

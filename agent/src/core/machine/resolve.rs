@@ -54,6 +54,9 @@ pub enum Unresolvable {
         .0.0
     )]
     OfAnother(BatchNo),
+    /// There is no finding of that number that nobody has seen.
+    #[error("there is no finding {}: `tally status` lists those that nobody has seen", .0.0)]
+    NoFinding(Seq),
     /// Nothing is owed to another server than the one that is used.
     #[error("nothing is owed to another server than the one that this agent uses")]
     SameServer,
@@ -95,7 +98,9 @@ impl Core {
                 // The server's total may hold these units already, or the vendor is about to add them.
                 self.mark_account_stale(account);
             }
-            Decision::NotApplied | Decision::Resend if hold == Hold::Undecidable => {
+            Decision::NotApplied | Decision::Resend
+                if matches!(hold, Hold::Undecidable | Hold::Gone(_) | Hold::Copy) =>
+            {
                 self.certainly_not_counted(no);
             }
             Decision::NotApplied | Decision::Resend => {

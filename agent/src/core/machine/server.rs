@@ -41,7 +41,7 @@ impl Core {
     fn take_server(&mut self) {
         let known = self.book.home().map(|home| &home.server);
         if known.is_some_and(|known| *known != self.server) {
-            self.book.set_idempotent(false);
+            self.book.set_keeper(None);
             self.distrust_totals();
         }
         self.book.set_home(Home {

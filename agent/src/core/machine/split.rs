@@ -4,7 +4,7 @@ use tally_shared::{limits::Standing, units::Units};
 
 use crate::core::{
     Core,
-    book::{Account, Batch, BatchNo, BatchState, Hold, Seq},
+    book::{Account, Batch, BatchNo, BatchState, Dropped, Hold},
     clock::Moment,
     command::Command,
     event::Prefix,
@@ -28,29 +28,27 @@ impl Core {
             self.hold(now, no, Hold::Limit { room_seen: room });
             return;
         };
-        if prefix.rows == old.rows {
+        let (Some(next), Some(rest)) = (prefix.next, old.rows.checked_sub(prefix.rows)) else {
             self.reseal(now, no);
-            return;
-        }
-        let Some(standing) = self.standing_of(&old) else {
             return;
         };
         self.book.end_batch(now, no, BatchState::Superseded);
-        let id = self.new_id(now);
         let first = Batch {
             last: prefix.last,
+            last_hash: prefix.hash,
             rows: prefix.rows,
             units: prefix.units,
-            ..old.renewed(now, id, standing)
+            ..old.renewed()
         };
         self.book.add_batch(|no| Batch { no, ..first });
         let rest = Batch {
-            first: Seq(prefix.last.0 + 1),
-            rows: old.rows - prefix.rows,
+            first: next,
+            rows: rest,
             // In range: both are sums of the same rows.
             units: old.units.checked_sub(prefix.units).unwrap_or(Units::ZERO),
             state: BatchState::Held(Hold::Limit { room_seen: None }),
             sealed: None,
+            dropped: Dropped::default(),
             ..old
         };
         self.book.add_batch(|no| Batch { no, ..rest });
@@ -77,7 +75,7 @@ impl Core {
                     BatchState::Held(Hold::Limit { room_seen }) => Some((batch, room_seen)),
                     _ => None,
                 })?;
-        let setting = self.book.lane(batch.lane)?.key.setting;
+        let setting = batch.dropped.leave(self.book.lane(batch.lane)?.key.setting);
         let limits = account.standing.limits.with(setting);
         let room = Standing {
             limits,

@@ -43,8 +43,10 @@ impl World {
             chain: chain::Key::new(b"key"),
             evidence: 0,
             last_batch: BatchNo(0),
-            idempotent: false,
+            keeper: None,
             home: None,
+            id: None,
+            findings: vec![],
         };
         let time = Timestamp::parse("2026-11-23T12:00:00Z").unwrap();
         let now = Moment {
@@ -62,7 +64,7 @@ impl World {
             policy(),
             random,
             now,
-            "server".to_owned(),
+            ("server".to_owned(), "peer".to_owned()),
         );
         let mut world = Self {
             now,
@@ -98,6 +100,7 @@ impl World {
         LicenseFound {
             subject: Self::subject(),
             body: self.body(total),
+            is_fresh: true,
         }
     }
 
@@ -129,7 +132,7 @@ impl World {
 
     /// Waits for what is due and gives the batch that is sent.
     #[track_caller]
-    fn sent(&mut self) -> (BatchNo, uuid::Uuid, Vec<u8>) {
+    fn sent(&mut self) -> (BatchNo, Option<uuid::Uuid>, Vec<u8>) {
         let wakeup = self.core.next_wakeup(self.now).unwrap();
         self.pass(wakeup.saturating_sub(self.now.mono));
         match self.tell(Event::Tick).as_slice() {
@@ -140,7 +143,7 @@ impl World {
                     request,
                     ..
                 },
-            ] => (*batch, *key, request.to_json()),
+            ] => (*batch, key.as_ref().map(|key| key.id), request.to_json()),
             other => panic!("a batch should be sent, not {other:?}"),
         }
     }

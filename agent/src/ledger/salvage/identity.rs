@@ -18,7 +18,9 @@ use tally_shared::{
 use super::mend;
 use crate::{
     core::{
-        book::{Account, AccountNo, AppNo, LaneKey, LaneNo, License, Seq},
+        book::{
+            Account, AccountNo, AccountWatch, AppNo, LaneKey, LaneNo, License, NewestSettings, Seq,
+        },
         chain::{self, Hash},
     },
     ledger::{LedgerError, store},
@@ -279,6 +281,10 @@ fn stand_in(license: &License, feature: Option<&str>) -> Account {
         waived: Units::ZERO,
         late: Units::ZERO,
         rows: 0,
+        refused: None,
+        settings: NewestSettings::default(),
+        pool: None,
+        watch: AccountWatch::default(),
     }
 }
 

@@ -89,7 +89,13 @@ impl World {
         let random = Box::new(move || random.next_u64());
         let book = Book::new(store::load(&connection, &key()).unwrap());
         let mut world = Self {
-            core: Core::new(book, policy, random, now, "server".to_owned()),
+            core: Core::new(
+                book,
+                policy,
+                random,
+                now,
+                ("server".to_owned(), "peer".to_owned()),
+            ),
             connection,
             now,
             app,
@@ -100,6 +106,7 @@ impl World {
             let found = LicenseFound {
                 subject: subject(no),
                 body: body(no),
+                is_fresh: true,
             };
             world.core.learn(now, &found, now.mono, KeyEcho::Echoed);
         }

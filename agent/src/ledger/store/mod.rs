@@ -16,10 +16,13 @@ pub use self::{
 const CHAIN_KEY: &str = "chain_key";
 const CLOCK: &str = "clock";
 const GENERATION: &str = "generation";
-const IDEMPOTENT: &str = "server_keeps_idempotency_keys";
+const KEEPER: &str = "keeps_idempotency_keys";
+const LEDGER_ID: &str = "ledger_id";
 const SERVER: &str = "server";
 
 const LIMIT: &str = "limit";
 const UNDECIDABLE: &str = "undecidable";
 const LATE: &str = "late";
 const DEFECT: &str = "defect:";
+const GONE: &str = "gone:";
+const COPY: &str = "copy";

@@ -1,6 +1,10 @@
 //! Reading a book back from the ledger.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tally_shared::{
@@ -12,12 +16,16 @@ use tally_shared::{
 };
 use uuid::Uuid;
 
-use super::{CHAIN_KEY, CLOCK, DEFECT, GENERATION, IDEMPOTENT, LATE, LIMIT, SERVER, UNDECIDABLE};
+use super::{
+    CHAIN_KEY, CLOCK, COPY, DEFECT, GENERATION, GONE, KEEPER, LATE, LEDGER_ID, LIMIT, SERVER,
+    UNDECIDABLE,
+};
 use crate::{
     core::{
         book::{
-            Account, AccountNo, Batch, BatchNo, BatchState, Contents, Hold, LaneKey, LaneNo,
-            License, LicenseNo, Op, Pause, Sealed, Seq,
+            Account, AccountNo, AccountWatch, Batch, BatchNo, BatchState, Contents, Dropped,
+            Finding, Hold, LaneKey, LaneNo, License, LicenseNo, NewestSettings, Op, Pause,
+            Readings, Sealed, Seq,
         },
         chain::{self, Hash},
         clock::SavedClock,
@@ -25,6 +33,9 @@ use crate::{
     },
     ledger::LedgerError,
 };
+
+/// Most settled batches that are looked through for the newest of each account, at a start.
+const SETTLED_READ_MAX: usize = 2048;
 
 type Result<T, E = LedgerError> = std::result::Result<T, E>;
 
@@ -46,7 +57,10 @@ pub fn load(connection: &Connection, chain: &chain::Key) -> Result<Contents> {
         head: head.map_or((Seq(0), Hash::ORIGIN), |head| (head.seq, head.hash)),
         chain: chain.clone(),
         last_batch: BatchNo(last_batch),
-        idempotent: read_meta(connection, IDEMPOTENT)?.as_deref() == Some("1"),
+        keeper: read_meta(connection, KEEPER)?.filter(|keeper| !keeper.is_empty()),
+        // One that cannot be read is made anew: ids of batches that were sent before are kept with them.
+        id: read_meta(connection, LEDGER_ID)?.and_then(|text| Uuid::parse_str(&text).ok()),
+        findings: read_findings(connection)?,
         // One that cannot be read is none.
         home: read_meta(connection, SERVER)?.and_then(|text| serde_json::from_str(&text).ok()),
         evidence: connection
@@ -58,6 +72,26 @@ pub fn load(connection: &Connection, chain: &chain::Key) -> Result<Contents> {
             .map(i64::unsigned_abs)
             .map_err(LedgerError::while_doing("counting the evidence"))?,
     })
+}
+
+/// The findings that nobody has acknowledged. One that cannot be read was changed, which the chain shows.
+fn read_findings(connection: &Connection) -> Result<Vec<Finding>> {
+    let sql = "SELECT seq, body FROM notes WHERE kind = 'finding' ORDER BY seq";
+    let found = read_all(connection, "reading the findings", sql, |row| {
+        let (seq, body): (i64, String) = (row.get(0)?, row.get(1)?);
+        Ok(Ok(Finding::from_body(Seq(seq), &body)))
+    })?;
+    let mut findings: Vec<Finding> = found.into_iter().flatten().collect();
+    if findings.is_empty() {
+        return Ok(findings);
+    }
+    let sql = "SELECT body FROM notes WHERE kind = 'decision' AND body LIKE '%\"finding\"%'";
+    let seen = read_all(connection, "reading the decisions", sql, |row| {
+        let body: String = row.get(0)?;
+        Ok(Ok(Finding::acknowledged_by(&body)))
+    })?;
+    findings.retain(|finding| !seen.contains(&Some(finding.seq)));
+    Ok(findings)
 }
 
 /// The clock as it was saved.
@@ -157,21 +191,26 @@ pub fn find_prefix(
     room: Option<i64>,
 ) -> rusqlite::Result<Option<Prefix>> {
     let mut statement = connection.prepare_cached(
-        "SELECT seq, units FROM consumptions WHERE seq BETWEEN ?1 AND ?2 AND lane = ?3 ORDER BY seq",
+        "SELECT seq, units, hash FROM consumptions WHERE seq BETWEEN ?1 AND ?2 AND lane = ?3 ORDER BY seq",
     )?;
     let mut rows = statement.query(params![first.0, last.0, lane.0])?;
-    let mut found = None;
+    let mut found: Option<Prefix> = None;
     let (mut count, mut sum) = (0, Units::ZERO);
     while let Some(row) = rows.next()? {
         count += 1;
+        let seq = Seq(row.get(0)?);
         // In range: the batch's own sum was checked when its rows were granted.
         sum = sum.checked_add(Units::new(row.get(1)?)).unwrap_or(sum);
         if room.is_none_or(|room| sum.get() <= room) {
             found = Some(Prefix {
-                last: Seq(row.get(0)?),
+                last: seq,
                 rows: count,
                 units: sum,
+                hash: Hash(row.get(2)?),
+                next: None,
             });
+        } else if let Some(found) = &mut found {
+            found.next.get_or_insert(seq);
         }
     }
     Ok(found)
@@ -245,8 +284,10 @@ fn read_licenses(connection: &Connection) -> Result<Vec<License>> {
 fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
     let sql = "SELECT no, license, feature, max_consumptions, allow_unlimited_consumptions,
                       allow_negative_consumptions, allow_overages, max_overages, period, total,
-                      as_of, shared, recorded, settled, row_count, waived, late, stale
+                      as_of, shared, recorded, settled, row_count, waived, late, stale, refused,
+                      allow_seq, max_seq, pool
                FROM accounts ORDER BY no";
+    let settled = read_settled(connection)?;
     read_all(connection, "reading the accounts", sql, |row| {
         let limits = Limits {
             max_consumptions: row.get(3)?,
@@ -266,8 +307,13 @@ fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
             Ok(reset) => reset,
             Err(error) => return Ok(Err(error)),
         };
+        let refused = match error_code(row.get(18)?) {
+            Ok(refused) => refused,
+            Err(error) => return Ok(Err(error)),
+        };
+        let no = AccountNo(row.get(0)?);
         Ok(Ok(Account {
-            no: AccountNo(row.get(0)?),
+            no,
             license: LicenseNo(row.get(1)?),
             feature: row.get(2)?,
             standing: Standing {
@@ -284,8 +330,41 @@ fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
             rows: u64::try_from(row.get::<_, i64>(14)?).unwrap_or(0),
             waived: Units::new(row.get(15)?),
             late: Units::new(row.get(16)?),
+            refused,
+            settings: NewestSettings {
+                allow_overages: Seq(row.get(19)?),
+                max_overages: Seq(row.get(20)?),
+            },
+            // One that cannot be read is told again with the next reading.
+            pool: row
+                .get::<_, Option<String>>(21)?
+                .and_then(|pool| serde_json::from_str(&pool).ok()),
+            watch: AccountWatch {
+                settled: settled.borrow_mut().remove(&no).unwrap_or_default(),
+                ..AccountWatch::default()
+            },
         }))
     })
+}
+
+/// The units of the batches that were settled last, newest first, of each account.
+fn read_settled(connection: &Connection) -> Result<RefCell<BTreeMap<AccountNo, VecDeque<Units>>>> {
+    let sql = format!(
+        "SELECT account, units FROM batches JOIN lanes ON lanes.no = lane
+         WHERE state = 'settled' AND units <> 0 ORDER BY batches.no DESC LIMIT {SETTLED_READ_MAX}"
+    );
+    let found = read_all(connection, "reading the settled batches", &sql, |row| {
+        let (account, units): (i64, i64) = (row.get(0)?, row.get(1)?);
+        Ok(Ok((AccountNo(account), Units::new(units))))
+    })?;
+    let mut settled: BTreeMap<AccountNo, VecDeque<Units>> = BTreeMap::new();
+    for (account, units) in found {
+        let newest = settled.entry(account).or_default();
+        if newest.len() < AccountWatch::SETTLED_MAX {
+            newest.push_back(units);
+        }
+    }
+    Ok(RefCell::new(settled))
 }
 
 fn read_lanes(connection: &Connection) -> Result<Vec<(LaneNo, LaneKey)>> {
@@ -315,7 +394,8 @@ fn read_lanes(connection: &Connection) -> Result<Vec<(LaneNo, LaneKey)>> {
 fn read_batches(connection: &Connection) -> Result<Vec<Batch>> {
     let sql = "SELECT batches.no, lane, account, first_seq, last_seq, row_count, units, state,
                       reason, closed, id, sealed_at, attempts, before_total, before_as_of, sent_at,
-                      before_limits, held_at, late, sealed_proven
+                      before_limits, held_at, late, sealed_proven, refusals, peer, dropped,
+                      (SELECT hash FROM consumptions WHERE seq = last_seq)
                FROM batches JOIN lanes ON lanes.no = lane
                WHERE state NOT IN ('settled', 'superseded', 'waived') ORDER BY batches.no";
     read_all(connection, "reading the batches", sql, |row| {
@@ -330,6 +410,10 @@ fn read_batches(connection: &Connection) -> Result<Vec<Batch>> {
         let (units, closed) = (Units::new(row.get(6)?), row.get(9)?);
         let held_at = row.get::<_, Option<i64>>(17)?.map(Timestamp::from_millis);
         let is_late = row.get(18)?;
+        let refusals = row.get::<_, i64>(20)?;
+        let dropped = Dropped::from_bits(row.get(22)?);
+        // A row that is owed is never folded; where a damage took it, the batch is held.
+        let last_hash = row.get::<_, Option<[u8; 32]>>(23)?;
         Ok(batch_state(&state, reason).map(|state| Batch {
             no: BatchNo(no),
             lane: LaneNo(lane),
@@ -338,6 +422,9 @@ fn read_batches(connection: &Connection) -> Result<Vec<Batch>> {
             last,
             rows,
             units,
+            last_hash: last_hash.map_or(Hash::ORIGIN, Hash),
+            refusals: u32::try_from(refusals).unwrap_or(u32::MAX),
+            dropped,
             state,
             opened_at: Duration::ZERO,
             sealed,
@@ -362,12 +449,14 @@ fn sealed(row: &Row<'_>) -> rusqlite::Result<Result<Option<Sealed>>> {
     let Ok((before_limits, reset)) = serde_json::from_str(&limits) else {
         return Ok(Err(malformed("the limits of a batch", limits)));
     };
+    let attempts = row.get(12)?;
+    let peer: Option<String> = row.get(21)?;
     Ok(Ok(Some(Sealed {
         id: uuid,
         at: Timestamp::from_millis(row.get(11)?),
         at_proven: row.get(19)?,
         since: None,
-        attempts: row.get(12)?,
+        attempts,
         before: Standing {
             limits: before_limits,
             reset,
@@ -376,6 +465,10 @@ fn sealed(row: &Row<'_>) -> rusqlite::Result<Result<Option<Sealed>>> {
         },
         sent_at: Timestamp::from_millis(row.get(15)?),
         doubtful: false,
+        // What became of an attempt without a key is read of the total, whatever was known of it before the restart.
+        refused_at: (attempts > 0 && peer.is_none()).then_some(Duration::ZERO),
+        peer,
+        readings: Readings::default(),
     })))
 }
 
@@ -397,12 +490,15 @@ fn hold(reason: &str) -> Result<Hold> {
         LIMIT => return Ok(Hold::Limit { room_seen: None }),
         UNDECIDABLE => return Ok(Hold::Undecidable),
         LATE => return Ok(Hold::Late),
+        COPY => return Ok(Hold::Copy),
         _ => {}
     }
-    let (make, name): (fn(ErrorCode) -> Hold, _) = match reason.strip_prefix(DEFECT) {
-        Some(name) => (Hold::Defect, name),
-        None => (Hold::Refused, reason),
-    };
+    let (make, name): (fn(ErrorCode) -> Hold, _) =
+        match (reason.strip_prefix(DEFECT), reason.strip_prefix(GONE)) {
+            (Some(name), _) => (Hold::Defect, name),
+            (None, Some(name)) => (Hold::Gone, name),
+            (None, None) => (Hold::Refused, reason),
+        };
     let code = ErrorCode::from_name(name);
     code.map(make)
         .ok_or_else(|| malformed("the reason of a held batch", reason.to_owned()))

@@ -3,7 +3,10 @@
 use rusqlite::{Connection, named_params, params};
 use tally_shared::{limits::Standing, period::Period, time::Timestamp, wire::ErrorCode};
 
-use super::{CHAIN_KEY, CLOCK, DEFECT, GENERATION, IDEMPOTENT, LATE, LIMIT, SERVER, UNDECIDABLE};
+use super::{
+    CHAIN_KEY, CLOCK, COPY, DEFECT, GENERATION, GONE, KEEPER, LATE, LEDGER_ID, LIMIT, SERVER,
+    UNDECIDABLE,
+};
 use crate::core::{
     book::{Account, AppNo, Batch, BatchState, Book, Hold, Lane, License},
     chain,
@@ -34,12 +37,11 @@ pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<(
     for batch in book.grown_batches() {
         write_batch_sums(connection, batch)?;
     }
-    if book.idempotent_changed() {
-        write_meta(
-            connection,
-            IDEMPOTENT,
-            if book.idempotent() { "1" } else { "0" },
-        )?;
+    if book.keeper_changed() {
+        write_meta(connection, KEEPER, book.keeper().unwrap_or_default())?;
+    }
+    if book.id_changed() {
+        write_meta(connection, LEDGER_ID, &book.id().to_string())?;
     }
     if let (true, Some(home)) = (book.home_changed(), book.home()) {
         write_meta(connection, SERVER, &json(home)?)?;
@@ -162,13 +164,14 @@ fn write_account(
             "INSERT INTO accounts
          VALUES (:no, :license, :feature, :max, :unlimited, :negative, :overages, :max_overages,
                  :period, :total, :as_of, :shared, :recorded, :settled, :rows, :waived, :late,
-                 :seal, :stale)
+                 :seal, :stale, :refused, :allow_seq, :max_seq, :pool)
          ON CONFLICT (no) DO UPDATE SET
              max_consumptions = :max, allow_unlimited_consumptions = :unlimited,
              allow_negative_consumptions = :negative, allow_overages = :overages,
              max_overages = :max_overages, period = :period, total = :total, as_of = :as_of,
              shared = :shared, recorded = :recorded, settled = :settled, row_count = :rows,
-             waived = :waived, late = :late, seal = :seal, stale = :stale",
+             waived = :waived, late = :late, seal = :seal, stale = :stale, refused = :refused,
+             allow_seq = :allow_seq, max_seq = :max_seq, pool = :pool",
         )?
         .execute(named_params! {
             ":no": account.no.0,
@@ -190,6 +193,10 @@ fn write_account(
             ":late": account.late.get(),
             ":seal": key.seal_account(account).0,
             ":stale": account.stale,
+            ":refused": account.refused.map(ErrorCode::as_str),
+            ":allow_seq": account.settings.allow_overages.0,
+            ":max_seq": account.settings.max_overages.0,
+            ":pool": account.pool.as_ref().map(json).transpose()?,
         })
         .map(|_| ())
 }
@@ -301,7 +308,7 @@ fn write_batch(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
             "INSERT OR REPLACE INTO batches
          VALUES (:no, :lane, :first, :last, :rows, :units, :state, :reason, :closed,
                  :id, :sealed_at, :attempts, :before_total, :before_as_of, :sent_at,
-                 :before_limits, :held_at, :late, :ended_at, :sealed_proven)",
+                 :before_limits, :held_at, :late, :ended_at, :sealed_proven, :refusals, :peer, :dropped)",
         )?
         .execute(named_params! {
             ":no": batch.no.0,
@@ -324,6 +331,9 @@ fn write_batch(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
             ":late": batch.late,
             ":sealed_proven": sealed.is_some_and(|sealed| sealed.at_proven),
             ":ended_at": batch.ended_at.map(Timestamp::as_millis),
+            ":refusals": batch.refusals,
+            ":peer": sealed.and_then(|sealed| sealed.peer.as_deref()),
+            ":dropped": batch.dropped.bits(),
         })
         .map(|_| ())
 }
@@ -360,6 +370,8 @@ fn state_names(state: BatchState) -> (&'static str, Option<String>) {
                 Hold::Late => LATE.to_owned(),
                 Hold::Refused(code) => code.as_str().to_owned(),
                 Hold::Defect(code) => format!("{DEFECT}{}", code.as_str()),
+                Hold::Gone(code) => format!("{GONE}{}", code.as_str()),
+                Hold::Copy => COPY.to_owned(),
             }),
         ),
     }
