@@ -310,6 +310,7 @@ mod tests {
             status,
             signature: None,
             retry_after: Some(Duration::from_secs(7)),
+            is_fresh: true,
             body: body.as_bytes().to_vec(),
         })
     }

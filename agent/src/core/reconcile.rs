@@ -100,7 +100,7 @@ mod tests {
             standing.limits.allow_negative_consumptions = true;
             standing
         };
-        let told = |moved| {
+        let told = |moved: i64| {
             let (before, after) = (returning(10), returning(10 + moved));
             verdict(Units::new(5), &before, OverageSetting::default(), &after)
         };
@@ -115,7 +115,7 @@ mod tests {
             allow_overages: Some(true),
             max_overages: None,
         };
-        let told = |moved, is_set| {
+        let told = |moved: i64, is_set| {
             let (before, after) = (standing(10, false), standing(10 + moved, is_set));
             verdict(Units::new(5), &before, setting, &after)
         };

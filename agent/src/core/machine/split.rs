@@ -99,6 +99,11 @@ impl Core {
                 .book
                 .batches_of(account.no)
                 .iter()
-                .all(|batch| matches!(batch.state, BatchState::Held(_) | BatchState::Open))
+                .all(|batch| match batch.state {
+                    BatchState::Held(_) => true,
+                    // Rows that were refused once and go out again take the room that there is.
+                    BatchState::Open => batch.refusals == 0,
+                    _ => false,
+                })
     }
 }

@@ -11,7 +11,7 @@ use tally_shared::{
 
 use crate::core::{
     Core, LateUsage, Policy, Rejected, UndecidablePolicy,
-    book::{AppNo, BatchNo, Book, Contents, LicenseNo, Seq},
+    book::{AppNo, BatchNo, Book, Contents, FindingKind, LicenseNo, Seq},
     chain::{self, Hash},
     clock::Moment,
     command::Command,
@@ -156,14 +156,62 @@ impl World {
         })
     }
 
+    /// The answer to a batch is lost, and the total is read at once.
+    #[track_caller]
+    fn lose(&mut self, batch: BatchNo) {
+        let asked = self.answer(batch, lost(), KeyEcho::NoAnswer);
+        assert!(
+            matches!(asked.as_slice(), [Command::LookUp { .. }]),
+            "{asked:?}"
+        );
+    }
+
+    /// Waits until the licence is read.
+    #[track_caller]
+    fn reads(&mut self) {
+        let wakeup = self.core.next_wakeup(self.now).unwrap();
+        self.pass(wakeup.saturating_sub(self.now.mono));
+        let asked = self.tell(Event::Tick);
+        assert!(
+            matches!(asked.as_slice(), [Command::LookUp { .. }]),
+            "{asked:?}"
+        );
+    }
+
     fn look_up(&mut self, total: i64) -> Vec<Command> {
-        let outcome = LookUpOutcome::Found(Box::new(self.found(total)));
+        let found = self.found(total);
+        self.looked_up(found, KeyEcho::NoAnswer)
+    }
+
+    fn look_up_echoing(&mut self, total: i64, key: KeyEcho) -> Vec<Command> {
+        let found = self.found(total);
+        self.looked_up(found, key)
+    }
+
+    /// A cache answers.
+    fn look_up_stale(&mut self, total: i64) -> Vec<Command> {
+        let found = LicenseFound {
+            is_fresh: false,
+            ..self.found(total)
+        };
+        self.looked_up(found, KeyEcho::NoAnswer)
+    }
+
+    fn looked_up(&mut self, found: LicenseFound, key: KeyEcho) -> Vec<Command> {
         self.tell(Event::LookedUp {
             license: LicenseNo(1),
             hardware_id: "h".to_owned(),
-            outcome,
-            key: KeyEcho::NoAnswer,
+            outcome: LookUpOutcome::Found(Box::new(found)),
+            key,
         })
+    }
+
+    /// The kinds and units of the findings that nobody has seen.
+    fn findings(&self) -> Vec<(FindingKind, i64)> {
+        let findings = self.core.book().findings().iter();
+        findings
+            .map(|finding| (finding.kind, finding.units.get()))
+            .collect()
     }
 
     fn applied(&self, total: i64) -> SendOutcome {
@@ -251,14 +299,211 @@ fn without_keys_an_unknown_batch_is_never_sent_again_before_the_total_was_read()
     let mut world = World::new(100, KeyEcho::Absent);
     world.record(5).unwrap();
     let first = world.sent();
-    assert!(world.answer(first.0, lost(), KeyEcho::NoAnswer).is_empty());
+    world.lose(first.0);
+    assert!(world.look_up(0).is_empty(), "it could still arrive");
     world.pass(Duration::from_millis(29_999));
     assert!(world.tell(Event::Tick).is_empty(), "it could still arrive");
     world.pass(Duration::from_millis(1));
+    world.reads();
+    assert!(world.look_up(0).is_empty(), "one reading may be old");
+    assert_eq!(world.sums().unknown, 5);
+    world.pass(SETTLE_WAIT);
+    world.reads();
     assert!(matches!(
-        world.tell(Event::Tick).as_slice(),
-        [Command::LookUp { .. }]
+        world.look_up(0).as_slice(),
+        [Command::Send { .. }]
     ));
+}
+
+#[test]
+fn a_total_that_moved_by_a_batch_settles_it_at_once() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.lose(first.0);
+    world.look_up(5);
+    assert_eq!(world.sums().settled, 5);
+    assert!(world.findings().is_empty());
+}
+
+#[test]
+fn a_total_from_a_cache_decides_nothing() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.lose(first.0);
+    world.look_up_stale(0);
+    for _ in 0..4 {
+        world.pass(2 * SETTLE_WAIT);
+        world.reads();
+        world.look_up_stale(0);
+    }
+    assert_eq!(world.sums().unknown, 5);
+}
+
+#[test]
+fn without_an_echo_on_a_reading_a_batch_carries_no_key() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    assert_eq!(world.sent().1, None);
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    assert!(world.sent().1.is_some());
+}
+
+#[test]
+fn under_other_credentials_a_key_says_nothing_and_the_total_decides() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.core.set_peer("other credentials".to_owned());
+    world.lose(first.0);
+    // This server keeps keys, as the reading says, and knows none of these credentials.
+    world.look_up_echoing(5, KeyEcho::Echoed);
+    assert_eq!(world.sums().settled, 5);
+}
+
+#[test]
+fn a_server_that_kept_no_keys_when_a_batch_was_sent_is_not_asked_under_its_key_later() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.lose(first.0);
+    assert!(world.look_up_echoing(0, KeyEcho::Echoed).is_empty());
+    world.pass(SETTLE_WAIT);
+    world.reads();
+    world.look_up_echoing(5, KeyEcho::Echoed);
+    assert_eq!(world.sums().settled, 5);
+}
+
+#[test]
+fn a_key_whose_age_one_of_two_clocks_does_not_know_is_not_trusted() {
+    for jump in [Duration::from_hours(25), Duration::from_mins(1)] {
+        let mut world = World::new(100, KeyEcho::Echoed);
+        world.record(5).unwrap();
+        let first = world.sent();
+        world.answer(first.0, lost(), KeyEcho::NoAnswer);
+        // The monotonic clock stood still meanwhile.
+        world.now.time = world.now.time.plus(jump);
+        world.reads();
+    }
+}
+
+#[test]
+fn a_conflict_is_no_defect_and_the_total_decides() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let first = world.sent();
+    let duplicate = SendOutcome::Duplicate("duplicate".to_owned());
+    let asked = world.answer(first.0, duplicate, KeyEcho::Echoed);
+    assert!(matches!(asked.as_slice(), [Command::LookUp { .. }]));
+    world.look_up(5);
+    assert_eq!(world.sums().settled, 5);
+}
+
+#[test]
+fn a_refusal_after_the_batch_was_counted_is_a_finding_and_a_person_decides() {
+    let refusals = [
+        SendOutcome::RefusedLimit,
+        SendOutcome::Throttled(None),
+        SendOutcome::RefusedCredentials(ErrorCode::RevokedApiKey),
+    ];
+    for refusal in refusals {
+        let mut world = World::new(100, KeyEcho::Absent);
+        world.record(5).unwrap();
+        let first = world.sent();
+        world.answer(first.0, refusal, KeyEcho::Absent);
+        if world.core.status(world.now).busy {
+            world.look_up(5);
+        } else {
+            world.tell(Event::Nudge);
+            world.look_up(5);
+        }
+        assert_eq!(world.sums().held, 5);
+        assert_eq!(world.findings(), [(FindingKind::RefusedButCounted, 5)]);
+    }
+}
+
+#[test]
+fn a_refusal_that_left_the_total_alone_is_believed() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.answer(first.0, SendOutcome::Throttled(None), KeyEcho::Absent);
+    world.tell(Event::Nudge);
+    assert!(matches!(
+        world.look_up(0).as_slice(),
+        [Command::Send { .. }]
+    ));
+    assert!(world.findings().is_empty());
+}
+
+#[test]
+fn an_answer_that_moved_the_total_twice_is_settled_with_a_finding() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(10);
+    world.answer(batch, outcome, KeyEcho::Absent);
+    assert_eq!(world.sums().settled, 5);
+    assert_eq!(world.findings(), [(FindingKind::CountedMoreThanOnce, 5)]);
+    // Another amount shows that others use the licence, which explains this one too.
+    world.record(4).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(31);
+    world.answer(batch, outcome, KeyEcho::Absent);
+    assert!(world.findings().is_empty());
+    assert!(world.core.status(world.now).licenses[0].shared);
+}
+
+#[test]
+fn a_batch_that_arrives_again_after_it_was_settled_is_a_finding() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(5);
+    world.answer(batch, outcome, KeyEcho::Absent);
+    world.pass(Duration::from_hours(1));
+    world.reads();
+    world.look_up(10);
+    assert_eq!(world.findings(), [(FindingKind::CountedMoreThanOnce, 5)]);
+}
+
+#[test]
+fn a_total_that_fell_is_believed_when_it_was_read_twice_and_is_a_finding() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(5);
+    world.answer(batch, outcome, KeyEcho::Absent);
+    world.pass(Duration::from_hours(1));
+    world.reads();
+    world.look_up(2);
+    assert!(world.findings().is_empty(), "one reading may be old");
+    assert_eq!(world.core.status(world.now).licenses[0].total.get(), 5);
+    world.pass(SETTLE_WAIT);
+    world.reads();
+    world.look_up(2);
+    assert_eq!(world.findings(), [(FindingKind::TotalFell, 3)]);
+    assert_eq!(world.core.status(world.now).licenses[0].total.get(), 2);
+    let finding = world.core.status(world.now).findings[0].seq;
+    world.core.see_finding(world.now, finding, None).unwrap();
+    world.core.book_mut().committed();
+    assert!(world.findings().is_empty());
+}
+
+#[test]
+fn a_replay_whose_units_the_total_does_not_hold_is_a_finding() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(5);
+    world.answer(batch, outcome, KeyEcho::Replayed);
+    world.look_up(0);
+    world.pass(SETTLE_WAIT);
+    world.reads();
+    world.look_up(0);
+    assert_eq!(world.findings(), [(FindingKind::ReplayDidNotCount, 5)]);
 }
 
 #[test]
@@ -267,10 +512,16 @@ fn the_total_tells_what_became_of_an_unknown_batch() {
         let mut world = World::new(100, KeyEcho::Absent);
         world.record(5).unwrap();
         let first = world.sent();
-        world.answer(first.0, lost(), KeyEcho::NoAnswer);
+        world.lose(first.0);
+        world.look_up(0);
         world.pass(SETTLE_WAIT);
-        world.tell(Event::Tick);
-        let commands = world.look_up(total);
+        world.reads();
+        let mut commands = world.look_up(total);
+        if world.sums().unknown > 0 {
+            world.pass(SETTLE_WAIT);
+            world.reads();
+            commands = world.look_up(total);
+        }
         (world.sums(), commands.len())
     };
     assert!(
@@ -280,6 +531,10 @@ fn the_total_tells_what_became_of_an_unknown_batch() {
     assert!(
         matches!(after(0), (Conservation { in_flight: 5, .. }, 1)),
         "it did not move"
+    );
+    assert!(
+        matches!(after(4), (Conservation { in_flight: 5, .. }, 1)),
+        "it cannot hold the batch, whoever moved it"
     );
     assert!(
         matches!(after(7), (Conservation { held: 5, .. }, 0)),
@@ -292,7 +547,7 @@ fn a_total_that_was_asked_for_while_the_batch_could_still_arrive_decides_nothing
     let mut world = World::new(100, KeyEcho::Absent);
     world.record(5).unwrap();
     let first = world.sent();
-    world.answer(first.0, lost(), KeyEcho::NoAnswer);
+    world.lose(first.0);
     let asked_at = world.now.mono;
     world.pass(SETTLE_WAIT);
     let found = world.found(0);
@@ -361,6 +616,8 @@ fn what_does_not_fit_is_split_and_the_rest_is_held_until_there_is_room() {
         last: Seq(1),
         rows: 1,
         units: Units::new(4),
+        hash: Hash([1; 32]),
+        next: Some(Seq(2)),
     });
     let sent = world.tell(Event::PrefixFound {
         batch: *batch,
@@ -377,7 +634,8 @@ fn what_does_not_fit_is_split_and_the_rest_is_held_until_there_is_room() {
     else {
         panic!("the prefix should be sent, not {sent:?}");
     };
-    assert_ne!(*new_key, key, "the old id has its answer");
+    let new_key = new_key.as_ref().map(|key| key.id);
+    assert_ne!(new_key, key, "the old id has its answer");
     let outcome = world.applied(9);
     world.answer(*batch, outcome, KeyEcho::Echoed);
     let held = Conservation {

@@ -346,8 +346,11 @@ fn write_account(connection: &Connection, account: &Account) -> rusqlite::Result
     } = account.standing;
     connection
         .execute(
-            "INSERT INTO accounts VALUES
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, 0, 0, 0, 0, 0, NULL, 1)",
+            "INSERT INTO accounts
+                 (no, license, feature, max_consumptions, allow_unlimited_consumptions,
+                  allow_negative_consumptions, allow_overages, max_overages, period, total, as_of,
+                  shared, recorded, settled, row_count, stale)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, 0, 0, 0, 1)",
             params![
                 account.no.0,
                 account.license.0,
@@ -417,6 +420,9 @@ fn add_lost(connection: &Connection, restored: &mut Restored) -> rusqlite::Resul
     }
     let accounts = connection.execute(
         "INSERT OR IGNORE INTO accounts
+             (no, license, feature, max_consumptions, allow_unlimited_consumptions,
+              allow_negative_consumptions, allow_overages, max_overages, period, total, as_of,
+              shared, recorded, settled, row_count, waived, late, seal, stale)
          SELECT DISTINCT account, (SELECT coalesce(max(no), 0) + 1 FROM licenses),
                 'lost-' || account, 0, 0, 0, 0, 0, NULL, 0, 0, 1, 0, 0, 0, 0, 0, NULL, 1
          FROM lanes WHERE account NOT IN (SELECT no FROM accounts)",
