@@ -122,6 +122,13 @@ fn take_account(digest: &mut Digest, world: &World<'_>, account: &Account) {
         account.stale,
         account.shared,
     ));
+    let watch = &account.watch;
+    digest.take(&(
+        world.ahead(watch.read_at),
+        watch.fell_at.map(|at| world.ahead(at + SETTLE_WAIT)),
+        (watch.is_replayed, watch.is_unsure),
+        &watch.settled,
+    ));
     digest.take(&(account.recorded, account.settled, account.rows));
     if world.setup.turns {
         digest.take(&account.standing.as_of);
@@ -143,7 +150,7 @@ fn take_batch(
     let waits_from = (batch.opened_at > Duration::ZERO).then_some(batch.opened_at);
     digest.take(&(
         (batch.no, batch.lane, batch.first, batch.last),
-        (batch.units, batch.rows, batch.closed),
+        (batch.units, batch.rows, batch.closed, batch.refusals),
         state,
         waits_from.map(|from| ahead(from + SYNC_INTERVAL)),
     ));
@@ -154,8 +161,15 @@ fn take_batch(
         let is_of_this_process = sealed.since.is_some();
         (
             (before.total, before.limits, as_of),
-            sealed.doubtful,
+            (sealed.doubtful, sealed.peer.is_some()),
             is_of_this_process,
+            sealed.refused_at.is_some(),
+            sealed.attempts > 0,
+            (
+                ahead(sealed.readings.arrives_until),
+                sealed.readings.is_begun,
+                sealed.readings.without_at.map(|at| ahead(at + SETTLE_WAIT)),
+            ),
         )
     });
     digest.take(&sealed);

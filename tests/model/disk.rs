@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use tally_agent::core::{
     book::{
-        Account, AccountNo, AccountWatch, Batch, BatchNo, BatchState, Book, Contents, Hold, Home,
-        LaneKey, LaneNo, License, LicenseNo, Op, Pause, Readings, Row, Seq,
+        Account, AccountNo, AccountWatch, Batch, BatchNo, BatchState, Book, Contents, Finding,
+        Hold, Home, LaneKey, LaneNo, License, LicenseNo, Op, Pause, Readings, Row, Seq,
     },
     chain::{self, Hash},
     event::Prefix,
@@ -17,7 +17,7 @@ use tally_shared::units::Units;
 use uuid::Uuid;
 
 /// What is on disk.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Disk {
     licenses: BTreeMap<LicenseNo, License>,
     accounts: BTreeMap<AccountNo, Account>,
@@ -28,6 +28,24 @@ pub(crate) struct Disk {
     pub(crate) rows: Vec<Row>,
     keeper: Option<String>,
     id: Option<Uuid>,
+    head: (Seq, Hash),
+    findings: Vec<Finding>,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self {
+            licenses: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            rows: Vec::new(),
+            keeper: None,
+            id: None,
+            head: (Seq(0), Hash::ORIGIN),
+            findings: Vec::new(),
+        }
+    }
 }
 
 impl Disk {
@@ -46,7 +64,11 @@ impl Disk {
         for account in book.changed_accounts() {
             let kept = Account {
                 heard_at: Duration::ZERO,
-                watch: AccountWatch::default(),
+                watch: AccountWatch {
+                    is_unsure: account.stale,
+                    settled: account.watch.settled.clone(),
+                    ..AccountWatch::default()
+                },
                 ..account.clone()
             };
             self.accounts.insert(account.no, kept);
@@ -82,6 +104,9 @@ impl Disk {
         self.rows.extend_from_slice(book.new_rows());
         self.keeper = book.keeper().map(str::to_owned);
         self.id = Some(book.id());
+        self.head = book.head();
+        let found = book.new_notes().iter();
+        self.findings.extend(found.filter_map(Finding::of));
     }
 
     /// What a start reads.
@@ -100,10 +125,7 @@ impl Disk {
                 .filter(|batch| !batch.state.is_end())
                 .cloned()
                 .collect(),
-            head: self
-                .rows
-                .last()
-                .map_or((Seq(0), Hash::ORIGIN), |row| (row.seq, row.hash)),
+            head: self.head,
             home: Some(Home {
                 server: "server".to_owned(),
                 until: None,
@@ -118,7 +140,7 @@ impl Disk {
                 .unwrap_or(BatchNo(0)),
             keeper: self.keeper.clone(),
             id: self.id,
-            findings: Vec::new(),
+            findings: self.findings.clone(),
         }
     }
 
@@ -136,6 +158,11 @@ impl Disk {
                 .collect::<Vec<_>>(),
             &self.keeper,
         )
+    }
+
+    /// What the server's totals did not explain.
+    pub(crate) fn findings(&self) -> &[Finding] {
+        &self.findings
     }
 
     /// What the lanes stand for.
@@ -190,7 +217,7 @@ impl Disk {
             }
             let (mut rows, mut units) = (0, 0);
             for row in self.rows_of(batch.lane, (batch.first, batch.last)) {
-                covers[index(row.seq)] += 1;
+                covers[self.index(row.seq)] += 1;
                 rows += 1;
                 units += row.units.get();
             }
@@ -207,14 +234,15 @@ impl Disk {
             .values()
             .filter(|batch| batch.state == BatchState::Settled)
             .flat_map(|batch| self.rows_of(batch.lane, (batch.first, batch.last)))
-            .map(|row| index(row.seq))
+            .map(|row| self.index(row.seq))
             .collect()
     }
-}
 
-/// A row's place, from 0.
-pub(crate) fn index(seq: Seq) -> usize {
-    usize::try_from(seq.0 - 1).expect("rows are numbered from 1")
+    /// The position of a row among all rows, from 0: notes take places between them.
+    pub(crate) fn index(&self, seq: Seq) -> usize {
+        let found = self.rows.binary_search_by_key(&seq, |row| row.seq);
+        found.expect("a batch covers rows that are there")
+    }
 }
 
 fn kept_state(state: BatchState) -> BatchState {

@@ -3,7 +3,6 @@
 use tally_agent::core::book::{BatchNo, BatchState, Hold};
 
 use crate::{
-    disk::index,
     network::{Exchange, LICENSE},
     world::{Action, REFRESH_INTERVAL, World},
 };
@@ -43,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) limited: bool,
     /// All rows are settled.
     pub(crate) all_settled: bool,
+    /// Nothing is found about the total that others explain: it may be by chance, where they add exactly a batch.
+    pub(crate) no_false_alarm: bool,
     /// Left alone from here, everything is settled, or held with a reason that stands.
     pub(crate) comes_to_rest: bool,
     pub(crate) resolved: Resolved,
@@ -64,7 +65,7 @@ impl World<'_> {
         disk.batches
             .values()
             .filter(|batch| matches!(batch.state, BatchState::Held(Hold::Limit { .. })))
-            .filter_map(|batch| disk.rows.get(index(batch.first)))
+            .filter_map(|batch| disk.rows.get(disk.index(batch.first)))
             .any(|row| row.units.get() <= room)
     }
 
@@ -115,7 +116,11 @@ impl Facts {
     }
 
     fn hold(&self) -> bool {
-        self.counted_once && self.nothing_forgotten && self.settled_is_counted && self.one_at_a_time
+        self.counted_once
+            && self.nothing_forgotten
+            && self.settled_is_counted
+            && self.one_at_a_time
+            && self.no_false_alarm
     }
 
     fn now(world: &World<'_>) -> Self {
@@ -143,6 +148,9 @@ impl Facts {
                 .batches()
                 .any(|state| matches!(state, BatchState::Held(Hold::Limit { .. }))),
             all_settled: settled_rows.len() == world.setup.rows.len(),
+            no_false_alarm: disk.findings().is_empty()
+                || world.setup.others_units < 1_000
+                || world.setup.disk_lies,
             comes_to_rest: true,
             resolved: world.resolved,
         }

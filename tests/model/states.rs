@@ -105,6 +105,9 @@ impl Model for Setup {
             Property::always(SETTLED_IS_COUNTED, |_, state: &State| {
                 state.facts.settled_is_counted
             }),
+            Property::always(NO_FALSE_ALARM, |_, state: &State| {
+                state.facts.no_false_alarm
+            }),
             Property::always(ONE_AT_A_TIME, |_, state: &State| state.facts.one_at_a_time),
             Property::always(COMES_TO_REST, |_, state: &State| state.facts.comes_to_rest),
             Property::always(DECIDABLE_ALONE, |setup: &Self, state: &State| {
@@ -131,6 +134,8 @@ pub(crate) const COUNTED_ONCE: &str = "never counted twice";
 pub(crate) const NOTHING_FORGOTTEN: &str = "never forgotten";
 /// What the agent takes as settled, the server counted.
 pub(crate) const SETTLED_IS_COUNTED: &str = "what is settled was counted";
+/// The audit of the total finds nothing where nothing was counted twice.
+pub(crate) const NO_FALSE_ALARM: &str = "no false alarm";
 /// One exchange, and one batch of unknown fate.
 pub(crate) const ONE_AT_A_TIME: &str = "one request at a time";
 /// Left alone, the agent finishes.

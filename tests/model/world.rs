@@ -17,7 +17,7 @@ use tally_shared::{
 };
 
 use crate::{
-    disk::{Disk, index},
+    disk::Disk,
     facts::Resolved,
     network::{Exchange, LICENSE, Stray, found, subject},
     server::{Request, Server},
@@ -258,6 +258,11 @@ impl<'a> World<'a> {
         }
     }
 
+    /// How far ahead a time on the monotonic clock is; nothing where it is over.
+    pub(crate) fn ahead(&self, at: Duration) -> Duration {
+        at.saturating_sub(self.outside.now.mono)
+    }
+
     /// When the writer would wake the core.
     pub(crate) fn wakeup(&self) -> Option<Duration> {
         let now = self.outside.now;
@@ -357,14 +362,12 @@ impl<'a> World<'a> {
         self.outside.overlapped |= self.exchange.is_some();
         self.exchange = match order {
             Command::Send { batch, request, .. } => {
-                let covered = &self.outside.disk.batches[&batch];
-                let rows = self
-                    .outside
-                    .disk
-                    .rows_of(covered.lane, (covered.first, covered.last));
+                let disk = &self.outside.disk;
+                let covered = &disk.batches[&batch];
+                let rows = disk.rows_of(covered.lane, (covered.first, covered.last));
                 let request = Request {
                     batch,
-                    rows: rows.map(|row| index(row.seq)).collect(),
+                    rows: rows.map(|row| disk.index(row.seq)).collect(),
                     units: request.units.get(),
                 };
                 Some(Exchange::Send(request, None))

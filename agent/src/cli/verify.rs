@@ -27,7 +27,7 @@ pub(super) fn run(data_dir: &DataDir, args: JsonArgs) -> anyhow::Result<Outcome>
     } else {
         output::text(&page(&findings))?;
     }
-    Ok(if findings.is_sound() {
+    Ok(if findings.is_sound() && findings.findings.is_empty() {
         Outcome::Done
     } else {
         Outcome::Refused
@@ -64,6 +64,14 @@ fn page(findings: &Findings) -> String {
         None => format!("  {}\n", fault.what),
     });
     text.extend(lines);
+    for finding in &findings.findings {
+        let (no, what) = (finding.seq.0, finding.what());
+        let next = format!(
+            "{}; then: tally resolve --finding {no}",
+            finding.kind.advice()
+        );
+        text.push_str(&format!("  finding {no}: {what}\n    → {next}\n"));
+    }
     if findings.unproven > 0 {
         let count = findings.unproven;
         let line = format!("  {count} rows are from before the present key: nothing proves them\n");

@@ -96,6 +96,18 @@ fn registry(status: &FullStatus) -> Registry {
         "Whether consumptions can be recorded",
         i64::from(*storage == Storage::Ok),
     );
+    gauge(
+        "findings",
+        "Findings about the server's totals that nobody has seen",
+        i64::try_from(status.findings.len()).unwrap_or(i64::MAX),
+    );
+    gauge(
+        "findings_units",
+        "Units in question in these findings",
+        status.findings.iter().fold(0, |sum: i64, finding| {
+            sum.saturating_add(finding.units.get())
+        }),
+    );
     let mut counter = |name: &str, help: &str, value: u64| {
         let counter: Counter = Counter::default();
         counter.inc_by(value);

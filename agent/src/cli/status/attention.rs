@@ -7,10 +7,16 @@ use serde_json::Value;
 use tally_shared::time::Timestamp;
 
 use super::Facts;
-use crate::cli::{
-    human,
-    screen::{Screen, paragraph},
+use crate::{
+    cli::{
+        human,
+        screen::{Screen, paragraph},
+    },
+    core::book::Finding,
 };
+
+/// Number of findings that are shown one by one, newest first.
+const FINDINGS_SHOWN: usize = 5;
 
 /// Something that does not go on well by itself.
 struct Matter {
@@ -85,6 +91,25 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
             "`tally verify` says where it shows",
         );
     }
+    let findings = facts.find("/findings").cloned();
+    let findings: Vec<Finding> = findings
+        .and_then(|findings| serde_json::from_value(findings).ok())
+        .unwrap_or_default();
+    for finding in findings.iter().rev().take(FINDINGS_SHOWN) {
+        let no = finding.seq.0;
+        let next = format!(
+            "{}; then: tally resolve --finding {no}",
+            finding.kind.advice()
+        );
+        add(finding.what(), &next);
+    }
+    if findings.len() > FINDINGS_SHOWN {
+        let more = findings.len() - FINDINGS_SHOWN;
+        add(
+            format!("the server's totals do not fit in {more} more findings"),
+            "`tally verify` lists all of them",
+        );
+    }
     let is_proven = facts.find("/time_proven").and_then(Value::as_bool);
     if is_proven == Some(false) && !facts.is_untried() {
         add(
@@ -139,6 +164,8 @@ fn held_batch(name: &str, batch: Facts<'_>, now: Option<Timestamp>) -> Matter {
         "limit" => "over the limit".to_owned(),
         "undecidable" => "undecidable whether the server counted it".to_owned(),
         "late" => "its period is over".to_owned(),
+        "gone" => "whether it was counted is not known, and the server no longer tells".to_owned(),
+        "copy" => "this ledger is a copy, and the original may have sent it".to_owned(),
         code => format!("the server refuses it ({code})"),
     };
     Matter {

@@ -168,6 +168,9 @@ pub struct AccountWatch {
     pub fell_at: Option<Duration>,
     /// Whether the last total came from a replayed answer, which says what once was.
     pub is_replayed: bool,
+    /// Whether nobody knows which units the last total holds: the period turned beside it, somebody decided about a batch, or it
+    /// is from before a doubt. The next one is taken without being compared with it.
+    pub is_unsure: bool,
     /// The units of the last settled batches, newest first: the same amount again may be one of them, counted twice.
     pub settled: VecDeque<Units>,
     /// The pause after refusals for the limit that the total does not explain.

@@ -30,7 +30,8 @@ pub enum FindingKind {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Finding {
     /// Its place in the ledger; `tally resolve --finding` takes it.
-    #[serde(skip_deserializing, rename = "no")]
+    #[serde(default, rename = "no")]
+    #[cfg_attr(feature = "openapi", schema(value_type = i64))]
     pub seq: Seq,
     /// The kind.
     #[serde(rename = "finding")]
@@ -99,6 +100,37 @@ impl FindingKind {
 }
 
 impl Finding {
+    /// What was found, in one sentence, for people.
+    pub fn what(&self) -> String {
+        let name = match &self.feature {
+            Some(feature) => format!("{} of {}", feature, self.holder_value),
+            None => self.holder_value.clone(),
+        };
+        let Self {
+            units,
+            expected,
+            found,
+            ..
+        } = self;
+        match self.kind {
+            FindingKind::CountedMoreThanOnce => format!(
+                "the server's total of {name} is {found}, and {expected} was expected: {units} units more than this device \
+                 sent; a request may have been counted more than once"
+            ),
+            FindingKind::RefusedButCounted => format!(
+                "the server refused {units} units of {name}, and its total moved by exactly {units}, from {expected} to \
+                 {found}: they may be counted"
+            ),
+            FindingKind::TotalFell => format!(
+                "the server's total of {name} fell from {expected} to {found}: it counts {units} units fewer than before"
+            ),
+            FindingKind::ReplayDidNotCount => format!(
+                "the server says that it counted units of {name} before, and its total is {found} where {expected} was \
+                 expected: {units} units are missing there"
+            ),
+        }
+    }
+
     /// The finding that a note tells, if it is one.
     pub fn of(note: &Note) -> Option<Self> {
         if note.kind != NoteKind::Finding {

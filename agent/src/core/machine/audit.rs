@@ -8,8 +8,8 @@
 //!   and the batch was sent once, a second copy was not counted, so that the surplus is somebody else's.
 //! * A batch was refused by a server that keeps no keys, and the total moved by exactly its units: a gateway may have sent the
 //!   request twice and handed on the second answer.
-//! * The total fell, although nothing may lower it. One reading may come from a replica that is behind: only a second one, at
-//!   least the settle wait after the first, is believed.
+//! * The total fell, although nothing may lower it. One reading may come from a replica that is behind: only a second one, two
+//!   settle waits after the first, is believed.
 //!
 //! A move by any other amount shows that the licence is shared. Findings of the hour before are then explained as well.
 
@@ -34,6 +34,9 @@ use super::resolve::Unresolvable;
 
 /// A move of the total by up to so many times a batch is taken for the batch, sent again.
 const REPEATS_MAX: i64 = 3;
+
+/// A replica may be behind by fewer settle waits than these.
+const FALL_WAITS: u32 = 2;
 
 /// How long a finding may be explained by a later move that shows the licence to be shared.
 const EXPLAINED_WITHIN: Duration = Duration::from_hours(1);
@@ -102,19 +105,26 @@ impl Core {
         }
     }
 
-    /// Compares a total that was read with the one before, while nothing of this ledger's was under way. Returns whether it is
-    /// believed: a total that fell is not, until it was read a second time.
+    /// Compares a total that was read with the one before, while nothing of this ledger's was under way, but for a batch in
+    /// doubt that the total cannot decide about. Returns whether it is believed: a total that fell is not, until it was read
+    /// again when no replica can be that far behind.
     pub(super) fn audit_reading(
         &mut self,
         now: Moment,
         no: AccountNo,
         found: &Standing,
         asked_at: Duration,
+        doubtful: Option<(BatchNo, Units)>,
     ) -> bool {
-        let settle_wait = self.policy.settle_wait;
+        let believed_after = self.policy.settle_wait.saturating_mul(FALL_WAITS);
         let Some(account) = self.book.accounts.get_mut(&no) else {
             return false;
         };
+        if std::mem::take(&mut account.watch.is_unsure) {
+            account.watch.fell_at = None;
+            account.watch.is_replayed = false;
+            return true;
+        }
         let expected = account.standing.total_at(now.time);
         let since = account.standing.as_of;
         let is_replayed = account.watch.is_replayed;
@@ -124,12 +134,16 @@ impl Core {
             account.watch.is_replayed = false;
             if surplus != Some(0) {
                 let surplus = surplus.unwrap_or(i64::MAX);
-                let is_repeat = surplus > 0 && repeats(account, None, surplus);
+                // A batch in doubt may be a part of the surplus, once.
+                let own = doubtful.map_or(0, |(_, units)| units.get().clamp(0, surplus.max(0)));
+                let rest = surplus - own;
+                let is_repeat =
+                    rest > 0 && repeats(account, doubtful.map(|(_, units)| units), rest);
                 let misfit = Misfit {
                     kind: FindingKind::CountedMoreThanOnce,
-                    batch: None,
-                    units: Units::new(surplus),
-                    expected,
+                    batch: doubtful.map(|(batch, _)| batch),
+                    units: Units::new(rest),
+                    expected: expected.checked_add(Units::new(own)).unwrap_or(expected),
                     since,
                     found: found.total,
                 };
@@ -138,8 +152,8 @@ impl Core {
             return true;
         }
         let first = *account.watch.fell_at.get_or_insert(asked_at);
-        if asked_at < first.saturating_add(settle_wait) {
-            account.watch.read_at = first.saturating_add(settle_wait).max(now.mono);
+        if asked_at < first.saturating_add(believed_after) {
+            account.watch.read_at = first.saturating_add(believed_after).max(now.mono);
             self.mark_account_stale(no);
             return false;
         }

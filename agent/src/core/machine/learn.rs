@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tally_shared::{
     limits::Standing,
+    units::Units,
     wire::{Holder, add_consumption::FEATURE_TYPE_CONSUMPTION},
 };
 
@@ -90,7 +91,7 @@ impl Core {
         self.release_refused(now, no);
         if !is_fresh {
             for account in self.book.account_numbers_of(no) {
-                self.mark_account_stale(account);
+                self.mark_account_unsure(account);
             }
         }
         no
@@ -143,7 +144,7 @@ impl Core {
         match doubtful {
             // It was on its way while something newer was heard.
             None if is_old => {}
-            None => self.hear(now, no, Told { standing, asked_at }),
+            None => self.hear(now, no, Told { standing, asked_at }, None),
             // Nothing is known of its outcome yet, or its key will tell more than the total (its age may be known only now, by
             // the answer's date): only the limits are news.
             Some(batch) if asked_at < self.unknown_since(batch) || self.keeps_key(now, batch) => {
@@ -171,12 +172,12 @@ impl Core {
     }
 
     /// The server's word on an account of which nothing is under way.
-    fn hear(&mut self, now: Moment, no: AccountNo, told: Told) {
+    fn hear(&mut self, now: Moment, no: AccountNo, told: Told, doubtful: Option<(BatchNo, Units)>) {
         let Told { standing, asked_at } = told;
         let took = i64::try_from(now.mono.saturating_sub(asked_at).as_millis()).unwrap_or(i64::MAX);
         let asked = now.time.plus_millis(took.saturating_neg());
         let is_beside = turn::is_beside(&standing, asked, now.time);
-        let is_believed = is_beside || self.audit_reading(now, no, &standing, asked_at);
+        let is_believed = is_beside || self.audit_reading(now, no, &standing, asked_at, doubtful);
         let Some(account) = self.book.account_mut(no) else {
             return;
         };
@@ -190,6 +191,7 @@ impl Core {
         account.watch.read_at = Duration::ZERO;
         if is_beside {
             // Before it turned or after? It is read again when that is over.
+            account.watch.is_unsure = true;
             account.standing.as_of = asked;
         } else {
             self.audit_refusals(now, no, &standing, asked_at);
@@ -221,7 +223,7 @@ impl Core {
         match verdict {
             Verdict::Applied => {
                 self.settle(now, no, standing, None);
-                self.hear(now, account, told);
+                self.hear(now, account, told, None);
             }
             _ if !is_late_enough => self.read_again(now, no, readings.arrives_until),
             Verdict::Without => {
@@ -253,15 +255,15 @@ impl Core {
     /// would undo the edit.
     fn not_applied(&mut self, now: Moment, no: BatchNo, account: AccountNo, told: Told) {
         self.certainly_not_counted(no);
-        self.hear(now, account, told);
+        self.hear(now, account, told, None);
     }
 
     fn undecidable(&mut self, now: Moment, no: BatchNo, account: AccountNo, told: Told) {
-        let standing = told.standing;
+        let units = self.book.batch(no).map(|batch| batch.units);
         match self.policy.undecidable {
             UndecidablePolicy::AssumeApplied => {
                 self.note_decision(now, no, Decision::Applied, By::Policy, None);
-                self.settle(now, no, standing, None);
+                self.count_settled(now, no);
             }
             UndecidablePolicy::Resend => {
                 self.note_decision(now, no, Decision::Resend, By::Policy, None);
@@ -275,7 +277,7 @@ impl Core {
                 self.hold(now, no, Hold::Undecidable);
             }
         }
-        self.hear(now, account, told);
+        self.hear(now, account, told, units.map(|units| (no, units)));
     }
 
     /// The server no longer refuses the licence: what was held for that goes on.

@@ -86,7 +86,7 @@ impl Core {
                 let no = self.learn_license(now, found, now.mono);
                 // How old the answer is, nobody knows: the server is asked before the total is relied on.
                 for account in self.book.account_numbers_of(no) {
-                    self.mark_account_stale(account);
+                    self.mark_account_unsure(account);
                 }
             }
         }

@@ -346,6 +346,7 @@ impl Core {
         account.watch.fell_at = None;
         account.watch.is_replayed = false;
         account.watch.settle(batch.units);
+        account.watch.is_unsure = is_beside;
         if is_beside {
             // Before it turned or after? It is read again when that is over.
             account.standing.as_of = sent_at.min(now.time);
@@ -359,9 +360,10 @@ impl Core {
         };
         account.stale = true;
         account.heard_at = now.mono;
+        account.watch.is_unsure |= standing.is_none();
         if let Some(standing) = standing {
             let known = account.standing.total_at(now.time);
-            account.watch.is_replayed = standing.total > known;
+            account.watch.is_replayed |= standing.total > known;
             account.standing = Standing {
                 total: known.max(standing.total),
                 as_of: now.time,
@@ -556,7 +558,15 @@ impl Core {
     fn distrust_totals(&mut self) {
         let accounts: Vec<AccountNo> = self.book.accounts.keys().copied().collect();
         for account in accounts {
-            self.mark_account_stale(account);
+            self.mark_account_unsure(account);
+        }
+    }
+
+    /// Nobody knows which units the total holds: it is read again, and taken as it is then.
+    fn mark_account_unsure(&mut self, account: AccountNo) {
+        self.mark_account_stale(account);
+        if let Some(account) = self.book.accounts.get_mut(&account) {
+            account.watch.is_unsure = true;
         }
     }
 

@@ -96,7 +96,7 @@ impl Core {
             Decision::Applied => {
                 self.count_settled(now, no);
                 // The server's total may hold these units already, or the vendor is about to add them.
-                self.mark_account_stale(account);
+                self.mark_account_unsure(account);
             }
             Decision::NotApplied | Decision::Resend
                 if matches!(hold, Hold::Undecidable | Hold::Gone(_) | Hold::Copy) =>

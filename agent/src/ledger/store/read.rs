@@ -340,6 +340,7 @@ fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
                 .get::<_, Option<String>>(21)?
                 .and_then(|pool| serde_json::from_str(&pool).ok()),
             watch: AccountWatch {
+                is_unsure: row.get(17)?,
                 settled: settled.borrow_mut().remove(&no).unwrap_or_default(),
                 ..AccountWatch::default()
             },

@@ -15,7 +15,7 @@ use super::{
     store,
 };
 use crate::core::{
-    book::{Account, AccountNo, BatchNo, Book, LaneNo, Seq},
+    book::{Account, AccountNo, BatchNo, Book, Finding, LaneNo, Seq},
     chain,
     doubt::Doubt,
 };
@@ -42,6 +42,8 @@ pub struct Findings {
     pub changed: Vec<Range>,
     /// Rows that another key was there for, of which nothing can be proved any more.
     pub unproven: u64,
+    /// What the server's totals say that this ledger does not expect, until a person has seen it. Not a fault of the ledger.
+    pub findings: Vec<Finding>,
 }
 
 /// Something that is wrong.
@@ -179,7 +181,10 @@ fn prove(
     let contents = store::load(connection, key)?;
     let newest = contents.head;
     let book = Book::new(contents);
-    let mut findings = Findings::default();
+    let mut findings = Findings {
+        findings: book.findings().to_vec(),
+        ..Findings::default()
+    };
     let is_introduced = store::chain_key(connection)?.as_deref() == Some(&key.fingerprint());
     let failed = LedgerError::while_doing("reading the recoveries");
     let known = Known::read(connection).map_err(failed)?;
