@@ -85,7 +85,11 @@ impl Books {
                 _ => Claim::NotCounted,
             };
             let license = licenses.entry(key).or_default();
-            license.batches.push(Batch { units, claim });
+            license.batches.push(Batch {
+                number,
+                units,
+                claim,
+            });
         }
         Ok(licenses)
     }

@@ -1,5 +1,6 @@
 //! A cache of look-ups that is asked for nothing and keeps what it likes: an answer is kept for up to 15 minutes,
-//! whatever the request says of caches. Some such caches say how old an answer is (`Age`), some only leave its `Date`.
+//! whatever the request says of caches. One kind says how old an answer is (`Age`) and dates it anew, the other says
+//! nothing, and only the old `Date` that it leaves tells.
 //!
 //! One look-up in three goes past it, as where several caches stand side by side and one has not kept the answer: an
 //! agent that asks again comes to a fresh answer in the end.
@@ -8,10 +9,11 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::Mutex,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rand::RngExt as _;
+use tally_shared::time::Timestamp;
 
 use super::{
     hop::{Hop, Passed, forward},
@@ -53,6 +55,8 @@ impl Cache {
         }
         let mut answer = answer.clone();
         if self.says_age {
+            let now = Timestamp::from_system_time(SystemTime::now());
+            answer.set_header("Date", now.to_http_date());
             answer.set_header("Age", age.as_secs().to_string());
         }
         Some(answer)

@@ -26,11 +26,11 @@ pub(super) enum Between {
     Go,
     /// nginx with `proxy_next_upstream error timeout non_idempotent`
     Nginx,
-    /// `HAProxy` with `retry-on all-retryable-errors`
+    /// HAProxy with `retry-on all-retryable-errors`
     Haproxy,
-    /// A cache that answers look-ups with answers up to 15 minutes old, and says their `Age`
+    /// A cache that answers look-ups with answers up to 15 minutes old; only `Age` tells
     CacheAge,
-    /// The same, and only the answer's old `Date` tells its age
+    /// The same; only the old `Date` tells
     CacheDate,
     /// A replica that is behind for look-ups
     Replica,
@@ -74,7 +74,7 @@ impl Chain {
     ) -> tally_tests::Result<Self> {
         let hops = Hops::start()?;
         let replica = (between == Between::Replica).then(|| Replica::new(between.behind()));
-        let before_server = Arc::new(Loss::new(server, LOST_BY_SERVER, seed, replica));
+        let before_server = Arc::new(Loss::before_server(server, LOST_BY_SERVER, seed, replica));
         let entry = || hops.serve(Arc::clone(&before_server));
         let mut running = None;
         let gateway = match between {
@@ -89,7 +89,7 @@ impl Chain {
                 .insert(Program::Haproxy.start([entry()?, entry()?])?)
                 .address(),
         };
-        let before_gateway = Arc::new(Loss::new(gateway, LOST_BY_GATEWAY, !seed, None));
+        let before_gateway = Arc::new(Loss::before_gateway(gateway, LOST_BY_GATEWAY, !seed));
         let address = hops.serve(Arc::clone(&before_gateway))?;
         Ok(Self {
             before_gateway,

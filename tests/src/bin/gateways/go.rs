@@ -127,3 +127,78 @@ impl Hop for GoGateway {
         Passed::Answer(answer.unwrap_or_else(Message::bad_gateway))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    };
+
+    use super::{GoGateway, Hop, Message, Passed};
+    use crate::hop::Hops;
+
+    /// A server that answers the first request, and from then on closes each connection that a request comes over.
+    #[derive(Default)]
+    struct Closing {
+        asked: AtomicU64,
+    }
+
+    impl Hop for Closing {
+        async fn pass(&self, _: Message) -> Passed {
+            match self.asked.fetch_add(1, Relaxed) {
+                0 => Passed::Answer(answer()),
+                _ => Passed::Close,
+            }
+        }
+    }
+
+    fn answer() -> Message {
+        Message {
+            start: "HTTP/1.1 200 OK".to_owned(),
+            headers: vec![("Content-Length".to_owned(), "0".to_owned())],
+            body: Vec::new(),
+        }
+    }
+
+    fn request(method: &str, header: Option<&str>) -> Message {
+        let headers = header.map(|name| (name.to_owned(), "key".to_owned()));
+        Message {
+            start: format!("{method} / HTTP/1.1"),
+            headers: headers.into_iter().collect(),
+            body: Vec::new(),
+        }
+    }
+
+    /// How many requests reach a server that answered once over a connection and closes it at the next.
+    fn reached(method: &str, header: Option<&str>) -> u64 {
+        let hops = Hops::start().unwrap();
+        let server = Arc::new(Closing::default());
+        let gateway = GoGateway::new(hops.serve(Arc::clone(&server)).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            gateway.pass(request("GET", None)).await;
+            let Passed::Answer(answer) = gateway.pass(request(method, header)).await else {
+                panic!("a gateway answers");
+            };
+            assert!(answer.start.contains("502"), "{}", answer.start);
+        });
+        server.asked.load(Relaxed) - 1
+    }
+
+    #[test]
+    fn a_post_is_sent_again_only_with_a_key() {
+        assert_eq!(reached("POST", None), 1);
+        assert_eq!(reached("POST", Some("Content-Type")), 1);
+        assert_eq!(reached("POST", Some("idempotency-key")), 2);
+        assert_eq!(reached("POST", Some("X-Idempotency-Key")), 2);
+    }
+
+    #[test]
+    fn a_look_up_is_sent_again_and_a_fresh_connection_ends_it() {
+        assert_eq!(reached("GET", None), 2);
+    }
+}

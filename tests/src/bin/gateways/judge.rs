@@ -22,6 +22,7 @@ pub(super) struct License {
 /// A batch, as the agent knows it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
+    pub(super) number: i64,
     pub(super) units: i64,
     pub(super) claim: Claim,
 }
@@ -104,6 +105,37 @@ impl License {
         verdict
     }
 
+    /// The batches that something is wrong with, and what, where the licence has units that were lost or counted twice
+    /// unnoticed.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        let verdict = self.judge();
+        if verdict.lost == 0 && verdict.unnoticed == 0 {
+            return Vec::new();
+        }
+        let mut complaints: Vec<String> = self
+            .batches
+            .iter()
+            .filter_map(|batch| {
+                let is_it = |units: &&i64| **units == batch.units;
+                let entries = self.counted.iter().filter(is_it).count();
+                let said = match (batch.claim, entries) {
+                    (Claim::Counted, 1) | (Claim::NotCounted, 0) | (Claim::Doubtful(_), _) => return None,
+                    (Claim::Counted, _) => "once",
+                    (Claim::NotCounted, _) => "not at all",
+                };
+                let Batch { number, units, .. } = batch;
+                Some(format!(
+                    "batch {number} of {units} units was counted {entries} times, the agent says {said}"
+                ))
+            })
+            .collect();
+        if self.granted > verdict.recorded {
+            let Self { granted, .. } = self;
+            complaints.push(format!("{granted} granted, {} recorded", verdict.recorded));
+        }
+        complaints
+    }
+
     fn count(&self, claim: Claim) -> i64 {
         let found = self.batches.iter().filter(|batch| batch.claim == claim);
         found.count().try_into().unwrap_or(i64::MAX)
@@ -166,7 +198,11 @@ mod tests {
             granted: batches.iter().map(|(units, _)| units).sum(),
             batches: batches
                 .iter()
-                .map(|&(units, claim)| Batch { units, claim })
+                .map(|&(units, claim)| Batch {
+                    number: 1,
+                    units,
+                    claim,
+                })
                 .collect(),
             findings: findings.to_vec(),
             counted: counted.to_vec(),

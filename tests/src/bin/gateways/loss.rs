@@ -1,10 +1,14 @@
 //! A place where answers get lost: the request is passed on, the answer is read, and the connection is cut without
 //! a byte of it. One stands before the server, one before whatever stands between.
+//!
+//! The one before the server also bounds the rate of requests, as servers do: a consumption now and then is answered
+//! with 429 and not passed on. Where it is one that a gateway sent again by itself, that is all that the agent hears of
+//! a request that was counted.
 
 use std::{
     net::SocketAddr,
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -20,10 +24,14 @@ use super::{
 /// How often the answer to a look-up is lost. Less often than one to a consumption: without look-ups nothing moves.
 const LOOK_UP: f64 = 0.05;
 
+/// How often a consumption is one too many for the server.
+const TOO_MANY: f64 = 0.05;
+
 /// A place where answers get lost.
 pub(super) struct Loss {
     next: SocketAddr,
     share: f64,
+    is_before_server: bool,
     /// Where look-ups are answered by a replica.
     replica: Option<Replica>,
     is_on: AtomicBool,
@@ -33,12 +41,27 @@ pub(super) struct Loss {
 }
 
 impl Loss {
-    /// A place that loses this share of the answers to consumptions, once it is switched on.
-    pub(super) fn new(next: SocketAddr, share: f64, seed: u64, replica: Option<Replica>) -> Self {
+    /// The place before the server: it loses this share of the answers to consumptions, once it is switched on.
+    pub(super) fn before_server(
+        server: SocketAddr,
+        share: f64,
+        seed: u64,
+        replica: Option<Replica>,
+    ) -> Self {
+        Self {
+            is_before_server: true,
+            replica,
+            ..Self::before_gateway(server, share, seed)
+        }
+    }
+
+    /// The place before a gateway, likewise.
+    pub(super) fn before_gateway(next: SocketAddr, share: f64, seed: u64) -> Self {
         Self {
             next,
             share,
-            replica,
+            is_before_server: false,
+            replica: None,
             is_on: AtomicBool::new(false),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             sent: AtomicU64::new(0),
@@ -61,20 +84,19 @@ impl Loss {
         self.lost.load(Relaxed)
     }
 
-    /// Whether an answer is lost, and if so, whether by a reset.
-    fn strikes(&self, share: f64) -> Option<Passed> {
-        if !self.is_on.load(Relaxed) {
-            return None;
+    /// Whether something happens that is so likely.
+    fn strikes(&self, share: f64) -> bool {
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_on.load(Relaxed) && random.random_bool(share)
+    }
+
+    /// The connection is cut, in one of the two ways that a client can tell apart.
+    fn cut(&self) -> Passed {
+        if self.strikes(0.5) {
+            Passed::Reset
+        } else {
+            Passed::Close
         }
-        let mut random = self.random.lock().ok()?;
-        let is_reset = random.random_bool(0.5);
-        random.random_bool(share).then(|| {
-            if is_reset {
-                Passed::Reset
-            } else {
-                Passed::Close
-            }
-        })
     }
 }
 
@@ -83,6 +105,9 @@ impl Hop for Loss {
         let is_consumption = request.method() == "POST";
         if is_consumption {
             self.sent.fetch_add(1, Relaxed);
+        }
+        if is_consumption && self.is_before_server && self.strikes(TOO_MANY) {
+            return Passed::Answer(Message::too_many());
         }
         let Some(mut answer) = forward(self.next, &request).await else {
             return Passed::Close;
@@ -95,14 +120,12 @@ impl Hop for Loss {
             }
         }
         let share = if is_consumption { self.share } else { LOOK_UP };
-        match self.strikes(share) {
-            Some(cut) => {
-                if is_consumption && answer.is_ok() {
-                    self.lost.fetch_add(1, Relaxed);
-                }
-                cut
-            }
-            None => Passed::Answer(answer),
+        if !self.strikes(share) {
+            return Passed::Answer(answer);
         }
+        if is_consumption && answer.is_ok() {
+            self.lost.fetch_add(1, Relaxed);
+        }
+        self.cut()
     }
 }

@@ -22,6 +22,7 @@ mod replica;
 mod world;
 
 use std::{
+    fmt::Write as _,
     process::ExitCode,
     sync::{Mutex, PoisonError},
     thread,
@@ -76,7 +77,7 @@ fn main() -> tally_tests::Result<ExitCode> {
     print(&outcomes);
     let defects: Vec<String> = outcomes
         .iter()
-        .filter_map(|outcome| outcome.defect(args.losses))
+        .flat_map(|outcome| outcome.defects(args.losses))
         .collect();
     Ok(say(&defects))
 }
@@ -119,66 +120,51 @@ fn run(args: &Args) -> tally_tests::Result<Vec<Outcome>> {
 
 #[expect(clippy::print_stdout, reason = "what the program is for")]
 fn print(outcomes: &[Outcome]) {
-    println!(
-        "{:<11}{:>7}{:>8}{:>8}{:>9}{:>15}{:>15}{:>7}{:>9}{:>7}{:>9}{:>11}{:>7}{:>12}{:>11}{:>6}",
-        "between",
-        "sent",
-        "reached",
-        "answers",
-        "batches",
-        "units",
-        "units",
-        "held",
-        "unknown",
-        "counted",
-        "finding",
-        "finding",
-        "false",
-        "unnoticed",
-        "units",
-        "s"
-    );
-    println!(
-        "{:<11}{:>7}{:>8}{:>8}{:>9}{:>15}{:>15}{:>7}{:>9}{:>7}{:>9}{:>11}{:>7}{:>12}{:>11}{:>6}",
-        "",
-        "",
-        "",
-        "lost",
-        "",
-        "recorded",
-        "counted",
-        "",
-        "",
-        "twice",
-        "s",
-        "units",
-        "units",
-        "units",
-        "lost",
-        ""
-    );
+    let titles = COLUMNS.iter().map(|(title, _)| (*title).to_owned());
+    println!("{}", row("between", titles));
     for outcome in outcomes {
-        let verdict = &outcome.verdict;
-        println!(
-            "{:<11}{:>7}{:>8}{:>8}{:>9}{:>15}{:>15}{:>7}{:>9}{:>7}{:>9}{:>11}{:>7}{:>12}{:>11}{:>6}",
-            format!("{:?}", outcome.between),
-            outcome.sent,
-            outcome.reached,
-            outcome.lost_answers,
-            verdict.batches,
-            verdict.recorded,
-            verdict.counted,
-            verdict.held,
-            verdict.unknown,
-            verdict.surplus,
-            verdict.findings,
-            verdict.finding_units,
-            verdict.false_units,
-            verdict.unnoticed,
-            verdict.lost,
-            outcome.took.as_secs(),
-        );
+        let name = format!("{:?}", outcome.between);
+        let figures = COLUMNS.iter().map(|(_, figure)| figure(outcome));
+        println!("{}", row(&name, figures.map(|figure| figure.to_string())));
     }
+    println!("{FOOT}");
+}
+
+/// The columns of the table: a title, and the figure below.
+type Column = (&'static str, fn(&Outcome) -> i128);
+const COLUMNS: [Column; 15] = [
+    ("lost answers", |outcome| outcome.lost_answers.into()),
+    ("sent", |outcome| outcome.sent.into()),
+    ("reached", |outcome| outcome.reached.into()),
+    ("recorded", |outcome| outcome.verdict.recorded.into()),
+    ("counted", |outcome| outcome.verdict.counted.into()),
+    ("batches", |outcome| outcome.verdict.batches.into()),
+    ("held", |outcome| outcome.verdict.held.into()),
+    ("unknown", |outcome| outcome.verdict.unknown.into()),
+    ("twice", |outcome| outcome.verdict.surplus.into()),
+    ("findings", |outcome| outcome.verdict.findings.into()),
+    ("their units", |outcome| {
+        outcome.verdict.finding_units.into()
+    }),
+    ("false", |outcome| outcome.verdict.false_units.into()),
+    ("UNNOTICED", |outcome| outcome.verdict.unnoticed.into()),
+    ("LOST", |outcome| outcome.verdict.lost.into()),
+    ("seconds", |outcome| outcome.took.as_secs().into()),
+];
+
+const FOOT: &str = "
+sent, reached: consumptions that agents sent, and that reached the server: the rest was sent again on the way
+recorded, counted, their units, false (units of findings beyond those), UNNOTICED, LOST: units
+batches, held, unknown: batches; twice: how often one was counted again";
+
+fn row(name: &str, figures: impl Iterator<Item = String>) -> String {
+    let mut row = format!("{name:<10}");
+    for ((title, _), figure) in COLUMNS.iter().zip(figures) {
+        let width = title.len().max(if title.ends_with("ed") { 11 } else { 6 });
+        // Writing to a string does not fail.
+        let _ = write!(row, "  {figure:>width$}");
+    }
+    row
 }
 
 #[expect(clippy::print_stderr, reason = "what the program is for")]

@@ -43,6 +43,15 @@ impl Message {
         }
     }
 
+    /// An answer of something that bounds the rate of requests.
+    pub(super) fn too_many() -> Self {
+        Self {
+            start: "HTTP/1.1 429 Too Many Requests".to_owned(),
+            headers: vec![("Content-Length".to_owned(), "0".to_owned())],
+            body: Vec::new(),
+        }
+    }
+
     /// Reads one message.
     pub(super) async fn read(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Self, Unread> {
         match from.fill_buf().await {

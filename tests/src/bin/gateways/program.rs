@@ -60,7 +60,7 @@ impl Program {
             address,
             _folder: folder,
         };
-        let served = wait::until("the gateway", || running.serves(), |found| found.is_some());
+        let served = wait::until("the gateway", || running.serves(), Option::is_some);
         if served?.context("a state")? {
             return Ok(running);
         }

@@ -43,6 +43,9 @@ const VENDOR: Duration = Duration::from_secs(5);
 /// How long agents may take at the end until nothing is owed but what is held.
 const QUIET: Duration = Duration::from_secs(25);
 
+/// How many batches of a run that something is wrong with are named.
+const COMPLAINTS_MAX: usize = 3;
+
 /// How a run is made.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -63,7 +66,7 @@ pub(super) struct Plan {
 }
 
 /// What came of a run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outcome {
     pub(super) between: Between,
     /// Consumptions that agents sent.
@@ -74,6 +77,8 @@ pub(super) struct Outcome {
     pub(super) lost_answers: u64,
     pub(super) took: Duration,
     pub(super) verdict: Verdict,
+    /// What is wrong with which batch of which licence.
+    complaints: Vec<String>,
 }
 
 /// An agent, its application and its licences.
@@ -96,7 +101,7 @@ impl Plan {
         chain.lose(true);
         let granted = self.consume(&stub, &chain, &sites)?;
         chain.lose(false);
-        let verdict = judge(&stub, &sites, &granted)?;
+        let (verdict, complaints) = judge(&stub, &sites, &granted)?;
         Ok(Outcome {
             between,
             sent: chain.sent(),
@@ -104,6 +109,7 @@ impl Plan {
             lost_answers: chain.lost(),
             took: started.elapsed(),
             verdict,
+            complaints,
         })
     }
 
@@ -226,7 +232,7 @@ fn judge(
     stub: &Stub,
     sites: &[Site],
     granted: &HashMap<usize, i64>,
-) -> tally_tests::Result<Verdict> {
+) -> tally_tests::Result<(Verdict, Vec<String>)> {
     let deadline = Instant::now() + QUIET;
     let mut books = Vec::new();
     for site in sites {
@@ -236,7 +242,7 @@ fn judge(
         }
         books.push(found.licenses()?);
     }
-    let mut verdict = Verdict::default();
+    let (mut verdict, mut complaints) = (Verdict::default(), Vec::new());
     for (site, mut books) in sites.iter().zip(books) {
         for number in site.numbers.clone() {
             let known = books.remove(&seed::numbered_key(number));
@@ -246,13 +252,15 @@ fn judge(
                 ..known.unwrap_or_default()
             };
             verdict = verdict.plus(license.judge());
+            let found = license.complaints().into_iter();
+            complaints.extend(found.map(|complaint| format!("licence {number}: {complaint}")));
         }
         ensure!(
             books.is_empty(),
             "an agent speaks of licences that it was not given: {books:?}"
         );
     }
-    Ok(verdict)
+    Ok((verdict, complaints))
 }
 
 fn counted(stub: &Stub, number: usize) -> tally_tests::Result<Vec<i64>> {
@@ -268,8 +276,8 @@ fn counted(stub: &Stub, number: usize) -> tally_tests::Result<Vec<i64>> {
 }
 
 impl Outcome {
-    /// What is wrong with it, if anything is.
-    pub(super) fn defect(&self, losses: u64) -> Option<String> {
+    /// What is wrong with it; nothing where it is as it should be.
+    pub(super) fn defects(&self, losses: u64) -> Vec<String> {
         let verdict = &self.verdict;
         let mut defects = Vec::new();
         if verdict.unnoticed > 0 {
@@ -281,6 +289,7 @@ impl Outcome {
         if verdict.lost > 0 {
             defects.push(format!("{} units lost", verdict.lost));
         }
+        defects.extend(self.complaints.iter().take(COMPLAINTS_MAX).cloned());
         if self.between == Between::Nothing && verdict.findings > 0 {
             defects.push(format!(
                 "{} findings where nobody repeats",
@@ -291,7 +300,7 @@ impl Outcome {
         if self.lost_answers < losses / 2 {
             defects.push(format!("only {} answers were lost", self.lost_answers));
         }
-        let between = self.between;
-        (!defects.is_empty()).then(|| format!("{between:?}: {}", defects.join(", ")))
+        let named = |defect: String| format!("{:?}: {defect}", self.between);
+        defects.into_iter().map(named).collect()
     }
 }
