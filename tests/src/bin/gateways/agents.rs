@@ -136,13 +136,12 @@ fn batches(rows: &[Value]) -> tally_tests::Result<HashMap<(String, i64), (i64, S
     Ok(batches)
 }
 
-/// How many units a finding says were counted beyond what was expected.
+/// How many units a finding says were counted beyond those of settled batches. Where a batch was refused and counted, that
+/// batch is held.
 fn surplus(finding: &Value) -> i64 {
-    let number = |name: &str| finding.get(name).and_then(Value::as_i64);
-    match (number("expected"), number("found")) {
-        (Some(expected), Some(found)) => found - expected,
-        _ => number("units").unwrap_or_default(),
-    }
+    let units = finding.get("units").and_then(Value::as_i64);
+    let is_surplus = text(finding, "finding") == Some("counted_more_than_once");
+    units.filter(|_| is_surplus).unwrap_or_default()
 }
 
 fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
