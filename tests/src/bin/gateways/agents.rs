@@ -1,6 +1,6 @@
 //! What an agent says of its licences: `GET /v1/status` and `GET /v1/events`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use anyhow::{Context as _, ensure};
 use reqwest::blocking::{Client, RequestBuilder};
@@ -70,6 +70,11 @@ impl Books {
             .flat_map(|license| list(license, "held"))
             .filter_map(|held| Some((held.get("batch")?.as_i64()?, text(held, "reason")?)))
             .collect();
+        for license in list(&status, "licenses") {
+            let key = text(license, "holder_value").context("a licence")?;
+            let is_shared = license.get("shared") == Some(&json!(true));
+            licenses.entry(key.to_owned()).or_default().is_shared = is_shared;
+        }
         for finding in list(&status, "findings") {
             let key = text(finding, "holder_value").context("a finding of a licence")?;
             let license = licenses.entry(key.to_owned()).or_default();
@@ -94,7 +99,18 @@ impl Books {
         Ok(licenses)
     }
 
-    /// All rows of the ledger that are consumptions.
+    /// Writes all that it says into a file, for whoever looks for the cause of a defect.
+    pub(super) fn keep(&self, file: &Path) -> tally_tests::Result {
+        let batches = self
+            .http
+            .get(format!("{}/v1/batches?limit={PAGE}", self.url));
+        let all = json!({
+            "status": self.status()?, "rows": self.rows()?, "batches": self.ask(batches)?,
+        });
+        Ok(std::fs::write(file, serde_json::to_string_pretty(&all)?)?)
+    }
+
+    /// All rows of the ledger.
     fn rows(&self) -> tally_tests::Result<Vec<Value>> {
         let (mut rows, mut after) = (Vec::new(), 0);
         loop {
@@ -105,8 +121,7 @@ impl Books {
                 return Ok(rows);
             };
             after = last.get("seq").and_then(Value::as_i64).context("a place")?;
-            let is_consumption = |row: &&Value| text(row, "kind") == Some("consumption");
-            rows.extend(page.iter().filter(is_consumption).cloned());
+            rows.extend_from_slice(page);
         }
     }
 
@@ -125,7 +140,8 @@ impl Books {
 /// The units and the state of each batch, by the licence's key and the batch's number.
 fn batches(rows: &[Value]) -> tally_tests::Result<HashMap<(String, i64), (i64, String)>> {
     let mut batches: HashMap<(String, i64), (i64, String)> = HashMap::new();
-    for row in rows {
+    let is_consumption = |row: &&Value| text(row, "kind") == Some("consumption");
+    for row in rows.iter().filter(is_consumption) {
         let number = |name: &str| row.get(name).and_then(Value::as_i64).context("a number");
         let key = text(row, "holder_value").context("a key")?.to_owned();
         let state = text(row, "state").context("a state")?;

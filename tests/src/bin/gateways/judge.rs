@@ -15,6 +15,8 @@ pub(super) struct License {
     pub(super) batches: Vec<Batch>,
     /// What the agent says was counted beyond its batches.
     pub(super) findings: Vec<i64>,
+    /// Whether the agent says that others use it too; in this test nobody does.
+    pub(super) is_shared: bool,
     /// The entries of the server's log.
     pub(super) counted: Vec<i64>,
 }
@@ -70,6 +72,8 @@ pub(super) struct Verdict {
     pub(super) finding_units: i64,
     /// Units that findings speak of and that were not counted twice.
     pub(super) false_units: i64,
+    /// Licences that others are said to use.
+    pub(super) shared: i64,
     /// Units that were counted twice, and neither a finding nor a batch in doubt says so.
     pub(super) unnoticed: i64,
     /// Units that an application got a 200 for and that are neither counted, nor owed, nor held.
@@ -87,6 +91,7 @@ impl License {
             unknown: self.count(Claim::Doubtful(Doubt::Unknown)),
             findings: self.findings.len().try_into().unwrap_or(i64::MAX),
             finding_units: self.findings.iter().sum(),
+            shared: self.is_shared.into(),
             ..Verdict::default()
         };
         verdict.lost = (self.granted - verdict.recorded).max(0);
@@ -181,6 +186,7 @@ impl Verdict {
             findings: self.findings + other.findings,
             finding_units: self.finding_units + other.finding_units,
             false_units: self.false_units + other.false_units,
+            shared: self.shared + other.shared,
             unnoticed: self.unnoticed + other.unnoticed,
             lost: self.lost + other.lost,
         }
@@ -205,6 +211,7 @@ mod tests {
                 })
                 .collect(),
             findings: findings.to_vec(),
+            is_shared: false,
             counted: counted.to_vec(),
         };
         license.judge()

@@ -23,6 +23,7 @@ mod world;
 
 use std::{
     fmt::Write as _,
+    path::PathBuf,
     process::ExitCode,
     sync::{Mutex, PoisonError},
     thread,
@@ -63,6 +64,9 @@ struct Args {
     /// How many chains run at a time
     #[arg(long, default_value_t = 7)]
     jobs: usize,
+    /// Write what the agents say and log into this folder, to find the cause of a defect
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// The seed of the losses; the timing of the processes stays its own
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -91,6 +95,7 @@ fn run(args: &Args) -> tally_tests::Result<Vec<Outcome>> {
         patience: Duration::from_secs(args.seconds),
         agents: args.agents,
         licenses: args.licenses,
+        keep: args.keep.clone(),
         seed: args.seed,
     };
     let waiting = Mutex::new(args.between.iter().copied().enumerate());
@@ -132,7 +137,7 @@ fn print(outcomes: &[Outcome]) {
 
 /// The columns of the table: a title, and the figure below.
 type Column = (&'static str, fn(&Outcome) -> i128);
-const COLUMNS: [Column; 15] = [
+const COLUMNS: [Column; 16] = [
     ("lost answers", |outcome| outcome.lost_answers.into()),
     ("sent", |outcome| outcome.sent.into()),
     ("reached", |outcome| outcome.reached.into()),
@@ -147,6 +152,7 @@ const COLUMNS: [Column; 15] = [
         outcome.verdict.finding_units.into()
     }),
     ("false", |outcome| outcome.verdict.false_units.into()),
+    ("shared", |outcome| outcome.verdict.shared.into()),
     ("UNNOTICED", |outcome| outcome.verdict.unnoticed.into()),
     ("LOST", |outcome| outcome.verdict.lost.into()),
     ("seconds", |outcome| outcome.took.as_secs().into()),
@@ -155,7 +161,7 @@ const COLUMNS: [Column; 15] = [
 const FOOT: &str = "
 sent, reached: consumptions that agents sent, and that reached the server: the rest was sent again on the way
 recorded, counted, their units, false (units of findings beyond those), UNNOTICED, LOST: units
-batches, held, unknown: batches; twice: how often one was counted again";
+batches, held, unknown: batches; twice: how often one was counted again; shared: licences that others are said to use";
 
 fn row(name: &str, figures: impl Iterator<Item = String>) -> String {
     let mut row = format!("{name:<10}");

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     ops::RangeInclusive,
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -61,6 +62,8 @@ pub(super) struct Plan {
     pub(super) agents: usize,
     /// How many licences each has.
     pub(super) licenses: usize,
+    /// Where to write what the agents say and log.
+    pub(super) keep: Option<PathBuf>,
     /// The seed of the losses.
     pub(super) seed: u64,
 }
@@ -102,6 +105,7 @@ impl Plan {
         let granted = self.consume(&stub, &chain, &sites)?;
         chain.lose(false);
         let (verdict, complaints) = judge(&stub, &sites, &granted)?;
+        self.keep(between, &sites)?;
         Ok(Outcome {
             between,
             sent: chain.sent(),
@@ -111,6 +115,19 @@ impl Plan {
             verdict,
             complaints,
         })
+    }
+
+    fn keep(&self, between: Between, sites: &[Site]) -> tally_tests::Result {
+        let Some(folder) = &self.keep else {
+            return Ok(());
+        };
+        std::fs::create_dir_all(folder)?;
+        for site in sites {
+            let name = format!("{between:?}-{}", site.numbers.start());
+            Books::of(&site.agent)?.keep(&folder.join(format!("{name}.json")))?;
+            std::fs::copy(site.agent.log(), folder.join(format!("{name}.log")))?;
+        }
+        Ok(())
     }
 
     fn stub(&self) -> tally_tests::Result<Stub> {
