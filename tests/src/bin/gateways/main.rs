@@ -166,7 +166,8 @@ batches, held, unknown: batches; twice: how often one was counted again; shared:
 fn row(name: &str, figures: impl Iterator<Item = String>) -> String {
     let mut row = format!("{name:<10}");
     for ((title, _), figure) in COLUMNS.iter().zip(figures) {
-        let width = title.len().max(if title.ends_with("ed") { 11 } else { 6 });
+        let is_units = matches!(*title, "recorded" | "counted" | "UNNOTICED" | "LOST");
+        let width = title.len().max(if is_units { 11 } else { 6 });
         // Writing to a string does not fail.
         let _ = write!(row, "  {figure:>width$}");
     }
