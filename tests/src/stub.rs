@@ -155,6 +155,16 @@ impl Stub {
         self.put(&path, &edited).map(|_| ())
     }
 
+    /// Changes fields of a licence, and leaves the others to whoever changes them meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Where the stub does not take it.
+    pub fn patch(&self, license: i64, fields: &Value) -> crate::Result {
+        let url = format!("{}/stub/v1/licenses/{license}", self.url());
+        taken(self.control.patch(url), fields).map(|_| ())
+    }
+
     /// The activity log of a licence: events with their units.
     ///
     /// # Errors
@@ -216,9 +226,13 @@ impl Stub {
 
     fn put(&self, path: &str, body: &Value) -> crate::Result<Value> {
         let url = format!("{}/stub/v1/{path}", self.url());
-        let response = self.control.put(url).body(body.to_string()).send()?;
-        let (status, text) = (response.status(), response.text()?);
-        anyhow::ensure!(status.is_success(), "the stub answered {status}: {text}");
-        Ok(serde_json::from_str(&text)?)
+        taken(self.control.put(url), body)
     }
+}
+
+fn taken(request: reqwest::blocking::RequestBuilder, body: &Value) -> crate::Result<Value> {
+    let response = request.body(body.to_string()).send()?;
+    let (status, text) = (response.status(), response.text()?);
+    anyhow::ensure!(status.is_success(), "the stub answered {status}: {text}");
+    Ok(serde_json::from_str(&text)?)
 }
