@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use hyper::header::{CONNECTION, DATE, HeaderName, RETRY_AFTER};
-use tally_shared::wire::{ApiError, ErrorCode};
+use tally_shared::wire::{ApiError, ErrorCode, error::ErrorBody};
 
 use super::{
     execute::{Echo, Executed},
@@ -133,12 +133,17 @@ pub(super) fn spoil(executed: &mut Executed, action: Action) {
 /// The answer that a fault or a limit of the rate gives in the server's place.
 pub(super) fn ordered_error(status: u16) -> Answer {
     let code = match status {
-        429 => ErrorCode::RateLimited,
-        500 => ErrorCode::InternalError,
-        _ => ErrorCode::Unavailable,
+        429 => ErrorCode::RateLimited.as_str(),
+        500 => ErrorCode::InternalError.as_str(),
+        501.. => ErrorCode::Unavailable.as_str(),
+        // None of the contract's: clients must expect codes that they do not know.
+        _ => "ordered_error",
     };
-    let mut body = ApiError::new(code, "ordered by a tester").body();
-    body.status = status;
+    let body = ErrorBody {
+        status,
+        code: code.to_owned(),
+        message: "ordered by a tester".to_owned(),
+    };
     Answer {
         status,
         ..Answer::control(&body)

@@ -184,6 +184,7 @@ fn strike(shared: &Shared, incoming: &Incoming, meeting: Meeting, caller: &Calle
                 endpoint: incoming.endpoint,
                 hardware_id: caller.hardware_id.as_deref(),
                 api_key: caller.api_key.as_deref(),
+                keyed: incoming.idempotency_key().is_some(),
             };
             let mut faults = shared.faults();
             let strike = faults.strike(&target);

@@ -21,6 +21,8 @@ pub(crate) struct Target<'a> {
     pub(crate) hardware_id: Option<&'a str>,
     /// The API key that it is signed with.
     pub(crate) api_key: Option<&'a str>,
+    /// Whether it carries an `Idempotency-Key`.
+    pub(crate) keyed: bool,
 }
 
 /// What strikes one request.
@@ -151,6 +153,7 @@ impl Armed {
         let matches = is(&fault.path, Some(target.endpoint.path()))
             && is(&fault.hardware_id, target.hardware_id)
             && is(&fault.api_key, target.api_key)
+            && fault.keyed.is_none_or(|wanted| wanted == target.keyed)
             && fault.action.is_for(target.endpoint)
             && fault.times.is_none_or(|times| self.fired < times);
         let strikes = matches && self.random.random_bool(fault.probability);
@@ -167,6 +170,7 @@ mod tests {
         endpoint: Endpoint::AddConsumption,
         hardware_id: None,
         api_key: None,
+        keyed: false,
     };
     const CHECK: Target<'_> = Target {
         endpoint: Endpoint::CheckLicense,
@@ -178,6 +182,7 @@ mod tests {
             path: None,
             hardware_id: None,
             api_key: None,
+            keyed: None,
             action,
             times: None,
             probability: 1.0,
@@ -209,12 +214,14 @@ mod tests {
             path: Some(ADD.endpoint.path().to_owned()),
             hardware_id: Some("hw-1".to_owned()),
             api_key: Some("key".to_owned()),
+            keyed: Some(true),
             ..fault(Action::Garbage)
         }])
         .unwrap();
         let wanted = Target {
             hardware_id: Some("hw-1"),
             api_key: Some("key"),
+            keyed: true,
             ..ADD
         };
         let others = [
@@ -232,6 +239,10 @@ mod tests {
             },
             Target {
                 api_key: Some("other"),
+                ..wanted
+            },
+            Target {
+                keyed: false,
                 ..wanted
             },
         ];

@@ -34,6 +34,10 @@ pub struct Fault {
     /// Only requests that are signed with this API key; `None` for every caller.
     #[serde(default)]
     pub api_key: Option<String>,
+    /// Only requests with an `Idempotency-Key`, which HTTP layers take leave to repeat, or only those without; `None` for
+    /// both.
+    #[serde(default)]
+    pub keyed: Option<bool>,
     /// What goes wrong.
     pub action: Action,
     /// After so many times, never again; `None` for always.
