@@ -40,7 +40,7 @@ pub struct Strike {
     pub roll_back: u32,
     /// What goes wrong besides.
     pub action: Option<Action>,
-    /// The last fault that struck, of any kind.
+    /// The fault that the log names: what goes wrong besides, or else the last one that struck.
     pub last: Option<Action>,
 }
 
@@ -101,15 +101,15 @@ impl Plan {
         })
     }
 
-    /// Decides what strikes a request. The first fault that does ends the search, except for those that go with any
-    /// other: a delay, a wrong date, an old state, forgotten keys and a store that goes back.
+    /// Decides what strikes a request: the first fault that decides about the request or its answer, and all that go with
+    /// any other: a store that goes back, forgotten keys, an old state, a delay and a wrong date.
     pub(crate) fn strike(&mut self, target: &Target<'_>) -> Strike {
         let mut strike = Strike::default();
         for armed in &mut self.armed {
-            if !armed.strikes(target) {
+            let action = armed.fault.action;
+            if (strike.action.is_some() && action.decides()) || !armed.strikes(target) {
                 continue;
             }
-            let action = armed.fault.action;
             strike.last = Some(action);
             match action {
                 Action::Delay(delay_ms) => {
@@ -123,12 +123,10 @@ impl Plan {
                 Action::RollBack(requests) => {
                     strike.roll_back = strike.roll_back.saturating_add(requests);
                 }
-                ending => {
-                    strike.action = Some(ending);
-                    break;
-                }
+                deciding => strike.action = Some(deciding),
             }
         }
+        strike.last = strike.action.or(strike.last);
         strike
     }
 
@@ -309,17 +307,18 @@ mod tests {
     fn what_goes_with_any_other_combines_with_the_first_other_fault() {
         let mut plan = Plan::new(vec![
             fault(Action::Delay(5)),
-            fault(Action::SkewDate(-60)),
             fault(Action::ForgetKeys),
-            fault(Action::RollBack(2)),
             fault(Action::DropAfter),
             fault(Action::Garbage),
+            fault(Action::RollBack(2)),
+            fault(Action::SkewDate(-60)),
         ])
         .unwrap();
         let strike = plan.strike(&ADD);
         assert_eq!((strike.delay_ms, strike.skew_seconds), (5, -60));
         assert_eq!((strike.forget_keys, strike.roll_back), (true, 2));
         assert_eq!(strike.action, Some(Action::DropAfter));
-        assert_eq!(plan.report()[5].fired, 0);
+        assert_eq!(strike.last, Some(Action::DropAfter));
+        assert_eq!(plan.report()[3].fired, 0);
     }
 }

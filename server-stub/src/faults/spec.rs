@@ -131,6 +131,18 @@ impl Fault {
 }
 
 impl Action {
+    /// Whether it decides about a request or its answer; of such faults, one strikes a request.
+    pub(super) const fn decides(self) -> bool {
+        !matches!(
+            self,
+            Self::Delay(_)
+                | Self::SkewDate(_)
+                | Self::Stale(_)
+                | Self::ForgetKeys
+                | Self::RollBack(_)
+        )
+    }
+
     /// Whether it strikes requests of this kind: some faults are of reads only, others of what is applied.
     pub(super) const fn is_for(self, endpoint: Endpoint) -> bool {
         match self {

@@ -126,6 +126,10 @@ async fn carry_out(shared: &Arc<Shared>, scenario: &Scenario, count: u64) {
             tracing::warn!(%error, "the clock of a scenario cannot be set");
         }
     }
+    if !scenario.idempotency {
+        // The story of a server that keeps none; it stays one.
+        control::keep_keys(shared, false);
+    }
     for (index, spanned) in scenario.steps.iter().enumerate() {
         let step = spanned.get_ref();
         if let Some(at) = step.at {
