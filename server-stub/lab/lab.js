@@ -230,7 +230,7 @@ async function replaceFaults(spec, on) {
       probability: (read("chance") ?? 100) / 100,
     });
   }
-  // What strikes first stands first.
+  // The fault that strikes first stands first.
   const rank = (fault) => FAULTS.findIndex((it) => it.is(fault.action));
   others.sort((one, other) => rank(one) - rank(other));
   await order("faults", showFaults, "PUT", "faults", others);
@@ -491,7 +491,7 @@ function insert(rows, seq, ...added) {
 function addRequest(entry, fresh = true) {
   seen = Math.max(seen, entry.seq);
   const rows = byId("request-rows");
-  // What was cut off and arrives later is told again.
+  // A request that was cut off and arrives later is told again.
   const earlier = rows.querySelector(`tr[data-seq="${entry.seq}"]`);
   if (earlier && earlier.dataset.status !== String(entry.status)) {
     earlier.nextElementSibling.remove();

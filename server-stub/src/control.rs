@@ -140,20 +140,20 @@ pub(crate) async fn move_clock(
     Ok(reading)
 }
 
-/// Whether idempotency keys are kept.
+/// The answer to who asks for idempotency keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Idempotency {
-    /// Whether `Idempotency-Key` is heeded.
+    /// True where `Idempotency-Key` is heeded.
     pub enabled: bool,
 }
 
-/// Whether idempotency keys are kept at this moment.
+/// Says if idempotency keys are kept at this moment.
 pub(crate) fn idempotency(shared: &Shared) -> Idempotency {
     let enabled = shared.keeps_keys();
     Idempotency { enabled }
 }
 
-/// Keeps idempotency keys from now on, or no longer, as where a server is upgraded. What is kept stays kept; a start
+/// Keeps idempotency keys from now on, or no longer, as where a server is upgraded. Keys that are kept stay kept; a start
 /// takes what its command line says.
 pub(crate) fn keep_keys(shared: &Shared, enabled: bool) -> Idempotency {
     shared.keep_keys(enabled);
@@ -162,13 +162,13 @@ pub(crate) fn keep_keys(shared: &Shared, enabled: bool) -> Idempotency {
     report
 }
 
-/// What a tester orders of an API key; what is left out stays as it is.
+/// An order about an API key; fields that are left out stay as they are.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyEdit {
     /// The secret that signs; a new key needs one.
     pub shared_key: Option<String>,
-    /// What the key may do.
+    /// The key's rights.
     pub state: Option<ApiKeyState>,
 }
 

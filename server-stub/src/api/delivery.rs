@@ -32,7 +32,7 @@ pub(super) struct Delivery {
     bytes_max: Option<usize>,
     /// Whether the connection is reset.
     lost: bool,
-    /// Whether nothing is sent for as long as the client waits.
+    /// True where nothing is sent for as long as the client waits.
     is_silent: bool,
 }
 
@@ -83,7 +83,7 @@ impl Delivery {
         }
     }
 
-    /// Whether nothing is sent and the connection stays open.
+    /// True where nothing is sent and the connection stays open.
     pub(super) const fn is_silent(&self) -> bool {
         self.is_silent
     }

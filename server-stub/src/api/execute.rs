@@ -29,20 +29,20 @@ pub(super) struct Executed {
     pub(super) answer: Answer,
     /// The row of the activity log, where it changed the licence.
     pub(super) activity: Option<Activity>,
-    /// What its answer says of the idempotency key.
+    /// The word of its answer about the idempotency key.
     pub(super) echo: Echo,
     /// Keeps the idempotency key in use until the answer is on its way.
     pub(super) claim: Option<Claim>,
 }
 
-/// What an answer says of the idempotency key that its request came with.
+/// The word of an answer about the idempotency key that its request came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Echo {
     /// Nothing: keys are not kept, or it was not looked up.
     Nothing,
     /// Keys are kept: all that there is to say to a read.
     Kept,
-    /// It was looked up; whether the answer is that of an earlier request under it.
+    /// The key was looked up.
     LookedUp {
         /// `Idempotency-Replayed`.
         replayed: bool,
@@ -207,7 +207,7 @@ impl Executed {
         }
     }
 
-    /// Whether the answer is that of an earlier request under the same idempotency key.
+    /// True where the answer is that of an earlier request under the same idempotency key.
     pub(super) const fn is_replayed(&self) -> bool {
         matches!(self.echo, Echo::LookedUp { replayed: true })
     }

@@ -145,7 +145,7 @@ async fn land(
     drop(under_way);
 }
 
-/// What faults do to the store before a request is served.
+/// Carries out the faults that strike the store, before a request is served.
 async fn go_back(shared: &Arc<Shared>, strike: &Strike) {
     let (requests, forget) = (strike.roll_back, strike.forget_keys);
     if requests == 0 && !forget {

@@ -90,7 +90,7 @@ impl Entry {
 }
 
 impl Caller {
-    /// What the request says.
+    /// The device and the API key that a request names.
     pub(super) fn of(incoming: &Incoming) -> Self {
         Self {
             hardware_id: incoming.hardware_id(),
@@ -99,7 +99,7 @@ impl Caller {
     }
 }
 
-/// What a request says of where it comes from, as far as that can be read.
+/// The device and the API key of a request, as far as they can be read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caller {
     /// The device.

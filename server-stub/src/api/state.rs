@@ -85,7 +85,7 @@ impl Shared {
         }
     }
 
-    /// Whether `Idempotency-Key` is heeded.
+    /// True where `Idempotency-Key` is heeded.
     pub(crate) fn keeps_keys(&self) -> bool {
         self.idempotency.load(Ordering::SeqCst)
     }

@@ -18,28 +18,28 @@ pub struct Pool {
     /// The limit without overage.
     #[serde(default)]
     pub max_consumptions: i64,
-    /// What all its licences have consumed in the current period.
+    /// The units that all its licences have consumed in the current period.
     #[serde(default)]
     pub total_consumptions: Total,
     /// No limit.
     #[serde(default)]
     pub allow_unlimited_consumptions: bool,
-    /// Whether the limit may be passed.
+    /// True where the limit may be passed.
     #[serde(default)]
     pub allow_overages: bool,
-    /// By how much; 0 without bound.
+    /// The most overage; 0 without bound.
     #[serde(default)]
     pub max_overages: i64,
-    /// Whether the total returns to zero.
+    /// True where the total returns to zero.
     #[serde(default)]
     pub reset_consumption: bool,
-    /// How often it does.
+    /// The period after which the total returns to zero.
     #[serde(default)]
     pub consumption_period: Option<Period>,
 }
 
 impl Pool {
-    /// How it stands, its total being right at `as_of`. Whether a total may be lowered is for the licence to say.
+    /// The pool's standing, its total being right at `as_of`. Negative units are for the licence to allow or refuse.
     pub fn standing(&self, as_of: Timestamp) -> Standing {
         let counter = Counter {
             id: self.id,

@@ -12,16 +12,16 @@ pub struct Plan {
     armed: Vec<Armed>,
 }
 
-/// What a request is known by.
+/// The marks of a request that faults can be restricted to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
-    /// What it asks for.
+    /// The endpoint that it calls.
     pub(crate) endpoint: Endpoint,
     /// The device that sent it.
     pub(crate) hardware_id: Option<&'a str>,
     /// The API key that it is signed with.
     pub(crate) api_key: Option<&'a str>,
-    /// Whether it carries an `Idempotency-Key`.
+    /// True where it carries an `Idempotency-Key`.
     pub(crate) keyed: bool,
 }
 
@@ -34,9 +34,9 @@ pub struct Strike {
     pub skew_seconds: i64,
     /// A read is answered from the state of so many milliseconds ago.
     pub stale_ms: u64,
-    /// Whether all idempotency keys are forgotten before.
+    /// True where all idempotency keys are forgotten before.
     pub forget_keys: bool,
-    /// By how many changing requests the store goes back before.
+    /// The number of changing requests by which the store goes back before.
     pub roll_back: u32,
     /// What goes wrong besides.
     pub action: Option<Action>,

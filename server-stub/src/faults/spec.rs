@@ -87,7 +87,7 @@ pub enum Action {
     BlackHole,
 }
 
-/// What a request that was applied is answered all the same.
+/// The refusal of a request that was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawRefusal", into = "RawRefusal")]
 pub enum Refusal {
@@ -131,7 +131,7 @@ impl Fault {
 }
 
 impl Action {
-    /// Whether it decides about a request or its answer; of such faults, one strikes a request.
+    /// True where it decides about a request or its answer; of these faults, one strikes a request.
     pub(super) const fn decides(self) -> bool {
         !matches!(
             self,
@@ -143,7 +143,7 @@ impl Action {
         )
     }
 
-    /// Whether it strikes requests of this kind: some faults are of reads only, others of what is applied.
+    /// True where it strikes requests of this kind: some faults are of reads only, others of what is applied.
     pub(super) const fn is_for(self, endpoint: Endpoint) -> bool {
         match self {
             Self::Stale(_) => !endpoint.changes(),

@@ -182,13 +182,13 @@ impl Agent {
         Ok(())
     }
 
-    /// It has another key pair at the server, from its next start on.
+    /// Gives it another key pair at the server, from its next start on.
     pub(super) fn set_key_pair(&mut self, pair: ApiKey) {
         self.values.insert("api_key", pair.api_key);
         self.values.insert("shared_key", pair.shared_key);
     }
 
-    /// What programs of the timeline may have of it.
+    /// The values of it that programs of the timeline may have.
     pub(super) fn place(&self) -> [(&'static str, String); 3] {
         [
             ("agent_url", self.url.clone()),

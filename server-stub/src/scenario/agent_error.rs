@@ -1,4 +1,4 @@
-//! What can go wrong with an agent under test.
+//! Errors of an agent under test.
 
 /// Why an agent cannot be worked with.
 #[derive(Debug, thiserror::Error)]
@@ -8,7 +8,7 @@ pub enum AgentError {
     Folder {
         /// The agent.
         name: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -17,57 +17,57 @@ pub enum AgentError {
     Spawn {
         /// The program.
         command: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// It ended, or said nothing, instead of becoming ready.
+    /// The agent ended, or said nothing, instead of becoming ready.
     #[error("the agent {name} did not become ready: {why}")]
     NotReady {
         /// The agent.
         name: String,
-        /// What happened.
+        /// The reason.
         why: String,
     },
-    /// It does not run.
+    /// The agent does not run.
     #[error("the agent {name} does not run")]
     NotRunning {
         /// The agent.
         name: String,
     },
-    /// It runs, and its folder is not to be touched.
+    /// The agent runs, and its folder is not to be touched.
     #[error("the agent {name} runs: stop it before its folder is copied or put back")]
     Running {
         /// The agent.
         name: String,
     },
-    /// It did not stop.
+    /// The agent did not stop.
     #[error("the agent {name} did not stop in time")]
     NotStopped {
         /// The agent.
         name: String,
     },
-    /// It cannot be asked.
+    /// The agent cannot be asked.
     #[error("the agent {name} cannot be asked for {path}")]
     Http {
         /// The agent.
         name: String,
-        /// What was asked for.
+        /// The path that was asked for.
         path: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
-    /// It refuses.
+    /// The agent refuses.
     #[error("the agent {name} refuses {path}: {status} {body}")]
     Refused {
         /// The agent.
         name: String,
-        /// What was asked for.
+        /// The path that was asked for.
         path: &'static str,
         /// The status.
         status: u16,
-        /// What it says.
+        /// The answer's body.
         body: String,
     },
     /// The key pair of an application cannot be made.
@@ -75,7 +75,7 @@ pub enum AgentError {
     App {
         /// The program.
         command: String,
-        /// What it said.
+        /// The last that it said.
         why: String,
     },
     /// The client cannot be made.

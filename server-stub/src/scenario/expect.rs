@@ -110,12 +110,12 @@ pub(super) fn sum_of(status: &Value, account: &Account, field: &str) -> Option<i
         .as_i64()
 }
 
-/// How many findings an agent shows.
+/// The number of findings that an agent shows.
 pub(super) fn findings_of(status: &Value) -> i64 {
     i64::try_from(findings(Some(status)).count()).unwrap_or(i64::MAX)
 }
 
-/// What an agent found in the server's totals; nothing where it does not look for that.
+/// The findings of an agent; none where it does not audit totals.
 fn findings(status: Option<&Value>) -> impl Iterator<Item = &Value> {
     let all = status.and_then(|status| status["findings"].as_array());
     all.into_iter().flatten()

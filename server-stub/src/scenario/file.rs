@@ -71,7 +71,7 @@ pub struct AgentSpec {
     /// Further arguments of its command.
     #[serde(default)]
     pub args: Vec<String>,
-    /// It is not there at the start: a step copies another one's folder, or starts it.
+    /// True where it is absent at the start: a step copies another one's folder, or starts it.
     #[serde(default)]
     pub absent: bool,
 }
@@ -159,7 +159,7 @@ pub struct ExpectAgent {
     pub held_for: Option<Vec<String>>,
     /// Why the licence is refused; `""` where it is not.
     pub refused: Option<String>,
-    /// What the server's totals say that it did not expect, of this licence: each kind, once.
+    /// The findings about this licence: each kind, once.
     pub findings: Option<Vec<String>>,
     /// How the agent stands to the server: `online`, `unreachable`, `offline` or `refused`.
     pub connection: Option<String>,

@@ -1,4 +1,4 @@
-//! A step of a scenario: when something happens, and what.
+//! A step of a scenario: a time, and one thing that happens then.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     seed::ApiKeyState,
 };
 
-/// How long a `wait` waits, where it does not say.
+/// The longest wait of a `wait` that does not say.
 const WAIT: Duration = Duration::from_secs(10);
 
 /// Something that happens: when, and exactly one thing.
@@ -57,7 +57,7 @@ pub struct LicenseEdit {
     /// Fields that get their default back.
     #[serde(default)]
     pub unset: Vec<String>,
-    /// It is removed.
+    /// True to remove it.
     #[serde(default)]
     pub remove: bool,
 }
@@ -70,7 +70,7 @@ pub struct ApiKeyOrder {
     pub name: String,
     /// The secret that signs; a new key needs one.
     pub shared_key: Option<String>,
-    /// What the key may do: `active`, `revoked` or `read_only`.
+    /// The key's rights: `active`, `revoked` or `read_only`.
     pub state: Option<ApiKeyState>,
 }
 
@@ -80,29 +80,29 @@ pub struct ApiKeyOrder {
 pub struct Consume {
     /// Through which agent; the first one.
     pub agent: Option<String>,
-    /// As which application.
+    /// The application.
     #[serde(default = "an_app")]
     pub app: String,
     /// Of which licence; the first one.
     pub license: Option<i64>,
     /// Of which feature of it.
     pub feature: Option<String>,
-    /// On which device; the agent's own.
+    /// The device; the agent's own where it is left out.
     pub hardware_id: Option<String>,
     /// The request names the holder and no id: `license` is the one that the server would take.
     #[serde(default)]
     pub without_id: bool,
     /// Allows overage, or no longer.
     pub allow_overages: Option<bool>,
-    /// How much overage.
+    /// The most overage.
     pub max_overages: Option<i64>,
-    /// How much at a time.
+    /// Units at a time.
     #[serde(default = "one")]
     pub units: i64,
-    /// How often.
+    /// The number of times.
     #[serde(default = "once")]
     pub times: u32,
-    /// How long the application rests in between.
+    /// The application's rest in between.
     #[serde(default, deserialize_with = "duration")]
     pub every: Duration,
 }
@@ -113,7 +113,7 @@ pub struct Consume {
 pub struct AgentOrder {
     /// Which one; the first.
     pub name: Option<String>,
-    /// What happens to it.
+    /// The order.
     pub action: AgentAction,
     /// The agent whose folder is copied; with `copy`.
     pub from: Option<String>,
@@ -121,19 +121,19 @@ pub struct AgentOrder {
     pub api_key: Option<String>,
 }
 
-/// What happens to an agent.
+/// An order for an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentAction {
-    /// It is asked to stop, and waited for.
+    /// Asked to stop, and waited for.
     Stop,
-    /// It is killed, as by a power cut.
+    /// Killed, as by a power cut.
     Kill,
-    /// It is started again.
+    /// Started again.
     Start,
-    /// It is stopped and started again.
+    /// Stopped and started again.
     Restart,
-    /// It sends what it owes now.
+    /// Sends what it owes now.
     Sync,
     /// Its own network switch is put to offline.
     Offline,
@@ -143,7 +143,7 @@ pub enum AgentAction {
     Save,
     /// Its data folder is put back as it was saved.
     PutBack,
-    /// It gets a copy of another agent's data folder.
+    /// Gets a copy of another agent's data folder.
     Copy,
 }
 
@@ -169,11 +169,11 @@ pub struct Wait {
     pub unknown: Option<Amount>,
     /// Units that wait for something to change.
     pub held: Option<Amount>,
-    /// What the server's totals say that the agent did not expect, of any licence, and nobody has seen.
+    /// The number of findings that nobody has seen, of any licence.
     pub findings: Option<Amount>,
-    /// How often the faults in force have struck, together.
+    /// The strikes of the faults in force, together.
     pub fired: Option<Amount>,
-    /// How long at most.
+    /// The longest wait.
     #[serde(default = "wait", deserialize_with = "duration")]
     pub within: Duration,
 }
@@ -189,9 +189,9 @@ pub struct RunProgram {
     /// The exit code that is right.
     #[serde(default)]
     pub exit: i32,
-    /// What must stand in its output.
+    /// A text that must stand in its output.
     pub says: Option<String>,
-    /// How long at most.
+    /// The longest wait.
     #[serde(default = "wait", deserialize_with = "duration")]
     pub within: Duration,
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{control, server::RunningStub};
 
-/// What a program of the timeline may have.
+/// The placeholders of a program of the timeline.
 const RUN_PLACEHOLDERS: [&str; 8] = [
     "server_url",
     "control_url",
@@ -207,7 +207,7 @@ impl World<'_> {
 }
 
 impl Wait {
-    /// What is waited for: its name, what is right, and what there is.
+    /// Everything that is waited for: its name, the right amount, and the amount there is.
     fn found(
         &self,
         status: Option<&Value>,
@@ -281,7 +281,7 @@ fn find<'w>(agents: &'w mut [Agent], name: Option<&str>) -> Option<&'w mut Agent
     }
 }
 
-/// How often the faults in force have struck, together.
+/// The strikes of the faults in force, together.
 pub(super) fn fired(stub: &RunningStub) -> i64 {
     let fired: u64 = stub
         .shared()

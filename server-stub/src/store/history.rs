@@ -1,4 +1,4 @@
-//! What was changed last, and how it was before: so that reads can be answered from an older state, and the store can
+//! The last changes, and how it was before each: so that reads can be answered from an older state, and the store can
 //! go back. In memory only, and bounded: a stub that is started again knows no earlier state.
 
 use std::{cell::RefCell, collections::VecDeque};
@@ -9,17 +9,17 @@ use tally_shared::time::Timestamp;
 use super::{Store, Tx};
 use crate::{engine::idempotency::ScopedKey, faults::spec::ROLL_BACK_MAX};
 
-/// How many changes are kept: as many as the store can be told to go back by.
+/// The number of changes that are kept: as many as the store can be told to go back by.
 const CHANGES_MAX: usize = ROLL_BACK_MAX as usize;
 
 /// The last changes, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct History(VecDeque<Change>);
 
-/// What a transaction changed.
+/// The changes of a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Change {
-    /// When, by the stub's clock; `None` where no licence was changed.
+    /// The time, by the stub's clock; `None` where no licence was changed.
     at: Option<Timestamp>,
     /// Each licence that was changed, as it was before.
     before: Vec<Before>,
@@ -53,7 +53,7 @@ impl History {
         self.0.push_back(change);
     }
 
-    /// How many of the newest changes go, so that `requests` changing requests are among them; edits in between go too.
+    /// The number of the newest changes that go, so that `requests` changing requests are among them; edits in between go too.
     fn reach(&self, requests: u32) -> usize {
         let mut left = requests;
         let newest = self.0.iter().rev();
@@ -108,7 +108,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Notes how a licence is before it is changed.
+    /// Notes a licence as it is before it is changed.
     pub(super) fn note_license(&self, id: i64, at: Timestamp) -> rusqlite::Result<()> {
         let row = self
             .transaction
@@ -166,7 +166,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// What else a change left: its row of activity, and the answer under its key.
+    /// Removes what else a change left: its row of activity, and the answer under its key.
     fn forget(&self, change: &Change) -> rusqlite::Result<()> {
         self.transaction
             .prepare_cached("DELETE FROM activity WHERE seq = :seq")?

@@ -1,4 +1,4 @@
-//! What a vendor does to licences and callers while clients run.
+//! Edits of licences and callers by a vendor, while clients run.
 
 use reqwest::Method;
 use serde_json::json;

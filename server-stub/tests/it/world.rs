@@ -140,7 +140,7 @@ impl World {
         Some(answer.ok()?.status().as_u16())
     }
 
-    /// As [`Self::add_keyed`], where no answer is to come.
+    /// Adds under an idempotency key where no answer is to come.
     pub(crate) async fn add_keyed_unanswered(&self, key: &str) {
         let request = self.signed(Method::POST, ADD).await;
         let request = request.header("Idempotency-Key", key);
