@@ -104,6 +104,10 @@ function numberField({ label, value, min, max, placeholder }, id, onchange) {
   return h("label", {}, label, h("input", { type: "number", id, ...range, value: String(value), placeholder, onchange }));
 }
 
+function textField({ label, value, placeholder }, id, onchange) {
+  return h("label", {}, label, h("input", { type: "text", id, value, placeholder, onchange }));
+}
+
 async function orderNetwork(spec) {
   const wanted = { state: spec.state };
   for (const field of spec.fields) {
@@ -138,13 +142,30 @@ function showNetwork(report) {
 
 // === faults ===
 
+const ADD = ["/api/v4/add_consumption", "/api/v4/add_feature_consumption"];
+const READ = ["/api/v4/check_license"];
+const words = (name, label) => ({ name, label, text: true });
+/** In the order in which they strike, and with the requests that they can strike where those are not all. */
 const FAULTS = [
+  { key: "roll-back", label: "Server put back from a backup", what: "The last requests are undone before this one is served: units, activity and kept answers.",
+    is: (a) => a.roll_back !== undefined, fields: [number("roll_back", "Requests back", 1, 1, 10000)], action: (v) => ({ roll_back: v.roll_back }) },
+  { key: "forget-keys", label: "Forgotten keys", what: "All idempotency keys are forgotten before the request is served.",
+    is: (a) => a.forget_keys === true, action: () => ({ forget_keys: true }) },
+  { key: "stale", label: "Stale read", paths: READ, what: "A read is answered as it would have been some time ago, with a fresh date.",
+    is: (a) => a.stale_ms !== undefined, fields: [number("stale_ms", "Age (ms)", 60000, 1, 3600000)], action: (v) => ({ stale_ms: v.stale_ms }) },
+  { key: "black-hole", label: "Black hole", what: "Nothing is applied and nothing answered; the connection stays open.",
+    is: (a) => a.black_hole === true, action: () => ({ black_hole: true }) },
+  { key: "late", label: "Late arrival", paths: ADD, what: "The connection is closed at once; the request is checked and applied later.",
+    is: (a) => a.late_ms !== undefined, fields: [number("late_ms", "Later by (ms)", 5000)], action: (v) => ({ late_ms: v.late_ms }) },
+  { key: "duplicate", label: "Sent twice", paths: ADD, what: "The request is applied twice, as where a gateway repeats it; the second answer is sent.",
+    is: (a) => a.duplicate === true, action: () => ({ duplicate: true }) },
+  { key: "refuse-after", label: "Refused after all", paths: ADD, what: "Applied, then refused: with a status, or with a code of the contract.",
+    is: (a) => a.refuse_after !== undefined, fields: [{ ...words("refuse_after", "Status or code"), value: "429" }],
+    action: (v) => ({ refuse_after: /^\d+$/.test(v.refuse_after) ? Number(v.refuse_after) : v.refuse_after }) },
   { key: "drop-after", label: "Lost acknowledgement", what: "Applied, then the connection is closed without an answer.",
     is: (a) => a.drop === "after", action: () => ({ drop: "after" }) },
   { key: "drop-before", label: "Lost request", what: "The connection is closed, nothing is applied.",
     is: (a) => a.drop === "before", action: () => ({ drop: "before" }) },
-  { key: "delay", label: "Late answer", what: "Applied, and answered late.", is: (a) => a.delay_ms !== undefined,
-    fields: [number("delay_ms", "Delay (ms)", 2000)], action: (v) => ({ delay_ms: v.delay_ms }) },
   { key: "status", label: "Error status", what: "Nothing is applied; the server says when to come back.", is: (a) => a.status !== undefined,
     fields: [number("status", "Status", 503, 400, 599), number("retry_after", "Retry-After (s)", 5)],
     action: (v) => (v.retry_after === undefined ? { status: v.status } : { status: v.status, retry_after: v.retry_after }) },
@@ -154,6 +175,8 @@ const FAULTS = [
     is: (a) => a.garbage === true, action: () => ({ garbage: true }) },
   { key: "signature", label: "Forged signature", what: "Applied; the answer's LicenseSignature is wrong.",
     is: (a) => a.bad_signature === true, action: () => ({ bad_signature: true }) },
+  { key: "delay", label: "Late answer", what: "Applied, and answered late.", is: (a) => a.delay_ms !== undefined,
+    fields: [number("delay_ms", "Delay (ms)", 2000)], action: (v) => ({ delay_ms: v.delay_ms }) },
   { key: "date", label: "Wrong date", what: "The answer's Date is off.", is: (a) => a.skew_date !== undefined,
     fields: [number("skew_date", "Seconds", -3600, -315360000, 315360000)], action: (v) => ({ skew_date: v.skew_date }) },
 ];
@@ -163,13 +186,14 @@ let faultOrders = Promise.resolve();
 function buildFaults() {
   for (const spec of FAULTS) {
     const change = act(() => spec.button.getAttribute("aria-checked") === "true" && orderFault(spec, true));
-    const inputs = (spec.fields ?? []).map((field) => numberField(field, `${spec.key}-${field.name}`, change));
+    const inputs = (spec.fields ?? []).map((field) =>
+      (field.text ? textField : numberField)(field, `${spec.key}-${field.name}`, change));
     inputs.push(
       h("label", {}, "Requests", h("select", { id: `${spec.key}-path`, onchange: change },
-        h("option", { value: "" }, "all"),
-        h("option", { value: "/api/v4/add_consumption" }, "add_consumption"),
-        h("option", { value: "/api/v4/add_feature_consumption" }, "add_feature_consumption"),
-        h("option", { value: "/api/v4/check_license" }, "check_license"))),
+        h("option", { value: "" }, { [ADD]: "all that consume", [READ]: "all that read" }[spec.paths ?? ""] ?? "all"),
+        ...(spec.paths ?? [...ADD, ...READ]).map((path) => h("option", { value: path }, path.replace("/api/v4/", ""))))),
+      textField({ label: "Device", placeholder: "every" }, `${spec.key}-device`, change),
+      textField({ label: "API key", placeholder: "every" }, `${spec.key}-caller`, change),
       numberField({ label: "Times", value: "", min: 1, max: 1000000, placeholder: "always" }, `${spec.key}-times`, change),
       numberField({ label: "Chance (%)", value: 100, min: 0, max: 100 }, `${spec.key}-chance`, change));
     spec.button = h("button", { type: "button", role: "switch", class: "switch", "aria-checked": "false",
@@ -192,20 +216,23 @@ function orderFault(spec, on) {
 
 async function replaceFaults(spec, on) {
   const faults = await ask("GET", "faults");
-  const read = (name) => {
-    const text = byId(`${spec.key}-${name}`).value;
-    return text === "" ? undefined : Number(text);
-  };
+  const text = (name) => byId(`${spec.key}-${name}`).value.trim();
+  const read = (name) => (text(name) === "" ? undefined : Number(text(name)));
   const others = faults.filter((fault) => !spec.is(fault.action)).map(({ fired, ...fault }) => fault);
   if (on) {
-    const values = Object.fromEntries((spec.fields ?? []).map(({ name }) => [name, read(name)]));
+    const values = Object.fromEntries((spec.fields ?? []).map((field) => [field.name, field.text ? text(field.name) : read(field.name)]));
     others.push({
-      path: byId(`${spec.key}-path`).value || null,
+      path: text("path") || null,
+      hardware_id: text("device") || null,
+      api_key: text("caller") || null,
       action: spec.action(values),
       times: read("times") ?? null,
       probability: (read("chance") ?? 100) / 100,
     });
   }
+  // The fault that strikes first stands first.
+  const rank = (fault) => FAULTS.findIndex((it) => it.is(fault.action));
+  others.sort((one, other) => rank(one) - rank(other));
   await order("faults", showFaults, "PUT", "faults", others);
   say(`${spec.label}: ${on ? "on" : "off"}.`);
 }
@@ -235,8 +262,25 @@ function fillFault(spec, fault) {
   };
   for (const { name } of spec.fields ?? []) put(name, fault.action[name]);
   put("path", fault.path);
+  put("device", fault.hardware_id);
+  put("caller", fault.api_key);
   put("times", fault.times);
   put("chance", Math.round(fault.probability * 1000) / 10);
+}
+
+// === idempotency keys ===
+
+function showKeys({ enabled }) {
+  byId("keys-badge").textContent = enabled ? "kept" : "not kept";
+  byId("keys").setAttribute("aria-checked", String(enabled));
+}
+
+function buildKeys() {
+  byId("keys").addEventListener("click", act(async () => {
+    const enabled = byId("keys").getAttribute("aria-checked") !== "true";
+    await order("idempotency", showKeys, "PUT", "idempotency", { enabled });
+    say(`Idempotency keys are ${enabled ? "kept" : "not kept"} from now on.`);
+  }));
 }
 
 // === the clock ===
@@ -408,8 +452,9 @@ function requestRow(entry, fresh) {
   // A long code may be broken where its words end.
   if (entry.code) words.push(badge(entry.code.replaceAll("_", "_\u200b"), "bad"));
   // What the client saw of it: an answer that a fault cut off says so.
-  const cut = entry.fault?.drop === "after" ? "lost" : entry.fault?.truncate !== undefined ? "cut off" : "";
+  const cut = entry.fault?.drop === "after" || entry.fault?.late_ms !== undefined ? "lost" : entry.fault?.truncate !== undefined ? "cut off" : "";
   if (cut) words.push(badge(`answer ${cut}`, "bad"));
+  if (entry.fault?.refuse_after !== undefined) words.push(badge("answer replaced", "bad"));
   const answered = entry.status === null || cut === "lost" ? "–" : String(entry.status);
   const whole = h("tr", { class: "whole", "data-of": String(entry.seq), hidden: true });
   const open = h("button", { type: "button", class: "open mono", "aria-expanded": "false", onclick: () => {
@@ -418,7 +463,8 @@ function requestRow(entry, fresh) {
     whole.hidden = !show;
     open.setAttribute("aria-expanded", String(show));
   } }, units === null ? what : `${what} ${units}`);
-  const row = h("tr", { class: fresh ? "fresh" : "", "data-seq": String(entry.seq) }, h("td", {}, clockTime(entry.at)), h("td", {}, open),
+  const row = h("tr", { class: fresh ? "fresh" : "", "data-seq": String(entry.seq), "data-status": String(entry.status) },
+    h("td", {}, clockTime(entry.at)), h("td", {}, open),
     h("td", { class: "mono" }, entry.hardware_id ?? "–"), h("td", { class: "number" }, answered), h("td", {}, ...words));
   return [row, whole];
 }
@@ -428,7 +474,8 @@ function exchange(entry) {
     h("pre", {}, typeof value === "string" ? value : JSON.stringify(value, null, 1)));
   return h("div", { class: "exchange" },
     entry.body === null ? part("Query", entry.query.replaceAll("&", "\n")) : part("Body", entry.body),
-    part("Answer", entry.answer ?? "none"), part("Idempotency-Key", entry.idempotency_key ?? "none"));
+    part("Answer", entry.answer ?? "none"), part("Idempotency-Key", entry.idempotency_key ?? "none"),
+    part("API key", entry.api_key ?? "none"));
 }
 
 /** Puts rows where they belong, newest first: what ran side by side may be told out of order, or twice. */
@@ -444,6 +491,12 @@ function insert(rows, seq, ...added) {
 function addRequest(entry, fresh = true) {
   seen = Math.max(seen, entry.seq);
   const rows = byId("request-rows");
+  // A request that was cut off and arrives later is told again.
+  const earlier = rows.querySelector(`tr[data-seq="${entry.seq}"]`);
+  if (earlier && earlier.dataset.status !== String(entry.status)) {
+    earlier.nextElementSibling.remove();
+    earlier.remove();
+  }
   insert(rows, entry.seq, ...requestRow(entry, fresh));
   // Two rows a request: its line, and the whole exchange.
   while (rows.children.length > 2 * ROWS_MAX) rows.lastElementChild.remove();
@@ -468,6 +521,11 @@ function countRows() {
   byId("activity-empty").hidden = counted > 0;
   byId("requests-count").textContent = words(seen, ROWS_MAX);
   byId("activity-count").textContent = words(counted, ROWS_MAX);
+}
+
+function forgetActivity() {
+  counted = 0;
+  byId("activity-rows").replaceChildren();
 }
 
 function forgetRequests() {
@@ -556,12 +614,13 @@ async function readEverything() {
     await Promise.all(paths.map((path) => ask("GET", path)));
   byId("server-url").textContent = about.server_url;
   for (const place of document.querySelectorAll(".server-url")) place.textContent = about.server_url;
-  byId("keys-badge").textContent = about.idempotency ? "kept" : "not kept";
+  showKeys({ enabled: about.idempotency });
   showNetwork(state);
   showFaults(ordered);
   showClock(time);
   showLicenses(licenses);
   forgetRequests();
+  forgetActivity();
   for (const entry of requests.slice(-ROWS_MAX)) addRequest(entry, false);
   for (const entry of activity.slice(-ROWS_MAX)) addActivity(entry, false);
   countRows();
@@ -594,6 +653,7 @@ function listen() {
   on("network", showNetwork);
   on("faults", showFaults);
   on("clock", showClock);
+  on("idempotency", showKeys);
   on("licenses", showLicenses);
   on("request", addRequest);
   on("requests_cleared", forgetRequests);
@@ -609,6 +669,7 @@ byId("clear").addEventListener("click", act(async () => {
 }));
 buildStates();
 buildFaults();
+buildKeys();
 buildClock();
 buildScenarios();
 act(async () => {

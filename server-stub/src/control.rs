@@ -22,7 +22,7 @@ use crate::{
         spec::Fault,
     },
     network::{self, spec::NetworkState},
-    seed::complete_licenses,
+    seed::{ApiKey, ApiKeyState, complete_licenses},
 };
 
 /// One way to move the stub's clock: to a time, to the start of the next period, or by some time.
@@ -140,6 +140,121 @@ pub(crate) async fn move_clock(
     Ok(reading)
 }
 
+/// The answer to who asks for idempotency keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Idempotency {
+    /// True where `Idempotency-Key` is heeded.
+    pub enabled: bool,
+}
+
+/// Says if idempotency keys are kept at this moment.
+pub(crate) fn idempotency(shared: &Shared) -> Idempotency {
+    let enabled = shared.keeps_keys();
+    Idempotency { enabled }
+}
+
+/// Keeps idempotency keys from now on, or no longer, as where a server is upgraded. Keys that are kept stay kept; a start
+/// takes what its command line says.
+pub(crate) fn keep_keys(shared: &Shared, enabled: bool) -> Idempotency {
+    shared.keep_keys(enabled);
+    let report = idempotency(shared);
+    shared.live.tell("idempotency", &report);
+    report
+}
+
+/// An order about an API key; fields that are left out stay as they are.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyEdit {
+    /// The secret that signs; a new key needs one.
+    pub shared_key: Option<String>,
+    /// The key's rights.
+    pub state: Option<ApiKeyState>,
+}
+
+impl std::fmt::Debug for ApiKeyEdit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiKeyEdit")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Every API key, by name.
+pub(crate) async fn api_keys(shared: &Arc<Shared>) -> Result<Vec<ApiKey>, ApiError> {
+    let read = shared.blocking(|shared| Ok(shared.store().begin()?.api_keys()?));
+    read.await
+}
+
+/// The API key of that name.
+pub(crate) async fn api_key(shared: &Arc<Shared>, name: &str) -> Result<ApiKey, ApiError> {
+    let wanted = name.to_owned();
+    let found = shared.blocking(move |shared| Ok(shared.store().begin()?.api_key(&wanted)?));
+    found.await?.ok_or_else(|| no_such_api_key(name))
+}
+
+/// Adds an API key, or changes the one of that name; the idempotency keys that belong to it stay its own.
+pub(crate) async fn put_api_key(
+    shared: &Arc<Shared>,
+    name: String,
+    edit: ApiKeyEdit,
+) -> Result<ApiKey, ApiError> {
+    let stored = shared.blocking(move |shared| {
+        let mut store = shared.store();
+        let tx = store.begin()?;
+        let earlier = tx.api_key(&name)?;
+        let state = earlier
+            .as_ref()
+            .map_or_else(ApiKeyState::default, |it| it.state);
+        let secret = edit.shared_key.or(earlier.map(|it| it.shared_key));
+        let key = ApiKey {
+            api_key: name,
+            shared_key: secret
+                .filter(|secret| !secret.is_empty())
+                .ok_or_else(|| invalid("an API key needs a `shared_key`"))?,
+            state: edit.state.unwrap_or(state),
+        };
+        tx.put_api_key(&key)?;
+        tx.commit()?;
+        Ok(key)
+    });
+    stored.await
+}
+
+/// Removes an API key: nobody has it any more.
+pub(crate) async fn remove_api_key(
+    shared: &Arc<Shared>,
+    name: String,
+) -> Result<Vec<ApiKey>, ApiError> {
+    let removed = shared.blocking(move |shared| {
+        let mut store = shared.store();
+        let tx = store.begin()?;
+        if !tx.remove_api_key(&name)? {
+            return Err(no_such_api_key(&name).into());
+        }
+        let left = tx.api_keys()?;
+        tx.commit()?;
+        Ok(left)
+    });
+    removed.await
+}
+
+/// Removes a licence: it is there no more, under no name.
+pub(crate) async fn remove_license(shared: &Arc<Shared>, id: i64) -> Result<License, ApiError> {
+    let removed = shared.blocking(move |shared| {
+        let mut store = shared.store();
+        let now = shared.clock.now();
+        let tx = store.begin()?;
+        let license = tx.license(id, now)?.ok_or_else(|| no_such_license(id))?;
+        tx.remove_license(id, now)?;
+        tx.commit()?;
+        Ok(license)
+    });
+    let removed = removed.await?;
+    tell_licenses(shared).await?;
+    Ok(removed)
+}
+
 /// Every licence, its total as it stands at this moment.
 pub(crate) async fn licenses(shared: &Arc<Shared>) -> Result<Vec<License>, ApiError> {
     let read = shared.blocking(|shared| {
@@ -238,6 +353,10 @@ fn keep_feature_ids(license: &mut License, earlier: &License) {
 /// A refusal of what a tester asked for.
 pub(crate) fn invalid(message: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::ValidationError, message)
+}
+
+fn no_such_api_key(name: &str) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("there is no API key `{name}`"))
 }
 
 fn no_such_license(id: i64) -> ApiError {

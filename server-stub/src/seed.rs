@@ -13,7 +13,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::engine::state::License;
+use crate::engine::{pool::Pool, state::License};
 
 /// Everything that the stub starts with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,8 +136,19 @@ impl Seed {
         let codes: Vec<&str> = self.products.iter().map(|it| it.code.as_str()).collect();
         distinct("products", "code", codes.iter().copied())?;
         complete_licenses(&mut self.licenses, &codes)?;
+        one_pool_an_id(&self.licenses)?;
         Ok(self)
     }
+}
+
+/// Refuses two different pools under one id.
+fn one_pool_an_id(licenses: &[License]) -> Result<(), Mistake> {
+    let pools = || licenses.iter().filter_map(|it| it.pool.as_ref());
+    let differs = |pool: &&Pool| pools().any(|other| other.id == pool.id && other != *pool);
+    pools().find(differs).map_or(Ok(()), |pool| {
+        let problem = format!("the pool {} is not the same on all its licences", pool.id);
+        Err(mistake("licenses".to_owned(), problem))
+    })
 }
 
 /// Gives an id to each licence and feature that has none, and checks that they fit together.
@@ -193,6 +204,16 @@ fn check_license(place: &str, license: &License, products: &[&str]) -> Result<()
     }
     if license.max_consumptions < 0 || license.max_overages < 0 {
         return wrong("`max_consumptions` and `max_overages` must be at least 0".to_owned());
+    }
+    if license
+        .pool
+        .as_ref()
+        .is_some_and(|pool| pool.id < 1 || pool.max_consumptions < 0 || pool.max_overages < 0)
+    {
+        return wrong(
+            "`pool`: `id` must be at least 1, `max_consumptions` and `max_overages` at least 0"
+                .to_owned(),
+        );
     }
     let hardware_ids = license.devices.iter().map(|it| it.hardware_id.as_str());
     distinct(&format!("{place}.devices"), "hardware_id", hardware_ids)?;

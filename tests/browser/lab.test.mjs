@@ -29,14 +29,14 @@ describe("the fault lab", { concurrency: false }, () => {
     assert.equal(await page.locator("#server-url").textContent(), stub.url);
     assert.equal(await page.locator("#licenses > li").count(), 2);
     assert.match(await page.locator("#requests-empty").textContent(), /Point a client at http/);
-    assert.equal(await page.locator("#scenario option").count(), 10);
+    assert.equal(await page.locator("#scenario option").count(), 40);
   });
 
   test("a fault is switched, strikes, and says how often", async (t) => {
     const { page, stub, at } = await lab(t);
     const fault = page.getByRole("switch", { name: "Error status" });
     await fault.click();
-    await page.locator('.switch[aria-checked="true"]').waitFor();
+    await page.locator('#faults .switch[aria-checked="true"]').waitFor();
     const [ordered] = await control("GET", at("faults"));
     assert.deepEqual(ordered.action, { status: 503, retry_after: 5 });
     assert.equal((await consume(stub.url)).status, 503);
@@ -45,7 +45,7 @@ describe("the fault lab", { concurrency: false }, () => {
     await page.locator("#status-times").press("Enter");
     await page.waitForFunction(async () => (await (await fetch("/stub/v1/faults")).json())[0]?.times === 3);
     await fault.press("Space");
-    await page.locator('.switch[aria-checked="true"]').waitFor({ state: "detached" });
+    await page.locator('#faults .switch[aria-checked="true"]').waitFor({ state: "detached" });
     assert.deepEqual(await control("GET", at("faults")), []);
   });
 
@@ -54,6 +54,54 @@ describe("the fault lab", { concurrency: false }, () => {
     for (const name of ["Lost request", "Forged signature", "Wrong date"]) await page.getByRole("switch", { name }).click();
     await page.locator("#faults-badge", { hasText: "3" }).waitFor();
     assert.equal((await control("GET", at("faults"))).length, 3);
+  });
+
+  test("faults that change what is counted are offered, with devices and applications of their own", async (t) => {
+    const { page, stub, at } = await lab(t);
+    const turn = (name) => page.getByRole("switch", { name, exact: true }).click();
+    await turn("Sent twice");
+    await page.locator("#duplicate-device").fill("device-1");
+    await page.locator("#duplicate-device").press("Enter");
+    await page.waitForFunction(async () => (await (await fetch("/stub/v1/faults")).json())[0]?.hardware_id === "device-1");
+    await consume(stub.url, { consumptions: 3 });
+    await row(page, "activity", 2).getByText("6", { exact: true }).waitFor();
+    await turn("Sent twice");
+    await turn("Refused after all");
+    await page.locator("#refuse-after-refuse_after").fill("license_expired");
+    await page.locator("#refuse-after-refuse_after").press("Enter");
+    await page.waitForFunction(async () => (await (await fetch("/stub/v1/faults")).json())[0]?.action.refuse_after === "license_expired");
+    assert.match((await consume(stub.url)).text, /license_expired/);
+    await row(page, "request", 3).getByText("answer replaced").waitFor();
+    await turn("Refused after all");
+    await turn("Late arrival");
+    await page.locator("#late-late_ms").fill("50");
+    await page.locator("#late-late_ms").press("Enter");
+    await page.waitForFunction(async () => (await (await fetch("/stub/v1/faults")).json())[0]?.action.late_ms === 50);
+    await assert.rejects(consume(stub.url));
+    await row(page, "request", 4).getByText("counted").waitFor();
+    await turn("Late arrival");
+    await turn("Server put back from a backup");
+    await page.waitForFunction(async () => (await (await fetch("/stub/v1/faults")).json())[0]?.action.roll_back === 1);
+    await consume(stub.url, { consumptions: 40 });
+    await page.locator("#activity-rows").getByText("40", { exact: true }).waitFor();
+    assert.equal((await control("GET", at("activity"))).length, 4, "one was undone, one came");
+  });
+
+  test("what strikes first stands first in the list", async (t) => {
+    const { page, at } = await lab(t);
+    for (const name of ["Wrong date", "Lost acknowledgement", "Forgotten keys"]) await page.getByRole("switch", { name, exact: true }).click();
+    await page.locator("#faults-badge", { hasText: "3" }).waitFor();
+    const actions = (await control("GET", at("faults"))).map((fault) => Object.keys(fault.action)[0]);
+    assert.deepEqual(actions, ["forget_keys", "drop", "skew_date"]);
+  });
+
+  test("idempotency keys are switched off and on", async (t) => {
+    const { page, at } = await lab(t);
+    await page.getByRole("switch", { name: "Keep idempotency keys" }).click();
+    await page.locator("#keys-badge", { hasText: "not kept" }).waitFor();
+    assert.deepEqual(await control("GET", at("idempotency")), { enabled: false });
+    await control("PUT", at("idempotency"), { enabled: true });
+    await page.locator("#keys-badge", { hasText: /^kept$/ }).waitFor();
   });
 
   test("requests that come side by side are all shown, newest first", async (t) => {

@@ -2,12 +2,21 @@
 
 use axum::response::Response;
 use hyper::header::{CONNECTION, DATE, HeaderName, RETRY_AFTER};
-use tally_shared::wire::{ApiError, ErrorCode};
+use tally_shared::wire::{ApiError, ErrorCode, error::ErrorBody};
 
-use super::{execute::Executed, incoming::Incoming, reply, state::Shared};
+use super::{
+    execute::{Echo, Executed},
+    incoming::Incoming,
+    reply,
+    state::Shared,
+};
 use crate::{
     engine::answer::Answer,
-    faults::{inject::Scissors, plan::Strike, spec::Action},
+    faults::{
+        inject::Scissors,
+        plan::Strike,
+        spec::{Action, Refusal},
+    },
 };
 
 /// What a captive portal says in the server's place.
@@ -23,6 +32,8 @@ pub(super) struct Delivery {
     bytes_max: Option<usize>,
     /// Whether the connection is reset.
     lost: bool,
+    /// True where nothing is sent for as long as the client waits.
+    is_silent: bool,
 }
 
 impl Delivery {
@@ -34,7 +45,9 @@ impl Delivery {
         strike: &Strike,
     ) -> Self {
         let bytes_max = match strike.action {
-            Some(Action::DropBefore | Action::DropAfter) => Some(0),
+            Some(Action::DropBefore | Action::DropAfter | Action::Late(_) | Action::BlackHole) => {
+                Some(0)
+            }
             Some(Action::Truncate(bytes)) => Some(bytes),
             Some(_) | None => None,
         };
@@ -42,18 +55,21 @@ impl Delivery {
             (None, _) => Response::default(),
             // Whoever answers in the server's place knows nothing of its headers.
             (Some(_), Some(Action::Garbage)) => reply::text("text/html", GARBAGE.to_owned()),
-            (Some(executed), _) => contract_answer(shared, incoming, executed),
+            (Some(executed), _) => contract_answer(incoming, executed),
         };
         let skew_ms = strike.skew_seconds.saturating_mul(1000);
         let date = shared.clock.now().plus_millis(skew_ms);
         reply::set(&mut response, DATE, &date.to_http_date());
-        if let Some(Action::Status(_, Some(seconds))) = strike.action {
+        if let Some(Action::Status(_, Some(seconds)) | Action::RefuseAfter(_, Some(seconds))) =
+            strike.action
+        {
             reply::set(&mut response, RETRY_AFTER, &seconds.to_string());
         }
         Self {
             response,
             bytes_max,
             lost: false,
+            is_silent: strike.action == Some(Action::BlackHole),
         }
     }
 
@@ -63,7 +79,13 @@ impl Delivery {
             response: Response::default(),
             bytes_max: Some(0),
             lost: true,
+            is_silent: false,
         }
+    }
+
+    /// True where nothing is sent and the connection stays open.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     /// The response, its connection cut where it is to be.
@@ -80,45 +102,65 @@ impl Delivery {
 }
 
 /// What a fault does to the answer itself.
-pub(super) fn spoil(answer: &mut Answer, action: Action) {
-    if action == Action::Garbage {
-        *answer = Answer {
-            status: 200,
-            body: GARBAGE.into(),
-            signature: None,
-        };
-    }
-    if action == Action::BadSignature
-        && let Some(signature) = &mut answer.signature
-    {
-        // Still Base64 of the right length: only verifying it tells.
-        let other = if signature.starts_with('A') { "B" } else { "A" };
-        signature.replace_range(..1, other);
+pub(super) fn spoil(executed: &mut Executed, action: Action) {
+    match action {
+        Action::Garbage => {
+            executed.answer = Answer {
+                status: 200,
+                body: GARBAGE.into(),
+                signature: None,
+            };
+        }
+        Action::BadSignature => {
+            if let Some(signature) = &mut executed.answer.signature {
+                // Still Base64 of the right length: only verifying it tells.
+                let other = if signature.starts_with('A') { "B" } else { "A" };
+                signature.replace_range(..1, other);
+            }
+        }
+        Action::RefuseAfter(refusal, _) => {
+            executed.answer = match refusal {
+                Refusal::Status(status) => ordered_error(status),
+                Refusal::Code(code) => Answer::refused(&ApiError::new(code, "ordered by a tester")),
+            };
+            // Whoever refuses in the server's place knows nothing of its keys.
+            executed.echo = Echo::Nothing;
+        }
+        _ => {}
     }
 }
 
 /// The answer that a fault or a limit of the rate gives in the server's place.
 pub(super) fn ordered_error(status: u16) -> Answer {
     let code = match status {
-        429 => ErrorCode::RateLimited,
-        500 => ErrorCode::InternalError,
-        _ => ErrorCode::Unavailable,
+        429 => ErrorCode::RateLimited.as_str(),
+        500 => ErrorCode::InternalError.as_str(),
+        501.. => ErrorCode::Unavailable.as_str(),
+        // None of the contract's: clients must expect codes that they do not know.
+        _ => "ordered_error",
     };
-    let mut body = ApiError::new(code, "ordered by a tester").body();
-    body.status = status;
+    let body = ErrorBody {
+        status,
+        code: code.to_owned(),
+        message: "ordered by a tester".to_owned(),
+    };
     Answer {
         status,
         ..Answer::control(&body)
     }
 }
 
-fn contract_answer(shared: &Shared, incoming: &Incoming, executed: &Executed) -> Response {
+fn contract_answer(incoming: &Incoming, executed: &Executed) -> Response {
     let mut response = reply::answer(&executed.answer);
-    if let Some(key) = incoming.idempotency_key().filter(|_| shared.idempotency) {
+    if executed.echo == Echo::Nothing {
+        return response;
+    }
+    if let Some(key) = incoming.idempotency_key() {
         response.headers_mut().insert(IDEMPOTENCY_KEY, key.clone());
     }
-    if executed.replayed {
-        reply::set(&mut response, IDEMPOTENCY_REPLAYED, "true");
+    if let Echo::LookedUp { replayed } = executed.echo {
+        let replayed = if replayed { "true" } else { "false" };
+        reply::set(&mut response, IDEMPOTENCY_REPLAYED, replayed);
     }
     response
 }

@@ -6,7 +6,13 @@ use tally_shared::{
     wire::{ApiError, ErrorCode, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_BYTES_MAX},
 };
 
-use super::{auth, error::Failure, incoming::Incoming, order, state::Shared};
+use super::{
+    auth,
+    error::Failure,
+    incoming::Incoming,
+    order::{self, Asked},
+    state::Shared,
+};
 use crate::{
     engine::{
         activity::Activity,
@@ -23,10 +29,24 @@ pub(super) struct Executed {
     pub(super) answer: Answer,
     /// The row of the activity log, where it changed the licence.
     pub(super) activity: Option<Activity>,
-    /// Whether the answer is that of an earlier request under the same idempotency key.
-    pub(super) replayed: bool,
+    /// The word of its answer about the idempotency key.
+    pub(super) echo: Echo,
     /// Keeps the idempotency key in use until the answer is on its way.
     pub(super) claim: Option<Claim>,
+}
+
+/// The word of an answer about the idempotency key that its request came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Echo {
+    /// Nothing: keys are not kept, or it was not looked up.
+    Nothing,
+    /// Keys are kept: all that there is to say to a read.
+    Kept,
+    /// The key was looked up.
+    LookedUp {
+        /// `Idempotency-Replayed`.
+        replayed: bool,
+    },
 }
 
 /// How a request stands to those before it under its idempotency key.
@@ -37,34 +57,54 @@ enum Turn {
     First(Claim, Fingerprint),
     /// It was answered before.
     Replay(Answer),
+    /// The key is another request's, or in use.
+    Refused(ApiError),
 }
 
-/// Carries out a request. Blocks for as long as others use the database.
+/// Carries out a request. Blocks for as long as others use the database. A read can be answered from the state of
+/// `stale_ms` ago.
 ///
 /// # Errors
 ///
-/// A refusal that is not kept under the idempotency key: who sent it is not known, the key is another
-/// request's, or the stub failed.
-pub(super) fn execute(shared: &Shared, incoming: &Incoming) -> Result<Executed, Failure> {
+/// A refusal that is not kept under the idempotency key: it came before the key was looked up, or the stub failed.
+pub(super) fn execute(
+    shared: &Shared,
+    incoming: &Incoming,
+    stale_ms: u64,
+) -> Result<Executed, Failure> {
     let mut store = shared.store();
     let now = shared.clock.now();
     let tx = store.begin()?;
     let api_key = auth::authenticate(&tx, &incoming.headers, incoming.endpoint, now)?;
+    let asked = match order::read(incoming) {
+        Ok(asked) => asked,
+        Err(refusal) if incoming.endpoint.changes() => return Err(refusal.into()),
+        Err(refusal) => return Ok(read_answer(shared, incoming, Answer::refused(&refusal))),
+    };
+    if !incoming.endpoint.changes() {
+        let then = now.plus_millis(-i64::try_from(stale_ms).unwrap_or(i64::MAX));
+        if then < now {
+            // Nothing of it is committed.
+            tx.rewind_to(then)?;
+        }
+        let (answer, _) = run(shared, &tx, &asked, then)?;
+        return Ok(read_answer(shared, incoming, answer));
+    }
     let first = match turn(shared, &tx, incoming, api_key.api_key)? {
         Turn::Unkeyed => None,
         Turn::First(claim, fingerprint) => Some((claim, fingerprint)),
-        Turn::Replay(answer) => {
-            let replayed = true;
-            return Ok(Executed {
-                replayed,
-                ..Executed::unapplied(answer)
-            });
-        }
+        Turn::Replay(answer) => return Ok(looked_up(answer, true)),
+        Turn::Refused(refusal) => return Ok(looked_up(Answer::refused(&refusal), false)),
     };
-    let mut executed = run(shared, &tx, incoming, now)?;
+    let (answer, activity) = run(shared, &tx, &asked, now)?;
+    let mut executed = Executed {
+        activity,
+        ..Executed::unapplied(answer)
+    };
     if let Some((claim, fingerprint)) = first {
         tx.add_answer(claim.key(), &fingerprint, &executed.answer)?;
         executed.claim = Some(claim);
+        executed.echo = Echo::LookedUp { replayed: false };
     }
     tx.commit()?;
     Ok(executed)
@@ -74,16 +114,27 @@ pub(super) fn execute(shared: &Shared, incoming: &Incoming) -> Result<Executed, 
 fn run(
     shared: &Shared,
     tx: &Tx<'_>,
-    incoming: &Incoming,
+    asked: &Asked,
     now: Timestamp,
-) -> Result<Executed, Failure> {
-    match order::answer(tx, incoming, &shared.signer, now) {
-        Ok((answer, activity)) => Ok(Executed {
-            activity,
-            ..Executed::unapplied(answer)
-        }),
-        Err(Failure::Refused(refusal)) => Ok(Executed::unapplied(Answer::refused(&refusal))),
-        Err(failure) => Err(failure),
+) -> Result<(Answer, Option<Activity>), Failure> {
+    match order::answer(tx, asked, &shared.signer, now) {
+        Err(Failure::Refused(refusal)) => Ok((Answer::refused(&refusal), None)),
+        done => done,
+    }
+}
+
+fn read_answer(shared: &Shared, incoming: &Incoming, answer: Answer) -> Executed {
+    let is_kept = shared.keeps_keys() && incoming.idempotency_key().is_some();
+    Executed {
+        echo: if is_kept { Echo::Kept } else { Echo::Nothing },
+        ..Executed::unapplied(answer)
+    }
+}
+
+fn looked_up(answer: Answer, replayed: bool) -> Executed {
+    Executed {
+        echo: Echo::LookedUp { replayed },
+        ..Executed::unapplied(answer)
     }
 }
 
@@ -93,7 +144,7 @@ fn turn(
     incoming: &Incoming,
     api_key: String,
 ) -> Result<Turn, Failure> {
-    if !shared.idempotency || !incoming.endpoint.changes() {
+    if !shared.keeps_keys() {
         return Ok(Turn::Unkeyed);
     }
     let Some(key) = key(incoming)? else {
@@ -102,15 +153,16 @@ fn turn(
     let endpoint = incoming.endpoint;
     let ours = fingerprint(endpoint.method(), endpoint.path(), incoming.body()?);
     let key = ScopedKey { api_key, key };
-    let claim = shared
-        .running
-        .claim(key, ours)
-        .map_err(|theirs| if theirs == ours { in_use() } else { reused() })?;
-    match tx.answer(claim.key())? {
-        None => Ok(Turn::First(claim, ours)),
-        Some((theirs, answer)) if theirs == ours => Ok(Turn::Replay(answer)),
-        Some(_) => Err(reused().into()),
-    }
+    let claim = match shared.running.claim(key, ours) {
+        Ok(claim) => claim,
+        Err(theirs) if theirs == ours => return Ok(Turn::Refused(in_use())),
+        Err(_) => return Ok(Turn::Refused(reused())),
+    };
+    Ok(match tx.answer(claim.key())? {
+        None => Turn::First(claim, ours),
+        Some((theirs, answer)) if theirs == ours => Turn::Replay(answer),
+        Some(_) => Turn::Refused(reused()),
+    })
 }
 
 fn key(incoming: &Incoming) -> Result<Option<String>, ApiError> {
@@ -150,8 +202,13 @@ impl Executed {
         Self {
             answer,
             activity: None,
-            replayed: false,
+            echo: Echo::Nothing,
             claim: None,
         }
+    }
+
+    /// True where the answer is that of an earlier request under the same idempotency key.
+    pub(super) const fn is_replayed(&self) -> bool {
+        matches!(self.echo, Echo::LookedUp { replayed: true })
     }
 }

@@ -3,8 +3,12 @@
 use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::{HeaderMap, header::HeaderValue};
+use hyper::{
+    HeaderMap,
+    header::{AUTHORIZATION, HeaderValue},
+};
 use serde_json::Value;
+use tally_shared::auth::Authorization;
 use tally_shared::wire::{ApiError, BODY_BYTES_MAX, ErrorCode, IDEMPOTENCY_KEY};
 
 use super::endpoint::Endpoint;
@@ -84,6 +88,13 @@ impl Incoming {
         }
         let body: Value = serde_json::from_slice(self.body().ok()?).ok()?;
         body.get("hardware_id")?.as_str().map(str::to_owned)
+    }
+
+    /// The API key that it is signed with, as far as that can be read: for faults and for the log.
+    pub(crate) fn api_key(&self) -> Option<String> {
+        let header = self.headers.get(AUTHORIZATION)?.to_str().ok()?;
+        let authorization = Authorization::parse(header).ok()?;
+        Some(authorization.api_key().to_owned())
     }
 
     /// The `Idempotency-Key`, as sent.

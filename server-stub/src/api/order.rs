@@ -1,8 +1,9 @@
 //! The order in which a request is checked, where several things are wrong with it (contract, "Limits,
 //! as the server applies them").
 //!
-//! [`answer`] reads from top to bottom: JSON and shape, product, licence, then [`LICENSE_CHECKS`],
-//! then negative and limit, which are [`apply::add`]'s. Headers and signature come before all of it.
+//! [`read`] is JSON and shape. [`answer`] reads from top to bottom: product, licence, then
+//! [`LICENSE_CHECKS`], then negative and limit, which are [`apply::add`]'s. Headers and signature come
+//! before all of it, and the idempotency key is looked up between the two.
 
 use tally_shared::{
     signature::Signer,
@@ -38,27 +39,26 @@ const LICENSE_CHECKS: [Check; 6] = [
 ];
 
 /// A request whose shape is right.
-enum Asked {
+pub(super) enum Asked {
     Add(AddConsumption),
     Check(CheckLicense),
 }
 
-/// Checks an authenticated request, makes its change and answers it, with the row of the activity log where
-/// there is one. A refusal changes nothing.
+/// Checks an authenticated request whose shape is right, makes its change and answers it, with the row of the activity
+/// log where there is one. A refusal changes nothing.
 pub(super) fn answer(
     tx: &Tx<'_>,
-    incoming: &Incoming,
+    asked: &Asked,
     signer: &Signer,
     now: Timestamp,
 ) -> Result<(Answer, Option<Activity>), Failure> {
-    let asked = read(incoming)?;
     let license = find(tx, asked.subject(), now)?;
     for check in LICENSE_CHECKS {
-        check(&license, &asked, now)?;
+        check(&license, asked, now)?;
     }
     match asked {
         Asked::Add(add) => {
-            let granted = apply::add(license, &add, now)?;
+            let granted = apply::add(license, add, now)?;
             tx.put_license(&granted.license, now)?;
             let activity = tx.add_activity(granted.activity)?;
             Ok((Answer::signed(&granted.counter, signer)?, Some(activity)))
@@ -70,7 +70,8 @@ pub(super) fn answer(
     }
 }
 
-fn read(incoming: &Incoming) -> Result<Asked, ApiError> {
+/// Reads a request strictly.
+pub(super) fn read(incoming: &Incoming) -> Result<Asked, ApiError> {
     match incoming.endpoint {
         Endpoint::AddConsumption => AddConsumption::from_json(incoming.body()?).map(Asked::Add),
         Endpoint::AddFeatureConsumption => {
@@ -173,6 +174,11 @@ fn whole_license(
     let license_signature = signer
         .sign_license(subject, license.validity_period)
         .map_err(crate::engine::answer::AnswerError::from)?;
+    let mut other = serde_json::Map::new();
+    if let Some(pool) = &license.pool {
+        let pool = serde_json::to_value(pool).map_err(crate::engine::answer::AnswerError::from)?;
+        other.insert("pool".to_owned(), pool);
+    }
     Ok(LicenseBody {
         counter: license.counter(),
         license_type: license.license_type.clone(),
@@ -184,7 +190,7 @@ fn whole_license(
         grace_period: license.grace_period,
         product_features: license.features.iter().map(Feature::counter).collect(),
         license_signature,
-        other: serde_json::Map::new(),
+        other,
     })
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Entry {
     pub(crate) body: Value,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) hardware_id: Option<String>,
+    /// The API key that it is signed with.
+    pub(crate) api_key: Option<String>,
     /// `None` where nothing was answered.
     pub(crate) status: Option<u16>,
     /// The error's code.
@@ -46,15 +48,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// A request, and what was answered; nothing where it was dropped.
+    /// A request that is not answered yet.
     pub(super) fn new(
         incoming: &Incoming,
-        executed: Option<&Executed>,
-        hardware_id: Option<String>,
+        caller: Caller,
         fault: Option<Action>,
         network: Option<&'static str>,
     ) -> Self {
-        let answer = executed.map_or(Value::Null, |executed| shown(&executed.answer.body));
         let key = incoming.idempotency_key();
         Self {
             seq: 0,
@@ -64,19 +64,48 @@ impl Entry {
             query: incoming.query.clone(),
             body: incoming.shown_body(),
             idempotency_key: key.map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned()),
-            hardware_id,
-            status: executed.map(|executed| executed.answer.status),
-            code: answer["code"]
-                .as_str()
-                .filter(|_| answer.get("status").is_some())
-                .map(str::to_owned),
-            answer,
-            applied: executed.is_some_and(|executed| executed.activity.is_some()),
-            replayed: executed.is_some_and(|executed| executed.replayed),
+            hardware_id: caller.hardware_id,
+            api_key: caller.api_key,
+            status: None,
+            code: None,
+            answer: Value::Null,
+            applied: false,
+            replayed: false,
             fault,
             network,
         }
     }
+
+    /// Puts in what was answered.
+    pub(super) fn answered(&mut self, executed: &Executed) {
+        self.answer = shown(&executed.answer.body);
+        self.status = Some(executed.answer.status);
+        let code = self.answer["code"].as_str();
+        self.code = code
+            .filter(|_| self.answer.get("status").is_some())
+            .map(str::to_owned);
+        self.applied = executed.activity.is_some();
+        self.replayed = executed.is_replayed();
+    }
+}
+
+impl Caller {
+    /// The device and the API key that a request names.
+    pub(super) fn of(incoming: &Incoming) -> Self {
+        Self {
+            hardware_id: incoming.hardware_id(),
+            api_key: incoming.api_key(),
+        }
+    }
+}
+
+/// The device and the API key of a request, as far as they can be read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Caller {
+    /// The device.
+    pub(super) hardware_id: Option<String>,
+    /// The API key.
+    pub(super) api_key: Option<String>,
 }
 
 /// The last requests, oldest first.
@@ -97,6 +126,14 @@ impl RequestLog {
         }
         self.entries.push_back(entry.clone());
         entry
+    }
+
+    /// Puts what came of a request later in the place of its entry; nothing where that is gone.
+    pub(crate) fn replace(&mut self, entry: &Entry) {
+        let mut entries = self.entries.iter_mut();
+        if let Some(place) = entries.find(|it| it.seq == entry.seq) {
+            *place = entry.clone();
+        }
     }
 
     /// All that are kept.

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -42,8 +42,7 @@ pub(crate) struct Shared {
     pub(crate) signer: Signer,
     /// The key that verifies them, in PEM.
     pub(crate) public_key: String,
-    /// Whether `Idempotency-Key` is heeded.
-    pub(crate) idempotency: bool,
+    idempotency: AtomicBool,
     /// What is being answered.
     pub(crate) running: Running,
     /// Requests in progress, which do not end with their connection.
@@ -79,11 +78,21 @@ impl Shared {
             clock: parts.clock,
             signer: parts.signer,
             public_key: parts.public_key,
-            idempotency: parts.idempotency,
+            idempotency: AtomicBool::new(parts.idempotency),
             running: Running::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }
+    }
+
+    /// True where `Idempotency-Key` is heeded.
+    pub(crate) fn keeps_keys(&self) -> bool {
+        self.idempotency.load(Ordering::SeqCst)
+    }
+
+    /// Heeds `Idempotency-Key` from now on, or no longer; what is kept stays kept.
+    pub(crate) fn keep_keys(&self, enabled: bool) {
+        self.idempotency.store(enabled, Ordering::SeqCst);
     }
 
     /// The database; waits for others. Never held across an `await`.
@@ -107,9 +116,9 @@ impl Shared {
     }
 
     /// Counts a request of the License API as under way, until what comes back is dropped.
-    pub(crate) fn under_way(&self) -> UnderWay<'_> {
+    pub(crate) fn under_way(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::SeqCst);
-        UnderWay(&self.under_way)
+        UnderWay(Arc::clone(self))
     }
 
     /// How many requests of the License API have come and are not answered.
@@ -134,10 +143,10 @@ impl Shared {
 }
 
 /// A request of the License API that is under way.
-pub(crate) struct UnderWay<'a>(&'a AtomicUsize);
+pub(crate) struct UnderWay(Arc<Shared>);
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -3,13 +3,13 @@
 
 use serde::Serialize;
 use tally_shared::{
-    limits::{self, Grant, Standing},
+    limits::{self, Grant, OverageSetting, Request, Standing},
     time::Timestamp,
-    units::Units,
+    units::{Total, Units},
     wire::{AddConsumption, ApiError, Counter, ErrorCode, FeatureCounter},
 };
 
-use super::{activity::Activity, state::License};
+use super::{activity::Activity, pool::Pool, state::License};
 
 /// A granted request: what to store, and what to answer.
 #[derive(Debug)]
@@ -27,9 +27,18 @@ pub(crate) struct Granted {
 #[serde(untagged)]
 pub(crate) enum AnyCounter {
     /// `add_consumption`.
-    License(Counter),
+    License(PooledCounter),
     /// `add_feature_consumption`.
     Feature(FeatureCounter),
+}
+
+/// A licence's counter, and its pool's where it has one.
+#[derive(Debug, Serialize)]
+pub(crate) struct PooledCounter {
+    #[serde(flatten)]
+    counter: Counter,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<Pool>,
 }
 
 /// Adds units to the licence, or to its feature that the request names.
@@ -42,7 +51,14 @@ pub(crate) fn add(
         None => {
             let grant = decide(&license.standing(now), asked, now)?;
             license.settle(&grant);
-            (grant, AnyCounter::License(license.counter()))
+            if let Some(pool) = &mut license.pool {
+                pool.total_consumptions = draw(pool, asked, now)?;
+            }
+            let counter = PooledCounter {
+                counter: license.counter(),
+                pool: license.pool.clone(),
+            };
+            (grant, AnyCounter::License(counter))
         }
         Some(code) => {
             let feature = license
@@ -78,6 +94,23 @@ pub(crate) fn unsupported(code: &str) -> ApiError {
         ErrorCode::UnsupportedProductFeature,
         format!("the licence has no consumption feature `{code}`"),
     )
+}
+
+/// The pool's total after the request, which must fit there too; its own overage stays as it is.
+fn draw(pool: &Pool, asked: &AddConsumption, now: Timestamp) -> Result<Total, ApiError> {
+    let request = Request {
+        units: asked.units,
+        setting: OverageSetting::default(),
+    };
+    let drawn = limits::decide(&pool.standing(now), Units::ZERO, &request, now);
+    let grant = drawn.map_err(|refusal| {
+        let code = ErrorCode::from_refusal(refusal, false);
+        ApiError::new(
+            code,
+            format!("the pool {} `{}`: {refusal}", pool.id, pool.name),
+        )
+    })?;
+    Ok(grant.total)
 }
 
 fn decide(standing: &Standing, asked: &AddConsumption, now: Timestamp) -> Result<Grant, ApiError> {

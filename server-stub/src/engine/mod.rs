@@ -7,4 +7,5 @@ pub(crate) mod answer;
 pub(crate) mod apply;
 pub mod clock;
 pub(crate) mod idempotency;
+pub mod pool;
 pub mod state;

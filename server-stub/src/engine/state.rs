@@ -3,6 +3,7 @@
 //! The same shape is stored, shown by `/stub/v1/licenses`, and accepted back by it. What makes one
 //! consistent is checked in [`crate::seed`].
 
+use super::pool::Pool;
 use serde::{Deserialize, Serialize};
 use tally_shared::{
     limits::{Grant, Standing},
@@ -74,6 +75,9 @@ pub struct License {
     /// How often it does.
     #[serde(default)]
     pub consumption_period: Option<Period>,
+    /// The pool that its consumptions are drawn from besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Pool>,
     /// The devices it was activated on.
     #[serde(default)]
     pub devices: Vec<Device>,
@@ -191,6 +195,9 @@ impl License {
     /// Brings every total from `as_of`, when it was right, to `now`: zero where a period has turned.
     pub fn carry(&mut self, as_of: Timestamp, now: Timestamp) {
         self.total_consumptions = self.standing(as_of).total_at(now);
+        if let Some(pool) = &mut self.pool {
+            pool.total_consumptions = pool.standing(as_of).total_at(now);
+        }
         for feature in &mut self.features {
             feature.total_consumptions = feature.standing(as_of).total_at(now);
         }

@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::Stdio,
     time::{Duration, SystemTime},
 };
 
@@ -23,10 +23,12 @@ use tokio::{
 };
 
 use super::{
-    file::AgentSpec,
+    agent_error::{AgentError, cannot_spawn},
+    file::{AgentSpec, Consume},
+    folder,
     placeholder::{Template, Values},
 };
-use crate::engine::state::License;
+use crate::{engine::state::License, seed::ApiKey};
 
 /// How long an agent may take until it is ready: it may have to be linked from a cold disk.
 const READY_WAIT: Duration = Duration::from_mins(1);
@@ -40,7 +42,7 @@ const LOG_LINES: usize = 12;
 /// An agent.
 pub(super) struct Agent {
     pub(super) spec: AgentSpec,
-    command: Vec<String>,
+    command: Template,
     app_command: Template,
     values: Values,
     folder: PathBuf,
@@ -80,100 +82,23 @@ pub(super) enum Answer {
     None,
 }
 
-/// Why an agent cannot be worked with.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// Its folder cannot be used.
-    #[error("cannot prepare the folder of the agent {name}")]
-    Folder {
-        /// The agent.
-        name: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Its command cannot be run.
-    #[error("cannot run `{command}`")]
-    Spawn {
-        /// The program.
-        command: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It ended, or said nothing, instead of becoming ready.
-    #[error("the agent {name} did not become ready: {why}")]
-    NotReady {
-        /// The agent.
-        name: String,
-        /// What happened.
-        why: String,
-    },
-    /// It does not run.
-    #[error("the agent {name} does not run")]
-    NotRunning {
-        /// The agent.
-        name: String,
-    },
-    /// It did not stop.
-    #[error("the agent {name} did not stop within {STOP_WAIT:?}")]
-    NotStopped {
-        /// The agent.
-        name: String,
-    },
-    /// It cannot be asked.
-    #[error("the agent {name} cannot be asked for {path}")]
-    Http {
-        /// The agent.
-        name: String,
-        /// What was asked for.
-        path: &'static str,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
-    },
-    /// It refuses.
-    #[error("the agent {name} refuses {path}: {status} {body}")]
-    Refused {
-        /// The agent.
-        name: String,
-        /// What was asked for.
-        path: &'static str,
-        /// The status.
-        status: u16,
-        /// What it says.
-        body: String,
-    },
-    /// The key pair of an application cannot be made.
-    #[error("`{command}` made no key pair: {why}")]
-    App {
-        /// The program.
-        command: String,
-        /// What it said.
-        why: String,
-    },
-    /// The client cannot be made.
-    #[error("cannot make an HTTP client")]
-    Client(#[source] reqwest::Error),
-}
-
 impl Agent {
     /// An agent that does not run yet.
     pub(super) fn new(spec: AgentSpec, setting: Setting) -> Result<Self, AgentError> {
-        create_private(&setting.folder.join("data")).map_err(|source| AgentError::Folder {
-            name: spec.name.clone(),
-            source,
+        folder::create_private(&setting.folder.join("data")).map_err(|source| {
+            AgentError::Folder {
+                name: spec.name.clone(),
+                source,
+            }
         })?;
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(ANSWER_WAIT)
             .build()
             .map_err(AgentError::Client)?;
-        let mut command = setting.agent_command.filled(&setting.values);
-        command.extend(spec.args.iter().cloned());
         Ok(Self {
             spec,
-            command,
+            command: setting.agent_command,
             app_command: setting.app_command,
             values: setting.values,
             folder: setting.folder,
@@ -182,11 +107,6 @@ impl Agent {
             url: String::new(),
             apps: BTreeMap::new(),
         })
-    }
-
-    /// Where it listens, or listened last.
-    pub(super) fn url(&self) -> &str {
-        &self.url
     }
 
     /// Whether it was started, and neither stopped nor killed.
@@ -207,7 +127,8 @@ impl Agent {
                 name: self.name(),
                 source,
             })?;
-        let words = self.command.clone();
+        let mut words = self.command.filled(&self.values);
+        words.extend(self.spec.args.iter().cloned());
         let mut command = self.prepared(&words);
         command.stdout(Stdio::piped()).stderr(log.into_parts().0);
         let mut child = command
@@ -261,6 +182,59 @@ impl Agent {
         Ok(())
     }
 
+    /// Gives it another key pair at the server, from its next start on.
+    pub(super) fn set_key_pair(&mut self, pair: ApiKey) {
+        self.values.insert("api_key", pair.api_key);
+        self.values.insert("shared_key", pair.shared_key);
+    }
+
+    /// The values of it that programs of the timeline may have.
+    pub(super) fn place(&self) -> [(&'static str, String); 3] {
+        [
+            ("agent_url", self.url.clone()),
+            ("agent_program", self.command.program().to_owned()),
+            ("data_dir", self.data_dir().display().to_string()),
+        ]
+    }
+
+    /// Copies its data folder to the side.
+    pub(super) fn save(&self) -> Result<(), AgentError> {
+        self.copied(&self.data_dir(), &self.folder.join("saved"))
+    }
+
+    /// Puts its data folder back as it was saved.
+    pub(super) fn put_back(&self) -> Result<(), AgentError> {
+        self.copied(&self.folder.join("saved"), &self.data_dir())
+    }
+
+    /// Gets a copy of another agent's data folder, and what the runner knows of its applications.
+    pub(super) fn copy_of(&mut self, other: &Self) -> Result<(), AgentError> {
+        other.require_stopped()?;
+        self.copied(&other.data_dir(), &self.data_dir())?;
+        self.apps.clone_from(&other.apps);
+        Ok(())
+    }
+
+    fn copied(&self, from: &Path, to: &Path) -> Result<(), AgentError> {
+        self.require_stopped()?;
+        folder::copy(from, to).map_err(|source| AgentError::Folder {
+            name: self.name(),
+            source,
+        })
+    }
+
+    /// A ledger that is written to while it is copied would be torn.
+    fn require_stopped(&self) -> Result<(), AgentError> {
+        if self.process.is_some() {
+            return Err(AgentError::Running { name: self.name() });
+        }
+        Ok(())
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// Makes a licence known to it.
     pub(super) async fn add_license(&self, license: &License) -> Result<(), AgentError> {
         let mut body = json!({"product": license.product, "hardware_id": self.spec.hardware_id});
@@ -300,24 +274,33 @@ impl Agent {
     /// An application consumes once.
     pub(super) async fn consume(
         &mut self,
-        app: &str,
+        order: &Consume,
         license: &License,
-        feature: Option<&str>,
-        units: i64,
     ) -> Result<Answer, AgentError> {
         if self.process.is_none() {
             return Ok(Answer::None);
         }
-        let keys = self.app(app).await?;
-        let mut body = json!({"product": license.product, "hardware_id": self.spec.hardware_id,
-                              "license_id": license.id, "consumptions": units});
+        let keys = self.app(&order.app).await?;
+        let hardware_id = order.hardware_id.as_ref();
+        let hardware_id = hardware_id.unwrap_or(&self.spec.hardware_id);
+        let mut body = json!({"product": license.product, "hardware_id": hardware_id,
+                              "consumptions": order.units});
         if let Some(holder) = license.holder() {
             body[holder.field()] = holder.value().into();
         }
-        if let Some(feature) = feature {
-            body["feature"] = feature.into();
+        if !order.without_id {
+            body["license_id"] = license.id.into();
         }
-        let path = if feature.is_some() {
+        if let Some(feature) = &order.feature {
+            body["feature"] = feature.as_str().into();
+        }
+        if let Some(allow) = order.allow_overages {
+            body["allow_overages"] = allow.into();
+        }
+        if let Some(most) = order.max_overages {
+            body["max_overages"] = most.into();
+        }
+        let path = if order.feature.is_some() {
             ADD_FEATURE_CONSUMPTION
         } else {
             ADD_CONSUMPTION
@@ -397,7 +380,7 @@ impl Agent {
         };
         let mut request = self.http.request(method, format!("{}{path}", self.url));
         // Made anew with its folder; an agent that asks for none has none.
-        if let Ok(token) = fs::read_to_string(self.folder.join("data/admin_token")) {
+        if let Ok(token) = fs::read_to_string(self.data_dir().join("admin_token")) {
             request = request.bearer_auth(token.trim());
         }
         if let Some(body) = body {
@@ -457,39 +440,6 @@ impl Agent {
     }
 }
 
-fn cannot_spawn(words: &[String], source: std::io::Error) -> AgentError {
-    AgentError::Spawn {
-        command: words.first().cloned().unwrap_or_default(),
-        source,
-    }
-}
-
-/// Runs a program to its end; `None` where it takes too long.
-pub(super) async fn run_program(
-    words: &[String],
-    values: &Values,
-    within: Duration,
-) -> Result<Option<(ExitStatus, String)>, AgentError> {
-    let program = words.first().cloned().unwrap_or_default();
-    let mut command = Command::new(&program);
-    command.args(words.iter().skip(1));
-    for (name, value) in values {
-        command.env(format!("SCENARIO_{}", name.to_uppercase()), value);
-    }
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    match tokio::time::timeout(within, command.output()).await {
-        Ok(Ok(output)) => {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Ok(Some((output.status, said)))
-        }
-        Ok(Err(source)) => Err(AgentError::Spawn {
-            command: program,
-            source,
-        }),
-        Err(_) => Ok(None),
-    }
-}
-
 #[cfg(unix)]
 fn ask_to_stop(child: &mut Child) {
     use rustix::process::{Pid, Signal, kill_process};
@@ -516,13 +466,4 @@ impl fmt::Debug for Agent {
             .field("url", &self.url)
             .finish_non_exhaustive()
     }
-}
-
-/// Makes a folder for its owner only, as agents want theirs.
-fn create_private(path: &Path) -> io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tally_shared::wire::ErrorCode;
 use toml::Spanned;
 
-use super::file::{AgentSpec, Expect, Mistake, Scenario, Step, line_of};
+use super::file::{AgentAction, AgentOrder, AgentSpec, Expect, Mistake, Scenario, Step, line_of};
 use crate::{engine::state::License, faults::plan::Plan, seed};
 
 /// The longest timeline: a scenario is a story of seconds, and a mistyped unit is found at once.
@@ -14,13 +14,14 @@ const TIMELINE_MAX: Duration = Duration::from_mins(10);
 const TIMES_MAX: u32 = 100_000;
 
 /// What a step must have exactly one of.
-const KINDS: &str = "faults, network, clock, license, consume, agent, wait, run";
+const KINDS: &str =
+    "faults, network, clock, license, add_license, idempotency, api_key, consume, agent, wait, run";
 
 /// Everything that other parts are held against.
 struct Checker<'a> {
     text: &'a str,
     agents: Vec<String>,
-    licenses: &'a [License],
+    licenses: Vec<&'a License>,
 }
 
 impl Scenario {
@@ -46,18 +47,26 @@ impl Scenario {
                 name: "agent".to_owned(),
                 hardware_id: device.hardware_id.clone(),
                 args: Vec::new(),
+                absent: false,
             });
             self.agents = Some(alone.map(|it| Spanned::new(0..0, it)).collect());
         }
         let checker = Checker {
             text,
             agents: self.agent_specs().map(|it| it.name.clone()).collect(),
-            licenses: &self.world.licenses,
+            licenses: self.licenses().collect(),
         };
         checker.agents(self.agents.as_deref().unwrap_or_default())?;
         checker.timeline(&self.steps)?;
         checker.expect(&self.expect)?;
         Ok(self)
+    }
+
+    /// The licences that there are at some time: at the start, and those that are added.
+    pub fn licenses(&self) -> impl Iterator<Item = &License> {
+        let added = self.steps.iter().map(Spanned::get_ref);
+        let added = added.filter_map(|step| step.add_license.as_ref());
+        self.world.licenses.iter().chain(added)
     }
 
     /// The agents, in order.
@@ -106,6 +115,9 @@ impl Checker<'_> {
             step.network.is_some(),
             step.clock.is_some(),
             step.license.is_some(),
+            step.add_license.is_some(),
+            step.idempotency.is_some(),
+            step.api_key.is_some(),
             step.consume.is_some(),
             step.agent.is_some(),
             step.wait.is_some(),
@@ -136,10 +148,17 @@ impl Checker<'_> {
             return moved.err().map(str::to_owned);
         }
         if let Some(license) = &step.license {
-            if license.set.is_empty() && license.unset.is_empty() {
-                return Some("`license` needs `set`, `unset` or both".to_owned());
+            let edits = !(license.set.is_empty() && license.unset.is_empty());
+            if edits == license.remove {
+                return Some("`license` needs `set`, `unset` or both, or `remove`".to_owned());
             }
             return self.no_license(Some(license.id));
+        }
+        if let Some(added) = &step.add_license {
+            let alone = added.id < 1 || added.holder().is_none();
+            return alone.then(|| {
+                "`add_license` needs an `id`, and one of `license_key` and `username`".to_owned()
+            });
         }
         if let Some(consume) = &step.consume {
             if !(1..=TIMES_MAX).contains(&consume.times) {
@@ -150,10 +169,11 @@ impl Checker<'_> {
                 .or_else(|| self.no_license(consume.license));
         }
         if let Some(agent) = &step.agent {
-            return self.no_agent(agent.name.as_deref());
+            return self.problem_of_order(agent);
         }
         if let Some(wait) = &step.wait {
             let sums = [
+                wait.findings,
                 wait.recorded,
                 wait.settled,
                 wait.pending,
@@ -164,7 +184,7 @@ impl Checker<'_> {
             let about_agent = sums.into_iter().any(|amount| amount.is_some());
             if !about_agent && wait.fired.is_none() {
                 let problem = "`wait` needs at least one of recorded, settled, pending, in_flight, \
-                               unknown, held, fired";
+                               unknown, held, findings, fired";
                 return Some(problem.to_owned());
             }
             if !about_agent {
@@ -175,8 +195,29 @@ impl Checker<'_> {
                 .or_else(|| self.no_license(wait.license));
         }
         let run = step.run.as_ref()?;
-        let empty = run.command.is_empty();
-        empty.then(|| "`command` needs a program".to_owned())
+        if run.command.is_empty() {
+            return Some("`command` needs a program".to_owned());
+        }
+        run.agent
+            .as_deref()
+            .and_then(|name| self.no_agent(Some(name)))
+    }
+
+    fn problem_of_order(&self, order: &AgentOrder) -> Option<String> {
+        use AgentAction::{Copy, Restart, Start};
+        if (order.action == Copy) != order.from.is_some() {
+            return Some("`from` goes with `copy`, and `copy` needs it".to_owned());
+        }
+        let first = self.agents.first();
+        if order.from.is_some() && order.from.as_ref() == order.name.as_ref().or(first) {
+            return Some("`from` is the agent itself".to_owned());
+        }
+        if order.api_key.is_some() && !matches!(order.action, Start | Restart) {
+            return Some("`api_key` goes with `start` and `restart` only".to_owned());
+        }
+        let from = order.from.as_deref();
+        let from = from.and_then(|name| self.no_agent(Some(name)));
+        from.or_else(|| self.no_agent(order.name.as_deref()))
     }
 
     fn expect(&self, expect: &Expect) -> Result<(), Mistake> {

@@ -1,6 +1,6 @@
 //! What must hold in the end, against what there is. Pure: everything that was seen is an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use tally_shared::units::Total;
@@ -108,6 +108,17 @@ pub(super) fn sum_of(status: &Value, account: &Account, field: &str) -> Option<i
     license_of(status, account)?
         .pointer(&format!("/conservation/{field}"))?
         .as_i64()
+}
+
+/// The number of findings that an agent shows.
+pub(super) fn findings_of(status: &Value) -> i64 {
+    i64::try_from(findings(Some(status)).count()).unwrap_or(i64::MAX)
+}
+
+/// The findings of an agent; none where it does not audit totals.
+fn findings(status: Option<&Value>) -> impl Iterator<Item = &Value> {
+    let all = status.and_then(|status| status["findings"].as_array());
+    all.into_iter().flatten()
 }
 
 /// Whether an agent has nothing left to send but what is held.
@@ -271,6 +282,17 @@ fn server(expected: &ExpectServer, first_license: i64, seen: &Seen) -> Vec<Expec
             found.map(Total::get),
         ));
     }
+    let license = seen.licenses.iter().find(|license| license.id == account.0);
+    // A licence is a plain structure with text keys, which always has a JSON form.
+    let license = license.and_then(|license| serde_json::to_value(license).ok());
+    for (field, right) in &expected.has {
+        let found = license.as_ref().and_then(|license| license.get(field));
+        lines.push(text(
+            format!("server: {field} of {of}"),
+            &right.to_string(),
+            &found.map(Value::to_string).unwrap_or_default(),
+        ));
+    }
     for (event, right) in &expected.activity {
         let what = format!("server: units of {of} as {event}");
         lines.push(amount(
@@ -337,6 +359,21 @@ fn agent(expected: &ExpectAgent, first_license: i64, seen: &Seen) -> Vec<Expecta
             .and_then(|license| license["refused"].as_str())
             .unwrap_or_default();
         lines.push(text(format!("{name}: why {of} is refused"), right, found));
+    }
+    if let Some(kinds) = &expected.findings {
+        let found: BTreeSet<&str> = findings(status)
+            .filter(|it| {
+                it["license_id"] == account.0 && it["feature"].as_str() == account.1.as_deref()
+            })
+            .filter_map(|it| it["finding"].as_str())
+            .collect();
+        let right: BTreeSet<&str> = kinds.iter().map(String::as_str).collect();
+        let words = |kinds: BTreeSet<&str>| kinds.into_iter().collect::<Vec<_>>().join(", ");
+        lines.push(text(
+            format!("{name}: findings of {of}"),
+            &words(right),
+            &words(found),
+        ));
     }
     if let Some(right) = &expected.connection {
         let found = status.and_then(|status| status["connection"]["state"].as_str());

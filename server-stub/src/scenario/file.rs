@@ -13,12 +13,11 @@ use serde_json::{Map, Value};
 use tally_shared::time::Timestamp;
 use toml::Spanned;
 
-use crate::{
-    control::ClockChange, engine::state::License, faults::spec::Fault, network::spec::NetworkState,
+pub use super::step::{
+    AgentAction, AgentOrder, ApiKeyOrder, Consume, LicenseEdit, RunProgram, Step, Wait,
 };
+use crate::engine::state::License;
 
-/// How long a `wait` waits, where it does not say.
-const WAIT: Duration = Duration::from_secs(10);
 /// How long it may take until everything expected holds, where the file does not say.
 const WITHIN: Duration = Duration::from_secs(15);
 
@@ -72,142 +71,9 @@ pub struct AgentSpec {
     /// Further arguments of its command.
     #[serde(default)]
     pub args: Vec<String>,
-}
-
-/// Something that happens: when, and exactly one thing.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Step {
-    /// When, from the moment that everything was ready; without it, right after the step before.
-    #[serde(default, deserialize_with = "some_duration")]
-    pub at: Option<Duration>,
-    /// Faults, in the place of all others.
-    pub faults: Option<Vec<Fault>>,
-    /// A state of the network.
-    pub network: Option<NetworkState>,
-    /// The server's clock is moved.
-    pub clock: Option<ClockChange>,
-    /// A licence is edited.
-    pub license: Option<LicenseEdit>,
-    /// An application consumes.
-    pub consume: Option<Consume>,
-    /// An agent is stopped, started or switched.
-    pub agent: Option<AgentOrder>,
-    /// Nothing goes on until something holds.
-    pub wait: Option<Wait>,
-    /// A program is run to its end.
-    pub run: Option<RunProgram>,
-}
-
-/// An edit of a licence.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LicenseEdit {
-    /// Which one.
-    pub id: i64,
-    /// Fields of the seed's shape, with their new values.
+    /// True where it is absent at the start: a step copies another one's folder, or starts it.
     #[serde(default)]
-    pub set: Map<String, Value>,
-    /// Fields that get their default back.
-    #[serde(default)]
-    pub unset: Vec<String>,
-}
-
-/// An application consumes.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Consume {
-    /// Through which agent; the first one.
-    pub agent: Option<String>,
-    /// As which application.
-    #[serde(default = "an_app")]
-    pub app: String,
-    /// Of which licence; the first one.
-    pub license: Option<i64>,
-    /// Of which feature of it.
-    pub feature: Option<String>,
-    /// How much at a time.
-    #[serde(default = "one")]
-    pub units: i64,
-    /// How often.
-    #[serde(default = "once")]
-    pub times: u32,
-    /// How long the application rests in between.
-    #[serde(default, deserialize_with = "duration")]
-    pub every: Duration,
-}
-
-/// An agent is stopped, started or switched.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AgentOrder {
-    /// Which one; the first.
-    pub name: Option<String>,
-    /// What happens to it.
-    pub action: AgentAction,
-}
-
-/// What happens to an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AgentAction {
-    /// It is asked to stop, and waited for.
-    Stop,
-    /// It is killed, as by a power cut.
-    Kill,
-    /// It is started again.
-    Start,
-    /// It is stopped and started again.
-    Restart,
-    /// It sends what it owes now.
-    Sync,
-    /// Its own network switch is put to offline.
-    Offline,
-    /// And back to online.
-    Online,
-}
-
-/// Nothing goes on until all of this holds.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Wait {
-    /// Of which agent; the first one.
-    pub agent: Option<String>,
-    /// Of which licence; the first one.
-    pub license: Option<i64>,
-    /// Of which feature of it.
-    pub feature: Option<String>,
-    /// Units granted to applications.
-    pub recorded: Option<Amount>,
-    /// Units that the server has counted.
-    pub settled: Option<Amount>,
-    /// Units not sent yet.
-    pub pending: Option<Amount>,
-    /// Units sent, and not answered yet.
-    pub in_flight: Option<Amount>,
-    /// Units sent, and the answer was lost.
-    pub unknown: Option<Amount>,
-    /// Units that wait for something to change.
-    pub held: Option<Amount>,
-    /// How often the faults in force have struck, together.
-    pub fired: Option<Amount>,
-    /// How long at most.
-    #[serde(default = "wait", deserialize_with = "duration")]
-    pub within: Duration,
-}
-
-/// A program is run to its end.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunProgram {
-    /// The program and its arguments; no shell reads them.
-    pub command: Vec<String>,
-    /// The exit code that is right.
-    #[serde(default)]
-    pub exit: i32,
-    /// How long at most.
-    #[serde(default = "wait", deserialize_with = "duration")]
-    pub within: Duration,
+    pub absent: bool,
 }
 
 /// What must hold in the end.
@@ -255,6 +121,9 @@ pub struct ExpectServer {
     pub feature: Option<String>,
     /// Its total, at the end.
     pub total: Option<Amount>,
+    /// Fields of the licence in the seed's shape, with the values that they must have.
+    #[serde(default)]
+    pub has: Map<String, Value>,
     /// Units in the log of activity by their event.
     #[serde(default)]
     pub activity: BTreeMap<String, Amount>,
@@ -290,6 +159,8 @@ pub struct ExpectAgent {
     pub held_for: Option<Vec<String>>,
     /// Why the licence is refused; `""` where it is not.
     pub refused: Option<String>,
+    /// The findings about this licence: each kind, once.
+    pub findings: Option<Vec<String>>,
     /// How the agent stands to the server: `online`, `unreachable`, `offline` or `refused`.
     pub connection: Option<String>,
 }
@@ -457,7 +328,7 @@ impl fmt::Display for Amount {
     }
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map_err(|error| {
         D::Error::custom(format!(
@@ -466,26 +337,12 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     })
 }
 
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+pub(super) fn some_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
     duration(deserializer).map(Some)
 }
 
 const fn yes() -> bool {
     true
-}
-
-fn an_app() -> String {
-    "inspector".to_owned()
-}
-
-const fn one() -> i64 {
-    1
-}
-
-const fn once() -> u32 {
-    1
-}
-
-const fn wait() -> Duration {
-    WAIT
 }

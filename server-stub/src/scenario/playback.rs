@@ -10,7 +10,11 @@ use tally_shared::wire::ApiError;
 use tokio_util::sync::CancellationToken;
 
 use super::file::{Scenario, Step};
-use crate::{api::state::Shared, control, network::spec::NetworkState};
+use crate::{
+    api::state::Shared,
+    control::{self, ApiKeyEdit},
+    network::spec::NetworkState,
+};
 
 /// How long a tester gets for a step that only agents can do, where the next one has no time of its own.
 const TESTERS_TURN: Duration = Duration::from_secs(3);
@@ -122,6 +126,10 @@ async fn carry_out(shared: &Arc<Shared>, scenario: &Scenario, count: u64) {
             tracing::warn!(%error, "the clock of a scenario cannot be set");
         }
     }
+    if !scenario.idempotency {
+        // The story of a server that keeps none; it stays one.
+        control::keep_keys(shared, false);
+    }
     for (index, spanned) in scenario.steps.iter().enumerate() {
         let step = spanned.get_ref();
         if let Some(at) = step.at {
@@ -201,7 +209,27 @@ impl Step {
             let moved = control::move_clock(shared, change).await;
             return Some(moved.map(|reading| format!("the server's clock shows {}", reading.now)));
         }
+        if let Some(enabled) = self.idempotency {
+            control::keep_keys(shared, enabled);
+            return Some(Ok(String::new()));
+        }
+        if let Some(order) = &self.api_key {
+            let edit = ApiKeyEdit {
+                shared_key: order.shared_key.clone(),
+                state: order.state,
+            };
+            let stored = control::put_api_key(shared, order.name.clone(), edit).await;
+            return Some(stored.map(|_| String::new()));
+        }
+        if let Some(license) = &self.add_license {
+            let stored = control::put_license(shared, license.clone()).await;
+            return Some(stored.map(|_| String::new()));
+        }
         let edit = self.license.as_ref()?;
+        if edit.remove {
+            let removed = control::remove_license(shared, edit.id).await;
+            return Some(removed.map(|_| String::new()));
+        }
         let mut fields: Map<String, Value> = edit.set.clone();
         fields.extend(edit.unset.iter().map(|name| (name.clone(), Value::Null)));
         let edited = control::patch_license(shared, edit.id, fields).await;
@@ -222,6 +250,23 @@ impl Step {
             ("network", short(network))
         } else if let Some(clock) = &self.clock {
             ("clock", short(clock))
+        } else if let Some(enabled) = self.idempotency {
+            let words = if enabled { "kept" } else { "not kept" };
+            ("keys", format!("{words} from now on"))
+        } else if let Some(order) = &self.api_key {
+            let state = order
+                .state
+                .map_or(String::new(), |it| format!(": {}", short(&it)));
+            ("api key", format!("{}{state}", order.name))
+        } else if let Some(license) = &self.add_license {
+            let holder = license.holder();
+            let name = holder.as_ref().map_or("", |it| it.value());
+            (
+                "license",
+                format!("licence {} of {name} is added", license.id),
+            )
+        } else if let Some(edit) = self.license.as_ref().filter(|edit| edit.remove) {
+            ("license", format!("licence {} is removed", edit.id))
         } else if let Some(edit) = &self.license {
             let unset = edit.unset.iter().map(|name| format!("{name} unset"));
             let set = edit

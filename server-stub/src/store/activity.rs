@@ -1,4 +1,4 @@
-//! The activity log: appended to, never changed.
+//! The activity log: appended to; only a store that goes back loses rows of it.
 
 use rusqlite::named_params;
 use tally_shared::{
@@ -12,7 +12,7 @@ use crate::engine::activity::Activity;
 impl Tx<'_> {
     /// Appends a granted request, and says at which place.
     pub(crate) fn add_activity(&self, activity: Activity) -> rusqlite::Result<Activity> {
-        self.0
+        self.transaction
             .prepare_cached(
                 "INSERT INTO activity (license_id, feature, event, units, total, hardware_id, at_ms)
                  VALUES (:license_id, :feature, :event, :units, :total, :hardware_id, :at_ms)",
@@ -26,15 +26,14 @@ impl Tx<'_> {
                 ":hardware_id": activity.hardware_id,
                 ":at_ms": activity.at.as_millis(),
             })?;
-        Ok(Activity {
-            seq: self.0.last_insert_rowid(),
-            ..activity
-        })
+        let seq = self.transaction.last_insert_rowid();
+        self.note_activity(seq);
+        Ok(Activity { seq, ..activity })
     }
 
     /// The log, oldest first; of one licence, where one is given.
     pub(crate) fn activity(&self, license_id: Option<i64>) -> rusqlite::Result<Vec<Activity>> {
-        self.0
+        self.transaction
             .prepare_cached(
                 "SELECT seq, license_id, feature, event, units, total, hardware_id, at_ms FROM activity
                  WHERE :license_id IS NULL OR license_id = :license_id ORDER BY seq",

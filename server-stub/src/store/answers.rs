@@ -1,4 +1,4 @@
-//! The first answer under each idempotency key, kept for ever.
+//! The first answer under each idempotency key, kept until a tester has them forgotten.
 
 use bytes::Bytes;
 use rusqlite::{OptionalExtension as _, named_params};
@@ -15,7 +15,7 @@ impl Tx<'_> {
         &self,
         key: &ScopedKey,
     ) -> rusqlite::Result<Option<(Fingerprint, Answer)>> {
-        self.0
+        self.transaction
             .prepare_cached(
                 "SELECT fingerprint, status, body, signature FROM answers
                  WHERE api_key = :api_key AND idempotency_key = :key",
@@ -41,7 +41,7 @@ impl Tx<'_> {
         fingerprint: &Fingerprint,
         answer: &Answer,
     ) -> rusqlite::Result<()> {
-        self.0
+        self.transaction
             .prepare_cached(
                 "INSERT INTO answers
                  (api_key, idempotency_key, fingerprint, status, body, signature)
@@ -54,7 +54,15 @@ impl Tx<'_> {
                 ":status": answer.status,
                 ":body": answer.body.as_ref(),
                 ":signature": answer.signature,
-            })
-            .map(drop)
+            })?;
+        self.note_answer(key);
+        Ok(())
+    }
+
+    /// Forgets every answer, and the keys with them; says how many there were.
+    pub(crate) fn forget_answers(&self) -> rusqlite::Result<usize> {
+        self.transaction
+            .prepare_cached("DELETE FROM answers")?
+            .execute([])
     }
 }

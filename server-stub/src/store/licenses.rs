@@ -7,10 +7,11 @@ use tally_shared::{
 };
 
 use super::{Tx, from_json, to_json};
-use crate::engine::state::License;
+use crate::engine::state::{DeviceState, License};
 
 impl Tx<'_> {
-    /// The licence that a request names; of several that a user holds, the first by id.
+    /// The licence that a request names. Of several that a user holds, the one whose id it has; without an id, the first
+    /// of those on which its device is active, and else the first of all.
     pub(crate) fn find_license(
         &self,
         subject: &Subject,
@@ -20,12 +21,12 @@ impl Tx<'_> {
             Holder::LicenseKey(_) => {
                 "SELECT as_of_ms, document FROM licenses
                  WHERE product = :product AND license_key = :holder AND (:id IS NULL OR id = :id)
-                 ORDER BY id LIMIT 1"
+                 ORDER BY id"
             }
             Holder::Username(_) => {
                 "SELECT as_of_ms, document FROM licenses
                  WHERE product = :product AND username = :holder AND (:id IS NULL OR id = :id)
-                 ORDER BY id LIMIT 1"
+                 ORDER BY id"
             }
         };
         let parameters = named_params! {
@@ -33,15 +34,22 @@ impl Tx<'_> {
             ":holder": subject.holder.value(),
             ":id": subject.license_id,
         };
-        self.0
-            .prepare_cached(query)?
-            .query_row(parameters, |row| read(row, now))
-            .optional()
+        let mut statement = self.transaction.prepare_cached(query)?;
+        let held = statement.query_map(parameters, |row| read(row, now))?;
+        let mut first = None;
+        for license in held {
+            let license = license?;
+            if license.device(&subject.hardware_id) == Some(DeviceState::Active) {
+                return Ok(Some(license));
+            }
+            first = first.or(Some(license));
+        }
+        Ok(first)
     }
 
     /// The licence of that id.
     pub(crate) fn license(&self, id: i64, now: Timestamp) -> rusqlite::Result<Option<License>> {
-        self.0
+        self.transaction
             .prepare_cached("SELECT as_of_ms, document FROM licenses WHERE id = :id")?
             .query_row(named_params! { ":id": id }, |row| read(row, now))
             .optional()
@@ -49,15 +57,29 @@ impl Tx<'_> {
 
     /// Every licence, by id.
     pub(crate) fn licenses(&self, now: Timestamp) -> rusqlite::Result<Vec<License>> {
-        self.0
+        self.transaction
             .prepare_cached("SELECT as_of_ms, document FROM licenses ORDER BY id")?
             .query_map([], |row| read(row, now))?
             .collect()
     }
 
-    /// Adds or replaces a licence, whose totals are right at `now`.
+    /// Adds or replaces a licence, whose totals are right at `now`; the others of its pool get the pool as it has it.
     pub(crate) fn put_license(&self, license: &License, now: Timestamp) -> rusqlite::Result<()> {
-        self.0
+        if let Some(pool) = &license.pool {
+            for mut other in self.licenses(now)? {
+                let shares = other.pool.as_ref().is_some_and(|it| it.id == pool.id);
+                if shares && other.id != license.id {
+                    other.pool = Some(pool.clone());
+                    self.put_row(&other, now)?;
+                }
+            }
+        }
+        self.put_row(license, now)
+    }
+
+    fn put_row(&self, license: &License, now: Timestamp) -> rusqlite::Result<()> {
+        self.note_license(license.id, now)?;
+        self.transaction
             .prepare_cached(
                 "INSERT OR REPLACE INTO licenses
                  (id, product, license_key, username, as_of_ms, document)
@@ -72,6 +94,22 @@ impl Tx<'_> {
                 ":document": to_json(license)?,
             })
             .map(drop)
+    }
+}
+
+impl Tx<'_> {
+    /// Removes a licence; says whether it was there.
+    pub(crate) fn remove_license(&self, id: i64, now: Timestamp) -> rusqlite::Result<bool> {
+        self.note_license(id, now)?;
+        self.remove_row(id)
+    }
+
+    pub(super) fn remove_row(&self, id: i64) -> rusqlite::Result<bool> {
+        let removed = self
+            .transaction
+            .prepare_cached("DELETE FROM licenses WHERE id = :id")?
+            .execute(named_params! { ":id": id })?;
+        Ok(removed > 0)
     }
 }
 

@@ -8,25 +8,35 @@ mod activity;
 mod answers;
 mod callers;
 mod clock;
+mod history;
 mod licenses;
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tally_shared::time::Timestamp;
 
+use self::history::{Change, History};
 use crate::seed::Seed;
 
 const SCHEMA: &str = include_str!("schema.sql");
 const VERSION: i64 = 1;
 
 /// A transaction in progress; without [`Tx::commit`], nothing of it remains.
-pub(crate) struct Tx<'a>(Transaction<'a>);
+pub(crate) struct Tx<'a> {
+    transaction: Transaction<'a>,
+    history: &'a mut History,
+    change: RefCell<Change>,
+}
 
 /// The database.
 #[derive(Debug)]
 pub(crate) struct Store {
     connection: Connection,
+    history: History,
 }
 
 /// A database that cannot be opened.
@@ -68,6 +78,7 @@ impl Store {
         let failed = |source| sqlite(path, source);
         let mut store = Self {
             connection: Connection::open(path).map_err(failed)?,
+            history: History::default(),
         };
         lock(&store.connection).map_err(failed)?;
         // Before anything is written: a file of another version stays as it is.
@@ -84,6 +95,7 @@ impl Store {
             tx.create(seed, now).map_err(failed)?;
         }
         tx.commit().map_err(failed)?;
+        store.forget_history();
         Ok(store)
     }
 
@@ -95,22 +107,27 @@ impl Store {
 
     /// Begins a transaction.
     pub(crate) fn begin(&mut self) -> rusqlite::Result<Tx<'_>> {
-        self.connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map(Tx)
+        let behavior = TransactionBehavior::Immediate;
+        Ok(Tx {
+            transaction: self.connection.transaction_with_behavior(behavior)?,
+            history: &mut self.history,
+            change: RefCell::default(),
+        })
     }
 }
 
 impl Tx<'_> {
     /// Makes what was written in this transaction last.
     pub(crate) fn commit(self) -> rusqlite::Result<()> {
-        self.0.commit()
+        self.transaction.commit()?;
+        history::keep(self.history, self.change);
+        Ok(())
     }
 
     fn create(&self, seed: &Seed, now: Timestamp) -> rusqlite::Result<()> {
-        self.0.execute_batch(SCHEMA)?;
+        self.transaction.execute_batch(SCHEMA)?;
         for key in &seed.api_keys {
-            self.add_api_key(key)?;
+            self.put_api_key(key)?;
         }
         for product in &seed.products {
             self.add_product(&product.code)?;
@@ -118,7 +135,8 @@ impl Tx<'_> {
         for license in &seed.licenses {
             self.put_license(license, now)?;
         }
-        self.0.pragma_update(None, "user_version", VERSION)
+        self.transaction
+            .pragma_update(None, "user_version", VERSION)
     }
 }
 

@@ -3,14 +3,14 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::world::{ADD_FEATURE, CHECK, World, body, config, send};
+use crate::world::{ADD, ADD_FEATURE, CHECK, World, body, config, send};
 
 #[tokio::test]
 async fn a_request_that_is_sent_again_is_answered_with_the_same_bytes_and_counted_once() {
     let world = World::start().await;
     let first = world.add_keyed("k1", json!({"consumptions": 3})).await;
     assert_eq!(first.header("Idempotency-Key"), Some("k1"));
-    assert_eq!(first.header("Idempotency-Replayed"), None);
+    assert_eq!(first.header("Idempotency-Replayed"), Some("false"));
     world.add(json!({})).await;
     let again = world.add_keyed("k1", json!({"consumptions": 3})).await;
     assert_eq!(again.header("Idempotency-Key"), Some("k1"));
@@ -40,10 +40,11 @@ async fn another_request_under_the_same_key_is_refused() {
     assert_eq!(other_body.status, 422);
     assert_eq!(other_body.code(), "idempotency_key_reused");
     assert_eq!(other_body.header("Idempotency-Key"), Some("k1"));
+    assert_eq!(other_body.header("Idempotency-Replayed"), Some("false"));
     let other_path = world.signed(Method::POST, ADD_FEATURE).await;
     let other_path = other_path
         .header("Idempotency-Key", "k1")
-        .body(body(json!({})).to_string());
+        .body(body(json!({"feature": "export"})).to_string());
     assert_eq!(send(other_path).await.code(), "idempotency_key_reused");
     assert_eq!(world.total(1).await, 1);
 }
@@ -87,13 +88,63 @@ async fn what_was_refused_for_its_headers_or_failed_can_be_sent_again() {
     world
         .order_faults(json!([{"action": {"status": 500}, "times": 1}]))
         .await;
-    assert_eq!(
-        world.add_keyed("k1", json!({})).await.code(),
-        "internal_error"
-    );
+    let failed = world.add_keyed("k1", json!({})).await;
+    assert_eq!(failed.code(), "internal_error");
+    assert_eq!(failed.header("Idempotency-Key"), None);
     let reply = world.add_keyed("k1", json!({})).await;
-    assert_eq!(reply.header("Idempotency-Replayed"), None);
+    assert_eq!(reply.header("Idempotency-Replayed"), Some("false"));
     assert_eq!(reply.total(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_that_comes_before_the_look_up_echoes_nothing_and_is_not_kept() {
+    let world = World::start().await;
+    let shape = world.add_keyed("k1", json!({"surprise": 1})).await;
+    assert_eq!(shape.code(), "validation_error");
+    let json = world.signed(Method::POST, ADD).await;
+    let json = send(json.header("Idempotency-Key", "k1").body("{")).await;
+    assert_eq!(json.code(), "invalid_json");
+    let rights = World::start().await.calling_as("reader");
+    let rights = rights.add_keyed("k1", json!({})).await;
+    assert_eq!(rights.code(), "read_only_api_key");
+    for reply in [shape, json, rights] {
+        assert_eq!(reply.header("Idempotency-Key"), None, "{}", reply.body);
+        assert_eq!(reply.header("Idempotency-Replayed"), None);
+    }
+    assert_eq!(world.add_keyed("k1", json!({})).await.total(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_that_comes_after_the_look_up_says_that_the_key_is_new() {
+    let world = World::start().await;
+    let reply = world.add_keyed("k1", json!({"consumptions": 11})).await;
+    assert_eq!(reply.code(), "license_not_enough_consumptions");
+    assert_eq!(reply.header("Idempotency-Key"), Some("k1"));
+    assert_eq!(reply.header("Idempotency-Replayed"), Some("false"));
+}
+
+#[tokio::test]
+async fn keys_are_switched_off_and_on_while_the_stub_runs() {
+    let world = World::start().await;
+    assert_eq!(world.add_keyed("k1", json!({})).await.total(), 1);
+    let off = world
+        .put("/stub/v1/idempotency", &json!({"enabled": false}))
+        .await;
+    assert_eq!(off.json(), json!({"enabled": false}));
+    assert_eq!(world.get("/stub/v1/about").await["idempotency"], false);
+    let unkeyed = world.add_keyed("k1", json!({})).await;
+    assert_eq!(
+        (unkeyed.header("Idempotency-Key"), unkeyed.total()),
+        (None, 2)
+    );
+    let on = json!({"enabled": true});
+    world.put("/stub/v1/idempotency", &on).await;
+    assert_eq!(world.get("/stub/v1/idempotency").await, on);
+    let known = world.add_keyed("k1", json!({})).await;
+    assert_eq!(known.header("Idempotency-Replayed"), Some("true"));
+    assert_eq!(known.total(), 1, "what was kept stays kept");
+    let wrong = world.put("/stub/v1/idempotency", &json!({})).await;
+    assert_eq!(wrong.code(), "validation_error");
 }
 
 #[tokio::test]
@@ -115,6 +166,7 @@ async fn a_request_that_is_still_running_is_in_the_way_of_its_repetition() {
         (409, "idempotency_key_in_use")
     );
     assert_eq!(again.header("Idempotency-Key"), Some("k1"));
+    assert_eq!(again.header("Idempotency-Replayed"), Some("false"));
     let other = world.add_keyed("k1", json!({"consumptions": 2})).await;
     assert_eq!(other.status, 422);
     assert_eq!(
@@ -144,6 +196,7 @@ async fn reading_echoes_the_key_and_keeps_nothing() {
     let reply = read().await;
     assert_eq!(reply.total(), 1);
     assert_eq!(reply.header("Idempotency-Key"), Some("k1"));
+    assert_eq!(reply.header("Idempotency-Replayed"), None);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 mod authorization;
 mod consumption;
 mod control;
+mod counting_faults;
 mod faults;
 mod idempotency;
 mod lab;
@@ -16,4 +17,5 @@ mod network;
 mod persistence;
 mod process;
 mod scenario;
+mod vendor;
 mod world;

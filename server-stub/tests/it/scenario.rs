@@ -220,3 +220,115 @@ fn an_option_that_cannot_be_used_is_refused() {
         "{said}"
     );
 }
+
+#[test]
+fn a_vendor_changes_keys_key_pairs_and_licences_in_steps() {
+    let ask = "curl -sf \"$SCENARIO_CONTROL_URL\"/stub/v1/$0 | grep -q \"$1\"";
+    let asks = |path: &str, text: &str| {
+        format!(
+            "[[steps]]\nrun = {{ command = [\"sh\", \"-c\", \'\'\'{ask}\'\'\', \"{path}\", '{text}'] }}\n"
+        )
+    };
+    let text = without_agents(&[
+        "[[steps]]\nidempotency = false\n".to_owned(),
+        asks("idempotency", "false"),
+        "[[steps]]\napi_key = { name = \"next\", shared_key = \"s\", state = \"revoked\" }\n".to_owned(),
+        asks("api_keys/next", "revoked"),
+        "[[steps]]\nlicense = { id = 1, remove = true }\n".to_owned(),
+        "[[steps]]\nadd_license = { id = 5, product = \"demo\", license_key = \"AAAA\", total_consumptions = 3 }\n".to_owned(),
+        asks("licenses", "\"id\":5"),
+        "[expect]\nserver = [{ license = 5, total = 3, has = { license_key = \"AAAA\", license_enabled = true } }]\n".to_owned(),
+    ]
+    .concat());
+    let output = scenario(&text, &[]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("keys     not kept from now on"), "{said}");
+    assert!(said.contains("api key  next: revoked"), "{said}");
+    assert!(said.contains("licence 5 of AAAA is added"), "{said}");
+    assert!(said.contains("server: license_key of licence 5"), "{said}");
+}
+
+#[test]
+fn a_step_that_contradicts_itself_is_refused() {
+    let step = |step: &str| without_agents(&format!("[[steps]]\n{step}\n"));
+    refused(
+        &step("license = { id = 1, remove = true, set = { max_consumptions = 1 } }"),
+        9,
+        "`set`, `unset` or both, or `remove`",
+    );
+    refused(
+        &step("add_license = { product = \"demo\", license_key = \"B\" }"),
+        9,
+        "needs an `id`",
+    );
+    let two = |step: &str| {
+        let agents = "agents = [{ name = \"a\", hardware_id = \"hw-1\" }, { name = \"b\", \
+                      hardware_id = \"hw-1\", absent = true }]";
+        without_agents(&format!("[[steps]]\n{step}\n")).replace("agents = []", agents)
+    };
+    let copy = "agent = { name = \"b\", action = \"copy\" }";
+    refused(&two(copy), 9, "`copy` needs it");
+    let itself = "agent = { action = \"copy\", from = \"a\" }";
+    refused(&two(itself), 9, "the agent itself");
+    let pair = "agent = { action = \"stop\", api_key = \"next\" }";
+    refused(&two(pair), 9, "`start` and `restart` only");
+    let nobody = "run = { agent = \"c\", command = [\"true\"] }";
+    refused(&two(nobody), 9, "there is no agent \"c\"");
+}
+
+#[test]
+fn a_folder_is_copied_saved_and_put_back_while_its_agent_is_stopped() {
+    let order = |name: &str, action: &str| {
+        format!("[[steps]]\nagent = {{ name = \"{name}\", action = \"{action}\" }}\n")
+    };
+    let shell = |agent: &str, line: &str| {
+        let line = line.replace('D', "{data_dir}");
+        format!(
+            "[[steps]]\nrun = {{ agent = \"{agent}\", command = [\"sh\", \"-c\", '{line}'] }}\n"
+        )
+    };
+    let story = [
+        order("a", "stop"),
+        shell("a", "echo 17 > D/ledger"),
+        order("a", "save"),
+        "[[steps]]\nagent = { name = \"b\", action = \"copy\", from = \"a\" }\n".to_owned(),
+        shell("a", "echo 18 > D/ledger"),
+        order("a", "put_back"),
+        shell("a", "grep 17 D/ledger"),
+        shell("b", "grep 17 D/ledger"),
+        "[expect]\nconservation = false\ncounted_once = false\nwithin = \"50ms\"\n".to_owned(),
+    ];
+    let agents = "agents = [{ name = \"a\", hardware_id = \"hw-9\" }, { name = \"b\", \
+                  hardware_id = \"hw-9\", absent = true }]";
+    let text = without_agents(&story.concat()).replace("agents = []", agents);
+    let fake = [
+        "--agent-command",
+        "sh -c 'echo ready http://127.0.0.1:1; exec sleep 60'",
+    ];
+    let output = scenario(&text, &fake);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+
+    let running = without_agents(&order("a", "save")).replace("agents = []", agents);
+    let output = scenario(&running, &fake);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("the agent a runs: stop it"), "{said}");
+}
+
+#[test]
+fn what_a_program_says_counts() {
+    let says = |right: &str| {
+        without_agents(&format!(
+            "[[steps]]\nrun = {{ command = [\"echo\", \"a copy\"], says = \"{right}\" }}\n"
+        ))
+    };
+    assert_eq!(scenario(&says("a copy"), &[]).status.code(), Some(0));
+    let output = scenario(&says("an original"), &[]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("did not say \"an original\", but: a copy"),
+        "{said}"
+    );
+}

@@ -140,6 +140,29 @@ impl World {
         Some(answer.ok()?.status().as_u16())
     }
 
+    /// Adds under an idempotency key where no answer is to come.
+    pub(crate) async fn add_keyed_unanswered(&self, key: &str) {
+        let request = self.signed(Method::POST, ADD).await;
+        let request = request.header("Idempotency-Key", key);
+        let answer = request.body(body(json!({})).to_string()).send().await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+
+    /// Reads a licence with other parameters than [`Self::check`]'s.
+    pub(crate) async fn check_with(&self, query: &str) -> Reply {
+        let path = format!("{CHECK}?product=demo&{query}");
+        send(self.signed(Method::GET, &path).await).await
+    }
+
+    pub(crate) async fn order(&self, method: Method, path: &str) -> Reply {
+        send(self.unsigned(method, path)).await
+    }
+
+    /// Waits until a licence's total is this.
+    pub(crate) async fn reaches(&self, id: i64, total: i64) {
+        within(async { while self.total(id).await != total {} }).await;
+    }
+
     pub(crate) fn unsigned(&self, method: Method, path: &str) -> RequestBuilder {
         let url = if path.starts_with("/api/") {
             self.stub.url()

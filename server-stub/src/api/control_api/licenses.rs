@@ -1,4 +1,4 @@
-//! `/stub/v1/licenses`: read, replaced as a whole, and edited field by field.
+//! `/stub/v1/licenses`: read, replaced as a whole, edited field by field, and removed.
 
 use axum::{
     body::Bytes,
@@ -39,6 +39,11 @@ pub(super) async fn patch(State(stub): Stub, Path(id): Path<String>, body: Bytes
     Ok(reply::json(
         &control::patch_license(&stub, id, fields).await?,
     ))
+}
+
+pub(super) async fn remove(State(stub): Stub, Path(id): Path<String>) -> Answered {
+    let license = control::remove_license(&stub, license_id(&id)?).await?;
+    Ok(reply::json(&license))
 }
 
 fn license_id(text: &str) -> Result<i64, ApiError> {

@@ -1,6 +1,7 @@
 //! The control surface `/stub/v1/`: for tests and demonstrations. It asks nobody who they are; the guard
 //! before it refuses other sites.
 
+mod api_keys;
 mod clock;
 mod licenses;
 mod scenario;
@@ -44,6 +45,17 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/stub/v1/public_key", get(public_key))
         .route("/stub/v1/faults", get(faults).put(set_faults))
         .route("/stub/v1/network", get(network).put(set_network))
+        .route(
+            "/stub/v1/idempotency",
+            get(idempotency).put(set_idempotency),
+        )
+        .route("/stub/v1/api_keys", get(api_keys::list))
+        .route(
+            "/stub/v1/api_keys/{name}",
+            get(api_keys::show)
+                .put(api_keys::put)
+                .delete(api_keys::remove),
+        )
         .route("/stub/v1/clock", get(clock::show).put(clock::set))
         .route("/stub/v1/clock/advance", post(clock::advance))
         .route("/stub/v1/licenses", get(licenses::list))
@@ -51,7 +63,8 @@ pub(super) fn router() -> Router<Arc<Shared>> {
             "/stub/v1/licenses/{id}",
             get(licenses::show)
                 .put(licenses::put)
-                .patch(licenses::patch),
+                .patch(licenses::patch)
+                .delete(licenses::remove),
         )
         .route("/stub/v1/activity", get(activity))
         .route("/stub/v1/requests", get(requests).delete(clear_requests))
@@ -76,7 +89,7 @@ async fn about(State(stub): Stub) -> Response {
     reply::json(&serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "server_url": format!("http://{}", stub.addr),
-        "idempotency": stub.idempotency,
+        "idempotency": stub.keeps_keys(),
     }))
 }
 
@@ -100,6 +113,21 @@ async fn network(State(stub): Stub) -> Response {
 async fn set_network(State(stub): Stub, body: Bytes) -> Answered {
     let state: NetworkState = read(&body)?;
     Ok(reply::json(&control::set_network(&stub, state)?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Idempotency {
+    enabled: bool,
+}
+
+async fn idempotency(State(stub): Stub) -> Response {
+    reply::json(&control::idempotency(&stub))
+}
+
+async fn set_idempotency(State(stub): Stub, body: Bytes) -> Answered {
+    let Idempotency { enabled } = read(&body)?;
+    Ok(reply::json(&control::keep_keys(&stub, enabled)))
 }
 
 #[derive(Deserialize)]
