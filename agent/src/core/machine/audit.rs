@@ -135,7 +135,8 @@ impl Core {
             if surplus != Some(0) {
                 let surplus = surplus.unwrap_or(i64::MAX);
                 // A batch in doubt may be a part of the surplus, once.
-                let own = doubtful.map_or(0, |(_, units)| units.get().clamp(0, surplus.max(0)));
+                let own = doubtful.map_or(0, |(_, units)| units.get().max(0));
+                let own = if own <= surplus { own } else { 0 };
                 let rest = surplus - own;
                 let is_repeat =
                     rest > 0 && repeats(account, doubtful.map(|(_, units)| units), rest);
@@ -147,7 +148,9 @@ impl Core {
                     since,
                     found: found.total,
                 };
-                self.surplus(now, no, is_repeat.then_some(misfit));
+                if rest != 0 {
+                    self.surplus(now, no, is_repeat.then_some(misfit));
+                }
             }
             return true;
         }
@@ -184,30 +187,18 @@ impl Core {
         found: &Standing,
         asked_at: Duration,
     ) {
-        let is_refused = |batch: &&Batch| {
-            let refused_at = batch.sealed.as_ref().and_then(|sealed| sealed.refused_at);
-            let waits = matches!(
-                batch.state,
-                BatchState::Sealed
-                    | BatchState::Held(Hold::Limit { .. } | Hold::Refused(_) | Hold::Defect(_))
-            );
-            waits && refused_at.is_some_and(|refused_at| refused_at <= asked_at)
-        };
-        let refused: Vec<Batch> = self
-            .book
-            .batches_of(no)
-            .into_iter()
-            .filter(is_refused)
-            .cloned()
-            .collect();
-        for batch in refused {
+        for batch in self.refused_before(no, asked_at) {
             let Some(before) = batch.sealed.as_ref().map(|sealed| sealed.before) else {
                 continue;
             };
             let is_same_period =
                 found.period_start(before.as_of) == found.period_start(found.as_of);
-            let moved = found.total.since(before.total);
-            if is_same_period && batch.units != Units::ZERO && moved == Some(batch.units) {
+            let moved = found.total.since(before.total).map_or(0, Units::get);
+            let units = batch.units.get();
+            let is_counted = units != 0
+                && moved % units == 0
+                && (1..=1 + REPEATS_MAX).contains(&(moved / units));
+            if is_same_period && is_counted {
                 let misfit = Misfit {
                     kind: FindingKind::RefusedButCounted,
                     batch: Some(batch.no),
@@ -228,6 +219,31 @@ impl Core {
                 sealed.refused_at = None;
             }
         }
+    }
+
+    /// The batches of an account that a server without keys refused before the total was asked for.
+    fn refused_before(&self, no: AccountNo, asked_at: Duration) -> Vec<Batch> {
+        let is_refused = |batch: &&Batch| {
+            let refused_at = batch.sealed.as_ref().and_then(|sealed| sealed.refused_at);
+            let waits = matches!(
+                batch.state,
+                BatchState::Sealed
+                    | BatchState::Held(Hold::Limit { .. } | Hold::Refused(_) | Hold::Defect(_))
+            );
+            waits && refused_at.is_some_and(|refused_at| refused_at <= asked_at)
+        };
+        let batches = self.book.batches_of(no).into_iter();
+        batches.filter(is_refused).cloned().collect()
+    }
+
+    /// The batch that the total may hold although the server refused it, where there is one.
+    pub(super) fn doubtful_refusal(
+        &self,
+        no: AccountNo,
+        asked_at: Duration,
+    ) -> Option<(BatchNo, Units)> {
+        let refused = self.refused_before(no, asked_at);
+        refused.first().map(|batch| (batch.no, batch.units))
     }
 
     /// A total that is higher than this ledger's units explain: a finding, or somebody else's units.
@@ -258,6 +274,11 @@ impl Core {
             })
             .map(|finding| finding.seq)
             .collect();
+        tracing::info!(
+            account = no.0,
+            license_id = id,
+            "the total moved by other units than this agent's: others use the licence too"
+        );
         if let Some(account) = self.book.account_mut(no) {
             account.shared = true;
         }
@@ -341,14 +362,19 @@ impl Core {
     }
 }
 
-/// Whether a surplus is a batch once more: a small multiple of this one, or the amount of one that was settled lately.
+/// Whether a surplus is made of batches once more: of this one up to three times, of one that was settled lately up to three
+/// times, or of both.
 fn repeats(account: &Account, units: Option<Units>, surplus: i64) -> bool {
-    let is_multiple = units.is_some_and(|units| {
-        let units = units.get();
-        units > 0 && surplus % units == 0 && surplus / units <= REPEATS_MAX
-    });
-    let settled = &account.watch.settled;
-    is_multiple || settled.iter().any(|settled| settled.get() == surplus)
+    let is_some_of = |part: i64, units: i64| {
+        units > 0 && part > 0 && part % units == 0 && part / units <= REPEATS_MAX
+    };
+    let units = units.map_or(0, Units::get).max(0);
+    (0..=REPEATS_MAX).any(|times| {
+        let rest = surplus.saturating_sub(units.saturating_mul(times));
+        let is_this_one = rest == 0 && times > 0 && units > 0;
+        let mut settled = account.watch.settled.iter();
+        is_this_one || settled.any(|settled| is_some_of(rest, settled.get()))
+    })
 }
 
 /// Whether a total may be lower than before: others return units.

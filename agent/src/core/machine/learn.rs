@@ -177,6 +177,7 @@ impl Core {
         let took = i64::try_from(now.mono.saturating_sub(asked_at).as_millis()).unwrap_or(i64::MAX);
         let asked = now.time.plus_millis(took.saturating_neg());
         let is_beside = turn::is_beside(&standing, asked, now.time);
+        let doubtful = doubtful.or_else(|| self.doubtful_refusal(no, asked_at));
         let is_believed = is_beside || self.audit_reading(now, no, &standing, asked_at, doubtful);
         let Some(account) = self.book.account_mut(no) else {
             return;

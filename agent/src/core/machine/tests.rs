@@ -440,7 +440,7 @@ fn a_refusal_that_left_the_total_alone_is_believed() {
 
 #[test]
 fn an_answer_that_moved_the_total_twice_is_settled_with_a_finding() {
-    let mut world = World::new(100, KeyEcho::Absent);
+    let mut world = World::new(10_000, KeyEcho::Absent);
     world.record(5).unwrap();
     let (batch, _, _) = world.sent();
     let outcome = world.applied(10);
@@ -450,7 +450,7 @@ fn an_answer_that_moved_the_total_twice_is_settled_with_a_finding() {
     // Another amount shows that others use the licence, which explains this one too.
     world.record(4).unwrap();
     let (batch, _, _) = world.sent();
-    let outcome = world.applied(31);
+    let outcome = world.applied(1_014);
     world.answer(batch, outcome, KeyEcho::Absent);
     assert!(world.findings().is_empty());
     assert!(world.core.status(world.now).licenses[0].shared);
