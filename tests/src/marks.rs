@@ -31,6 +31,18 @@ impl MemoryMarks {
         history.truncate(kept);
     }
 
+    /// Other marks that stand as these do.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.history().clone())))
+    }
+
+    /// The marks stand as those did.
+    pub fn put_back(&self, earlier: &Self) {
+        let earlier = earlier.history().clone();
+        *self.history() = earlier;
+    }
+
     fn history(&self) -> std::sync::MutexGuard<'_, VecDeque<Slots>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,6 +1,7 @@
 //! Runs seeds of the simulation, or replays one.
 
 use std::{
+    collections::BTreeMap,
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -10,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser;
-use tally_tests::sim::{self, Counts, Failed};
+use clap::{Parser, ValueEnum};
+use tally_tests::sim::{self, Counts, Failed, Kind, Kinds};
 
 /// Simulate worlds of drops, crashes, power losses and clock jumps, and check that every unit is counted
 /// exactly once.
@@ -29,22 +30,59 @@ struct Args {
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
 
+    /// A kind of trouble that every world has, and no others; may be given several times
+    #[arg(long, value_enum, value_name = "KIND")]
+    only: Vec<Kind>,
+
+    /// A kind of trouble that no world has, where each of the others is in some; may be given several times
+    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "only")]
+    without: Vec<Kind>,
+
+    /// No kind of trouble but weather, crashes, disks and clocks
+    #[arg(long, conflicts_with_all = ["only", "without"])]
+    plain: bool,
+
+    /// Go on after a failure, and say how often each came and at which seed first
+    #[arg(long, conflicts_with = "seed")]
+    all: bool,
+
     /// How many run at once [default: as many as there are cores]
     #[arg(long)]
     threads: Option<usize>,
 }
 
+impl Args {
+    fn kinds(&self) -> Kinds {
+        if self.plain || !self.only.is_empty() {
+            Kinds::only(&self.only)
+        } else {
+            Kinds::but(&self.without)
+        }
+    }
+
+    /// The same kinds, for the command line that replays a seed.
+    fn kinds_again(&self) -> String {
+        let flags = [("only", &self.only), ("without", &self.without)];
+        let named = flags.into_iter().flat_map(|(flag, kinds)| {
+            let names = kinds.iter().filter_map(ValueEnum::to_possible_value);
+            names.map(move |kind| format!(" --{flag} {}", kind.get_name()))
+        });
+        let plain = self.plain.then(|| " --plain".to_owned());
+        named.chain(plain).collect()
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     match args.seed {
-        Some(seed) => replay(seed),
+        Some(seed) => replay(seed, args.kinds()),
         None => run_all(&args),
     }
 }
 
 #[expect(clippy::print_stdout, reason = "what the program is for")]
-fn replay(seed: u64) -> ExitCode {
-    let Some(failed) = sim::shrink(seed) else {
+fn replay(seed: u64, kinds: Kinds) -> ExitCode {
+    let Some(failed) = sim::shrink(seed, kinds) else {
         println!("seed {seed} passes");
         return ExitCode::SUCCESS;
     };
@@ -60,6 +98,7 @@ fn run_all(args: &Args) -> ExitCode {
     let threads = args
         .threads
         .unwrap_or_else(|| thread::available_parallelism().map_or(2, usize::from));
+    let kinds = args.kinds();
     let next = AtomicU64::new(args.first);
     let end = args.first.saturating_add(args.seeds);
     let stop = AtomicBool::new(false);
@@ -74,10 +113,10 @@ fn run_all(args: &Args) -> ExitCode {
                     if seed >= end {
                         break;
                     }
-                    match sim::run(seed) {
+                    match sim::run(seed, kinds) {
                         Ok(counts) => add(&sums, counts),
                         Err(found) => {
-                            stop.store(true, Ordering::Relaxed);
+                            stop.store(!args.all, Ordering::Relaxed);
                             failed
                                 .lock()
                                 .unwrap_or_else(PoisonError::into_inner)
@@ -92,10 +131,20 @@ fn run_all(args: &Args) -> ExitCode {
     let took = Duration::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(0));
     println!(
         "{passed} seeds passed in {took:?} on {threads} threads: {} requests, {} turns, {} kills and \
-         power losses, {} batches counted, {} licences forgotten",
-        counts.requests, counts.turns, counts.crashes, counts.counted, counts.forgotten
+         power losses, {} batches counted, {} licences forgotten; at most {} requests to the server in \
+         10 s, {} for one licence",
+        counts.requests,
+        counts.turns,
+        counts.crashes,
+        counts.counted,
+        counts.forgotten,
+        counts.most_at_once,
+        counts.most_of_one
     );
     let failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+    if args.all {
+        print_each(&failed);
+    }
     let Some(first) = failed.iter().min_by_key(|failed| failed.seed) else {
         return ExitCode::SUCCESS;
     };
@@ -104,10 +153,32 @@ fn run_all(args: &Args) -> ExitCode {
         first.seed, first.steps, first.why
     );
     println!(
-        "replay it: cargo run --release -p tally-tests --bin simulate -- --seed {}",
-        first.seed
+        "replay it: cargo run --release -p tally-tests --bin simulate -- --seed {}{}",
+        first.seed,
+        args.kinds_again()
     );
     ExitCode::FAILURE
+}
+
+/// Prints each failure once, the most frequent first.
+#[expect(clippy::print_stdout, reason = "what the program is for")]
+fn print_each(failed: &[Box<Failed>]) {
+    let mut kinds: BTreeMap<String, Vec<&Failed>> = BTreeMap::new();
+    for found in failed {
+        kinds.entry(found.kind()).or_default().push(found);
+    }
+    let mut kinds: Vec<Vec<&Failed>> = kinds.into_values().collect();
+    kinds.sort_by_key(|found| std::cmp::Reverse(found.len()));
+    for found in kinds {
+        if let Some(first) = found.iter().min_by_key(|found| found.seed) {
+            println!(
+                "{} times, seed {} first: {}",
+                found.len(),
+                first.seed,
+                first.why
+            );
+        }
+    }
 }
 
 fn add(sums: &Mutex<(Counts, u64)>, counts: Counts) {
@@ -117,5 +188,7 @@ fn add(sums: &Mutex<(Counts, u64)>, counts: Counts) {
     sums.0.crashes += counts.crashes;
     sums.0.counted += counts.counted;
     sums.0.forgotten += counts.forgotten;
+    sums.0.most_at_once = sums.0.most_at_once.max(counts.most_at_once);
+    sums.0.most_of_one = sums.0.most_of_one.max(counts.most_of_one);
     sums.1 += 1;
 }

@@ -7,8 +7,11 @@ use tally_agent::{
 };
 
 use super::{
-    plan::{FOREIGN, Known, Weather},
-    server::DeviceState,
+    asked::{Known, Wish},
+    check::require,
+    counter::Presence,
+    plan::{Between, FOREIGN, Weather},
+    server::{DeviceState, Shape},
     world::{Failure, HARDWARE, World},
 };
 
@@ -24,27 +27,54 @@ impl World {
             slowness: 50,
             ..Weather::default()
         };
+        self.network.between = Between::default();
+        self.is_ending = true;
         self.kill_in_turn = false;
         self.heal_disk();
         self.device.set_room(None);
         if let Some(seed) = self.power_cut.take() {
             self.lose_power(seed)?;
         }
-        for license in &mut self.server.licenses {
-            license.enabled = true;
-            license
-                .devices
-                .insert(HARDWARE.to_owned(), DeviceState::Active);
-        }
+        self.mend_server();
         if !self.is_running() {
             self.start()?;
         }
         self.turn(vec![Job::Event(Event::SetNetwork(NetworkMode::Online))])?;
-        let open: Vec<usize> = (0..self.asked.len())
-            .filter(|no| self.asked[*no].known == Known::Unknown && self.asked[*no].key.is_some())
+        let open: Vec<usize> = (0..self.life.asked.len())
+            .filter(|no| {
+                let asked = &self.life.asked[*no];
+                asked.known == Known::Unknown && asked.key.is_some()
+            })
             .collect();
         self.ask(&open)?;
         self.pass(26 * 3_600_000)
+    }
+
+    fn mend_server(&mut self) {
+        let (stays_gone, refused) = (self.stays_gone, self.stays_refused.map(|no| HARDWARE[no]));
+        for license in &mut self.server.store.licenses {
+            license.enabled = true;
+            license.expires = None;
+            license.shape = Shape::Consumed;
+            license.contradicts = false;
+            license.keys = [license.key.clone()].into();
+            license.is_gone &= stays_gone;
+            for counter in &mut license.counters {
+                counter.presence = Presence::There;
+            }
+            for (device, state) in &mut license.devices {
+                *state = if refused == Some(device.as_str()) {
+                    DeviceState::Blacklisted
+                } else {
+                    DeviceState::Active
+                };
+            }
+            if !stays_gone {
+                let device = HARDWARE[0].to_owned();
+                license.devices.entry(device).or_insert(DeviceState::Active);
+            }
+        }
+        self.note_names();
     }
 
     /// Every limit is raised beyond all that is owed.
@@ -53,8 +83,9 @@ impl World {
     ///
     /// What does not hold.
     pub(super) fn raise_limits(&mut self) -> Result<(), Failure> {
-        for license in 0..self.server.licenses.len() {
-            for counter in 0..self.server.licenses[license].counters.len() {
+        self.server.store.pool.max += 100 * FOREIGN;
+        for license in 0..self.server.store.licenses.len() {
+            for counter in 0..self.server.store.licenses[license].counters.len() {
                 self.edit((license, counter), |counter| counter.max += 100 * FOREIGN);
             }
         }
@@ -62,27 +93,52 @@ impl World {
         self.pass(3 * 3_600_000)
     }
 
-    /// Decides all that is left to decide, by the truth.
+    /// Each licence that is there can be consumed by its key.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub(super) fn serve_all(&mut self) -> Result<(), Failure> {
+        // Long enough for each licence to be read again: the limits are new.
+        self.pass(13 * 3_600_000)?;
+        for license in 0..self.server.store.licenses.len() {
+            let mut devices =
+                (0..HARDWARE.len()).filter(|no| self.is_served(license, HARDWARE[*no]));
+            let Some(device) = devices.next() else {
+                continue;
+            };
+            for counter in 0..self.server.store.licenses[license].counters.len() {
+                self.wish(Wish {
+                    device,
+                    ..Wish::of((license, counter), 1)
+                });
+                let no = self.life.asked.len() - 1;
+                self.ask(&[no])?;
+                let known = self.life.asked[no].known;
+                require(known == Known::Granted, || {
+                    format!("licence {license} is not served though the world is calm: {known:?}")
+                })?;
+            }
+        }
+        self.pass(600_000)
+    }
+
+    /// Decides all that is left to decide, by the truth; of licences that were taken away for good, everything.
     ///
     /// # Errors
     ///
     /// What does not hold.
     pub(super) fn resolve_all(&mut self) -> Result<(), Failure> {
+        let is_held = |state: BatchState| matches!(state, BatchState::Held(_));
         for _ in 0..self.random.random_range(200..201) {
-            let is_held = |state: BatchState| matches!(state, BatchState::Held(_));
-            let engine = self.device.engine();
-            if !engine.is_some_and(|engine| {
-                engine
-                    .core()
-                    .book()
-                    .batches()
-                    .any(|batch| is_held(batch.state))
-            }) {
+            if !self.resolve_one(0, false, is_held)? {
                 break;
             }
-            self.resolve(0, false)?;
             self.pass(600_000)?;
         }
+        // What waits for a licence that is away was never sent.
+        let is_lasting = self.stays_gone || self.stays_refused.is_some();
+        while is_lasting && self.resolve_one(0, true, |_| true)? {}
         Ok(())
     }
 }

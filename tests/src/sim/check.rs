@@ -1,24 +1,24 @@
-//! What must hold: after every step, after every start, and once the world is calm.
+//! What must hold after every step and after every start.
 
-use tally_agent::{
-    core::{
-        book::{BatchState, Hold},
-        report::Conservation,
-    },
-    ledger::{engine::Recording, schema, verify::verify},
+use std::collections::BTreeSet;
+
+use tally_agent::ledger::{engine::Recording, schema, verify::verify};
+use tally_shared::{
+    units::Units,
+    wire::{Counter as CounterBody, ErrorCode, error::ErrorBody},
 };
-use tally_shared::{units::Units, wire::Counter as CounterBody};
 
 use crate::marks;
 
 use super::{
-    plan::Known,
-    server::Counter,
+    asked::Known,
+    server::name_of,
+    truth::Place,
     world::{Failure, World},
 };
 
 /// What is wrong, unless all is well.
-fn require(holds: bool, what: impl FnOnce() -> String) -> Result<(), Failure> {
+pub(super) fn require(holds: bool, what: impl FnOnce() -> String) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
@@ -27,6 +27,9 @@ impl World {
     pub(super) fn check(&mut self) -> Result<(), Failure> {
         self.check_sums()?;
         self.check_forgotten()?;
+        if let Some(misplaced) = &self.server.misplaced {
+            return Err(misplaced.clone());
+        }
         self.check_nothing_twice()
     }
 
@@ -48,38 +51,47 @@ impl World {
             return Ok(());
         };
         let book = engine.core().book();
-        for license in &self.forgotten {
-            let key = &self.server.licenses[*license].key;
-            let mut licenses = book.licenses();
-            let Some(known) = licenses.find(|known| known.holder.value() == key) else {
-                return Err(format!("{key} was forgotten with all of its rows"));
+        for license in &self.life.forgotten {
+            let (id, key) = {
+                let license = &self.server.store.licenses[*license];
+                (license.id, &license.key)
             };
-            require(known.devices.is_empty(), || {
+            let licenses: Vec<_> = book.licenses().filter(|known| known.id == id).collect();
+            require(!licenses.is_empty(), || {
+                format!("{key} was forgotten with all of its rows")
+            })?;
+            let is_known = licenses.iter().any(|known| !known.devices.is_empty());
+            require(!is_known, || {
                 format!("{key} was forgotten, and is known again unasked")
             })?;
-            for account in book.accounts_of(known.no) {
+            let accounts = licenses.iter().flat_map(|known| book.accounts_of(known.no));
+            for account in accounts {
                 let [recorded, settled, waived] =
                     [account.recorded, account.settled, account.waived].map(Units::get);
-                let counter = self.counter_of(key, account.feature.as_deref());
-                let mine = counter.map_or(0, |counter| counter.mine);
-                require(recorded - waived == mine && settled == mine, || {
+                require(recorded - waived == settled, || {
                     format!(
                         "{key} is forgotten, and owed: {recorded} units recorded, {waived} waived, \
-                         {settled} settled, {mine} counted"
+                         {settled} settled"
                     )
                 })?;
+            }
+            for counter in 0..self.server.store.licenses[*license].counters.len() {
+                self.check_balance((*license, counter))?;
             }
         }
         Ok(())
     }
 
-    /// No batch was counted twice, and none that was never granted.
+    /// No row was counted twice by the agent's doing. What stands between may do it without being asked: that
+    /// must be told, which is looked at when the world is calm.
     fn check_nothing_twice(&self) -> Result<(), Failure> {
-        for (key, counted) in &self.server.counted {
-            require(counted.times == 1 || counted.units == 0, || {
+        for counted in self.server.store.truth.all() {
+            let rows = counted.rows;
+            let by_agent = counted.times - counted.repeats;
+            require(by_agent <= 1 || rows.units == 0, || {
                 format!(
-                    "{key}: {} units were counted {} times",
-                    counted.units, counted.times
+                    "{} units were counted {} times: rows {} to {} of lane {}, recorded in life {}",
+                    rows.units, counted.times, rows.first, rows.last, rows.lane, rows.life
                 )
             })?;
         }
@@ -88,15 +100,26 @@ impl World {
 
     /// What an application was just told is what the contract says.
     pub(super) fn check_answer(
-        &self,
+        &mut self,
         no: usize,
         answer: Option<&Recording>,
     ) -> Result<(), Failure> {
-        let asked = &self.asked[no];
+        let wish = self.life.asked[no].wish;
         let Some(Ok(answer)) = answer else {
             return Ok(());
         };
-        if answer.status != 200 || answer.replayed || asked.units <= 0 || asked.counter.1 > 0 {
+        if answer.status != 200 {
+            let error: Option<ErrorBody> = serde_json::from_str(&answer.body).ok();
+            let own = ErrorCode::LicenseNotConsumption.as_str();
+            let is_others = wish.counter > 0 && error.is_some_and(|error| error.code == own);
+            return require(!is_others, || {
+                "a feature is refused for what concerns its licence's own units".to_owned()
+            });
+        }
+        let place = self.check_told(no, &answer.body)?;
+        self.granted += 1;
+        self.life.asked[no].granted = (!answer.replayed).then_some(self.granted);
+        if answer.replayed || wish.units <= 0 || wish.counter > 0 {
             return Ok(());
         }
         let told: CounterBody = serde_json::from_str(&answer.body)
@@ -106,31 +129,71 @@ impl World {
         require(cap.is_none_or(|cap| total <= cap), || {
             format!("granted beyond the limit: {}", answer.body)
         })?;
+        self.check_told_total(no, place, total)
+    }
+
+    /// It was recorded where the server would have taken it, by what it ever said of that name.
+    fn check_told(&mut self, no: usize, body: &str) -> Result<Place, Failure> {
+        let wish = self.life.asked[no].wish;
+        let told: serde_json::Value =
+            serde_json::from_str(body).map_err(|error| format!("not the contract's: {error}"))?;
+        let id = told.get("id").and_then(serde_json::Value::as_i64);
+        let mut licenses = self.server.store.licenses.iter();
+        let license = licenses
+            .position(|license| Some(license.id) == id)
+            .ok_or_else(|| format!("recorded for a licence that is not there: {body}"))?;
+        let name = name_of(&self.subject_of(&wish));
+        let opened = self.server.opened.get(&name);
+        require(
+            opened.is_some_and(|opened| opened.contains(&license)),
+            || {
+                format!(
+                    "{name} was recorded for licence {id:?}, and the server takes it for the indexes {opened:?}"
+                )
+            },
+        )?;
+        self.life.asked[no].told = Some(license);
+        Ok((license, wish.counter))
+    }
+
+    fn check_told_total(&self, no: usize, place: Place, total: i64) -> Result<(), Failure> {
+        let counter = self.counter(place);
+        let is_pooled = self.server.store.licenses[place.0].is_pooled;
+        let is_alone = counter.is_the_agents_alone() && self.lives == 1 && !is_pooled;
+        if counter.period.is_some() || !is_alone || self.server.is_read_late {
+            return Ok(());
+        }
         let Some(engine) = self.device.engine() else {
             return Ok(());
         };
-        let (license, counter) = (&self.server.licenses[asked.counter.0], asked.counter.1);
-        let counter = &license.counters[counter];
-        if counter.period.is_some() || !counter.foreign.is_empty() {
-            return Ok(());
-        }
         // Nobody else moved the total: it is all that was ever recorded here.
-        let status = engine.core().status(engine.now());
-        let known = status
-            .licenses
-            .into_iter()
-            .find(|known| known.id == license.id && known.feature == counter.feature);
-        let sums = known.map(|known| known.conservation).unwrap_or_default();
+        let (recorded, waived) = self.recorded(engine, place);
         // Others of the same turn may have been recorded after this one.
-        let expected = counter.initial + sums.recorded - sums.waived;
-        let slack: i64 = self
-            .asked
-            .iter()
-            .skip(no + 1)
-            .map(|asked| asked.units.abs())
-            .sum();
+        let expected = counter.initial + recorded - waived;
+        let asked = self.life.asked.iter().skip(no + 1);
+        let slack: i64 = asked.map(|asked| asked.wish.units.abs()).sum();
         require((total - expected).abs() <= slack, || {
             format!("told a total of {total}, and {expected} units are recorded")
+        })
+    }
+
+    /// What is recorded and what was given up of a counter, under all names that its licence has here.
+    fn recorded(
+        &self,
+        engine: &tally_agent::ledger::engine::Engine,
+        (license, counter): Place,
+    ) -> (i64, i64) {
+        let book = engine.core().book();
+        let id = self.server.store.licenses[license].id;
+        let feature = &self.counter((license, counter)).feature;
+        let licenses = book.licenses().filter(|known| known.id == id);
+        let accounts = licenses.flat_map(|known| book.accounts_of(known.no));
+        let of_it = accounts.filter(|account| account.feature == *feature);
+        of_it.fold((0, 0), |(recorded, waived), account| {
+            (
+                recorded + account.recorded.get(),
+                waived + account.waived.get(),
+            )
         })
     }
 
@@ -166,110 +229,13 @@ impl World {
         let Some(engine) = self.device.engine() else {
             return Ok(());
         };
-        let book = engine.core().book();
-        // Those that were forgotten as well.
-        let accounts = book.licenses().flat_map(|license| {
-            let accounts = book.accounts_of(license.no);
-            accounts.map(move |account| (license.id, account))
-        });
-        for (id, account) in accounts {
-            let mut licenses = self.server.licenses.iter();
-            let Some(license) = licenses.position(|license| license.id == id) else {
-                continue;
-            };
-            let mut counters = self.server.licenses[license].counters.iter();
-            let Some(counter) = counters.position(|counter| counter.feature == account.feature)
-            else {
-                continue;
-            };
-            let asked = self
-                .asked
-                .iter()
-                .filter(|asked| asked.counter == (license, counter));
-            let (mut least, mut most) = (0, 0);
-            for asked in asked {
-                match asked.known {
-                    Known::Granted => {
-                        least += asked.units;
-                        most += asked.units;
-                    }
-                    Known::Unknown => {
-                        least += asked.units.min(0);
-                        most += asked.units.max(0);
-                    }
-                    Known::Refused => {}
-                }
-            }
-            let recorded = account.recorded.get();
-            require((least..=most).contains(&recorded), || {
-                format!("{recorded} units are recorded, and {least} to {most} were acknowledged")
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Once the world is calm: everything is settled but what cannot be, and that is said.
-    ///
-    /// # Errors
-    ///
-    /// What does not hold.
-    pub(super) fn check_calm(&mut self) -> Result<(), Failure> {
-        self.check()?;
-        self.check_ledger()?;
-        let now = self.now;
-        for license in &mut self.server.licenses {
-            license
-                .counters
-                .iter_mut()
-                .for_each(|counter| counter.roll(now));
-        }
-        let Some(engine) = self.device.engine() else {
-            return Err("the agent does not run".to_owned());
-        };
-        let book = engine.core().book();
-        for status in engine.core().status(engine.now()).licenses {
-            let Conservation {
-                pending,
-                in_flight,
-                unknown,
-                ..
-            } = status.conservation;
-            require((pending, in_flight, unknown) == (0, 0, 0), || {
-                format!("not settled, though the world is calm: {status:?}")
-            })?;
-        }
-        for license in book.licenses() {
-            for account in book.accounts_of(license.no) {
-                let mut settled = account.settled.get();
-                let Some(counter) =
-                    self.counter_of(license.holder.value(), account.feature.as_deref())
-                else {
-                    continue;
-                };
-                for batch in book.batches_of(account.no) {
-                    let key = batch.sealed.as_ref().map(|sealed| sealed.id.to_string());
-                    let is_counted = key
-                        .as_ref()
-                        .is_some_and(|key| self.server.counted.contains_key(key));
-                    if is_counted {
-                        settled += batch.units.get();
-                    }
-                    if let BatchState::Held(hold) = batch.state {
-                        // The batch's own setting comes before its units are judged.
-                        let mut wanted = counter.clone();
-                        if let Some(lane) = book.lane(batch.lane) {
-                            let setting = lane.key.setting;
-                            wanted.overages = setting.allow_overages.unwrap_or(wanted.overages);
-                            wanted.max_overages =
-                                setting.max_overages.unwrap_or(wanted.max_overages);
-                        }
-                        self.check_held(hold, key.as_deref(), is_counted, &wanted)?;
-                    }
-                }
-                require(settled == counter.mine, || {
+        for (no, license) in self.server.store.licenses.iter().enumerate() {
+            for counter in 0..license.counters.len() {
+                let (least, most) = self.acknowledged((no, counter));
+                let (recorded, _) = self.recorded(engine, (no, counter));
+                require((least..=most).contains(&recorded), || {
                     format!(
-                        "{} settled units, and the server counted {}",
-                        settled, counter.mine
+                        "{recorded} units are recorded, and {least} to {most} were acknowledged"
                     )
                 })?;
             }
@@ -277,60 +243,34 @@ impl World {
         Ok(())
     }
 
-    /// A batch is held only for a reason.
-    fn check_held(
-        &self,
-        hold: Hold,
-        key: Option<&str>,
-        is_counted: bool,
-        counter: &Counter,
-    ) -> Result<(), Failure> {
-        if hold == Hold::Undecidable {
-            let since = key
-                .and_then(|key| self.unseen_since.get(key))
-                .copied()
-                .unwrap_or(0);
-            return require(counter.is_disturbed(since, self.now), || {
-                format!("{key:?} is held as undecidable, and nobody disturbed its counter")
-            });
+    /// The least and the most that can be recorded of a counter, by what applications were told.
+    fn acknowledged(&self, (license, counter): Place) -> (i64, i64) {
+        let (mut least, mut most) = (0, 0);
+        let nowhere = BTreeSet::new();
+        for asked in &self.life.asked {
+            let (units, known) = (asked.wish.units, asked.known);
+            let is_here = asked.wish.counter == counter
+                && match asked.told {
+                    Some(told) => told == license,
+                    None if known == Known::Unknown => {
+                        let name = name_of(&self.subject_of(&asked.wish));
+                        let opened = self.server.opened.get(&name);
+                        opened.unwrap_or(&nowhere).contains(&license)
+                    }
+                    None => asked.wish.license == license,
+                };
+            match known {
+                Known::Granted if is_here => {
+                    least += units;
+                    most += units;
+                }
+                Known::Unknown if is_here => {
+                    least += units.min(0);
+                    most += units.max(0);
+                }
+                _ => {}
+            }
         }
-        require(!is_counted, || {
-            format!("{key:?} was counted and is held as {hold:?}")
-        })?;
-        match hold {
-            Hold::Limit { .. } => require(!counter.fits(30), || {
-                format!("held for the limit, and there is room: {counter:?}")
-            }),
-            Hold::Undecidable | Hold::Late | Hold::Gone(_) | Hold::Copy => Ok(()),
-            Hold::Refused(_) | Hold::Defect(_) => Err(format!("{key:?} is held as {hold:?}")),
-        }
-    }
-
-    fn counter_of(&self, key: &str, feature: Option<&str>) -> Option<&Counter> {
-        let license = self
-            .server
-            .licenses
-            .iter()
-            .find(|license| license.key == key)?;
-        license
-            .counters
-            .iter()
-            .find(|counter| counter.feature.as_deref() == feature)
-    }
-
-    /// At the very end nothing is owed.
-    ///
-    /// # Errors
-    ///
-    /// What does not hold.
-    pub(super) fn check_end(&mut self) -> Result<(), Failure> {
-        self.check_calm()?;
-        let held = self
-            .device
-            .engine()
-            .map_or(0, |engine| engine.core().book().batches().count());
-        require(held == 0, || {
-            format!("{held} batches are still owed when all is decided")
-        })
+        (least, most)
     }
 }

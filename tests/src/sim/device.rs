@@ -70,6 +70,13 @@ pub(super) struct Device {
     marks: MemoryMarks,
 }
 
+/// A copy of a disk and of the marks beside it.
+#[derive(Clone)]
+pub(super) struct Image {
+    files: Vec<(String, Vec<u8>)>,
+    marks: MemoryMarks,
+}
+
 #[derive(Default)]
 struct Capacity {
     bytes: Option<u64>,
@@ -142,9 +149,66 @@ impl Device {
         }
     }
 
+    /// Another device of the same make, with a copy of this disk and its marks.
+    pub(super) fn twin(&self, image: &Image) -> Self {
+        let now = self.clocks.with(|state| state.now);
+        let clocks = SimClocks(Mutex::new(ClockState {
+            now,
+            wall_error: 0,
+            booted_at: now - 60_000,
+            boots: 1_000_000,
+        }));
+        let twin = Self {
+            disk: Disk::new(),
+            clocks: Arc::new(clocks),
+            engine: None,
+            settings: self.settings,
+            seed: self.seed ^ 0x7_1417,
+            starts: 0,
+            pulse: Pulse::default(),
+            apps: Vec::new(),
+            capacity: Arc::default(),
+            marks: MemoryMarks::default(),
+        };
+        twin.put_back(image);
+        twin
+    }
+
+    /// Everything that is on its disk, with the marks.
+    pub(super) fn image(&self) -> Image {
+        let files = self.disk.files().into_iter();
+        Image {
+            files: files
+                .filter_map(|name| Some((name.clone(), self.disk.read(&name)?)))
+                .collect(),
+            marks: self.marks.copy(),
+        }
+    }
+
+    /// Disk and marks are as they were when the image was made. The agent must not run.
+    pub(super) fn put_back(&self, image: &Image) {
+        for name in self.disk.files() {
+            self.disk.remove(&name);
+        }
+        for (name, content) in &image.files {
+            self.disk.write(name, content.clone());
+        }
+        self.marks.put_back(&image.marks);
+    }
+
+    /// The device sleeps for so long, and its monotonic clock does not see it.
+    pub(super) fn sleep(&mut self, time: Instant) {
+        self.clocks.with(|state| state.booted_at += time);
+    }
+
     /// The engine, while the agent runs.
     pub(super) const fn engine(&self) -> Option<&Engine> {
         self.engine.as_ref()
+    }
+
+    /// The settings that it runs by.
+    pub(super) const fn settings(&self) -> (Policy, Keeping) {
+        self.settings
     }
 
     /// Starts the agent, as `tally run` does. Its first orders come with it.
@@ -152,7 +216,7 @@ impl Device {
     /// # Errors
     ///
     /// What the ledger says: the disk may be full or failing.
-    pub(super) fn start(&mut self) -> Result<Vec<Command>, LedgerError> {
+    pub(super) fn start(&mut self, peer: String) -> Result<Vec<Command>, LedgerError> {
         self.starts += 1;
         let connection = schema::open_simulated(&self.disk.path("ledger.db"))?;
         self.disk.sync_folder();
@@ -169,7 +233,7 @@ impl Device {
             }),
             evidence: marks::evidence(&self.marks),
             server: "server".to_owned(),
-            peer: "peer".to_owned(),
+            peer,
         })?;
         let (jobs, answers): (Vec<Job>, Vec<_>) = ["inspector", "planner"]
             .map(|name| {

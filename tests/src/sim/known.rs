@@ -6,11 +6,12 @@ use tally_agent::{
     core::outcome::LicenseFound,
     ledger::engine::{Job, Membership, lock},
 };
-use tally_shared::wire::{LicenseBody, Subject};
+use tally_shared::wire::{Holder, LicenseBody, Subject};
 use tokio::sync::oneshot;
 
 use super::{
-    server::{self, PRODUCT},
+    asked::{Naming, Wish},
+    server::{self, PRODUCT, USER},
     world::{Failure, HARDWARE, World},
 };
 
@@ -18,6 +19,11 @@ impl World {
     /// The agent asks the server for a licence, and learns it.
     pub(super) fn add_license(&mut self, license: usize) -> Result<(), Failure> {
         let subject = self.subject(license);
+        self.add_named(subject)
+    }
+
+    /// The agent asks the server for a licence by this name, and learns it.
+    pub(super) fn add_named(&mut self, subject: Subject) -> Result<(), Failure> {
         let answer = self
             .server
             .check(self.now, &subject, server::date(self.now));
@@ -35,7 +41,9 @@ impl World {
         let asked_at = engine.now().mono;
         lock(&engine.clock()).correct(answer.date, Duration::ZERO, asked_at, false);
         self.heard_of(&found, answer.made_at);
-        self.forgotten.remove(&license);
+        if let Some((license, _)) = self.place_of(found.body.counter.id, None) {
+            self.life.forgotten.remove(&license);
+        }
         let (reply, _) = oneshot::channel();
         self.turn(vec![Job::Learn(
             Box::new(found),
@@ -48,11 +56,11 @@ impl World {
     /// Somebody takes a licence off the device. The agent must refuse it while anything of it is owed, which is
     /// looked at after every step.
     pub(super) fn forget(&mut self, license: usize) -> Result<(), Failure> {
-        let key = &self.server.licenses[license].key;
+        let id = self.server.store.licenses[license].id;
         let book = self.device.engine().map(|engine| engine.core().book());
         let known = book.and_then(|book| {
             let mut licenses = book.licenses();
-            licenses.find(|known| known.holder.value() == key)
+            licenses.find(|known| known.id == id && !known.devices.is_empty())
         });
         let Some(no) = known.map(|known| known.no) else {
             return Ok(());
@@ -63,7 +71,14 @@ impl World {
         let answer = answer.try_recv().ok().filter(|_| !is_killed);
         self.note(|| format!("   forget licence {license}: {answer:?}"));
         if matches!(answer, Some(Ok(_))) {
-            self.forgotten.insert(license);
+            let mut book = self.device.engine().into_iter();
+            let is_known_otherwise = book.any(|engine| {
+                let mut licenses = engine.core().book().licenses();
+                licenses.any(|known| known.id == id && !known.devices.is_empty())
+            });
+            if !is_known_otherwise {
+                self.life.forgotten.insert(license);
+            }
             self.times_forgotten += 1;
         }
         Ok(())
@@ -78,7 +93,9 @@ impl World {
             return Ok(());
         };
         let subject = self.subject(license);
-        self.forgotten.remove(&license);
+        if let Some((license, _)) = self.place_of(body.counter.id, None) {
+            self.life.forgotten.remove(&license);
+        }
         let (reply, _) = oneshot::channel();
         let found = Box::new(LicenseFound {
             subject,
@@ -100,6 +117,39 @@ impl World {
     }
 
     fn subject(&self, license: usize) -> Subject {
-        Subject::by_key(PRODUCT, &self.server.licenses[license].key, HARDWARE)
+        self.subject_of(&Wish::of((license, 0), 0))
+    }
+
+    /// What an application calls a licence.
+    pub(super) fn subject_of(&self, wish: &Wish) -> Subject {
+        let license = &self.server.store.licenses[wish.license];
+        let holder = match wish.naming {
+            Naming::Key | Naming::KeyAndId => Holder::LicenseKey(license.key.clone()),
+            Naming::User | Naming::UserAndId => Holder::Username(USER.to_owned()),
+        };
+        let has_id = matches!(wish.naming, Naming::KeyAndId | Naming::UserAndId);
+        Subject {
+            product: PRODUCT.to_owned(),
+            holder,
+            license_id: has_id.then_some(license.id),
+            hardware_id: HARDWARE[wish.device].to_owned(),
+        }
+    }
+
+    /// Notes which licences all names open now.
+    pub(super) fn note_names(&mut self) {
+        let all = 0..self.server.store.licenses.len();
+        let wishes = all.flat_map(|license| {
+            let naming = Naming::ALL.into_iter();
+            naming.flat_map(move |naming| {
+                (0..HARDWARE.len()).map(move |device| Wish {
+                    naming,
+                    device,
+                    ..Wish::of((license, 0), 0)
+                })
+            })
+        });
+        let subjects: Vec<Subject> = wishes.map(|wish| self.subject_of(&wish)).collect();
+        self.server.note_names(&subjects);
     }
 }

@@ -6,16 +6,29 @@
 //! that fails is replayed by `cargo run --release -p tally-tests --bin simulate -- --seed N`, with the
 //! shortest plan that still fails.
 
+mod answer;
+mod asked;
 mod calm;
 mod check;
+mod counter;
 mod device;
+mod kinds;
 mod known;
+mod lives;
 mod network;
+mod pace;
 mod people;
 mod plan;
 mod server;
+mod settled;
+mod steps;
+mod talk;
 mod trace;
+mod trouble;
+mod truth;
 mod world;
+
+pub use self::kinds::{Kind, Kinds};
 
 use self::{
     plan::{Setup, Step},
@@ -35,6 +48,10 @@ pub struct Counts {
     pub counted: u64,
     /// Licences that were forgotten.
     pub forgotten: u64,
+    /// The most requests to the server in any ten seconds.
+    pub most_at_once: usize,
+    /// The same, for one licence.
+    pub most_of_one: usize,
 }
 
 /// A run that failed.
@@ -55,14 +72,14 @@ pub struct Failed {
 /// # Errors
 ///
 /// [`Failed`], with the whole trace.
-pub fn run(seed: u64) -> Result<Counts, Box<Failed>> {
-    let (setup, steps) = plan::draw(seed);
+pub fn run(seed: u64, kinds: Kinds) -> Result<Counts, Box<Failed>> {
+    let (setup, steps) = plan::draw(seed, kinds);
     run_plan(seed, &setup, &steps, false)
 }
 
 /// Finds the shortest plan that fails where this seed's does: takes steps away as long as it still fails.
-pub fn shrink(seed: u64) -> Option<Box<Failed>> {
-    let (setup, mut steps) = plan::draw(seed);
+pub fn shrink(seed: u64, kinds: Kinds) -> Option<Box<Failed>> {
+    let (setup, mut steps) = plan::draw(seed, kinds);
     let mut failed = run_plan(seed, &setup, &steps, false).err()?;
     let mut size = steps.len().div_ceil(2);
     while size > 0 {
@@ -71,7 +88,7 @@ pub fn shrink(seed: u64) -> Option<Box<Failed>> {
             let mut fewer = steps.clone();
             fewer.drain(at..(at + size).min(steps.len()));
             match run_plan(seed, &setup, &fewer, false) {
-                Err(found) if is_alike(&found, &failed) => {
+                Err(found) if found.kind() == failed.kind() => {
                     steps = fewer;
                     failed = found;
                 }
@@ -85,13 +102,12 @@ pub fn shrink(seed: u64) -> Option<Box<Failed>> {
     Some(failed)
 }
 
-/// Whether two failures are of the same kind: they say the same but for the numbers.
-fn is_alike(a: &Failed, b: &Failed) -> bool {
-    let words = |failed: &Failed| {
-        let letters = failed.why.chars().filter(|letter| !letter.is_ascii_digit());
-        letters.take(40).collect::<String>()
-    };
-    words(a) == words(b)
+impl Failed {
+    /// What it says, but for the numbers: failures that say the same are of one kind.
+    pub fn kind(&self) -> String {
+        let letters = self.why.chars().filter(|letter| !letter.is_ascii_digit());
+        letters.take(40).collect()
+    }
 }
 
 fn run_plan(
@@ -106,10 +122,12 @@ fn run_plan(
     match ended {
         Ok(()) => Ok(Counts {
             turns: world.turns,
-            requests: u64::try_from(world.asked.len()).unwrap_or(0),
+            requests: world.requests,
             crashes: world.crashes,
-            counted: u64::try_from(world.server.counted.len()).unwrap_or(0),
+            counted: world.server.store.truth.requests,
             forgotten: world.times_forgotten,
+            most_at_once: world.pace.most.0,
+            most_of_one: world.pace.most.1,
         }),
         Err(why) => Err(Box::new(Failed {
             seed,
@@ -125,9 +143,20 @@ fn live(world: &mut World, steps: &[Step]) -> Result<(), String> {
     for step in steps {
         world.take(*step)?;
     }
+    end(world)?;
+    if world.twin.is_some() {
+        world.swap()?;
+        end(world)?;
+    }
+    Ok(())
+}
+
+/// The world calms down, and the agent brings everything to its end.
+fn end(world: &mut World) -> Result<(), String> {
     world.calm()?;
     world.check_calm()?;
     world.raise_limits()?;
     world.resolve_all()?;
+    world.serve_all()?;
     world.check_end()
 }

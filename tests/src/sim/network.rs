@@ -1,12 +1,12 @@
 //! The network between device and server: requests and answers on their way.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use rand::{Rng, RngExt as _};
 use tally_agent::core::{
     book::{BatchNo, LicenseNo},
     event::KeyEcho,
-    outcome::Exchange,
+    outcome::{Exchange, RawAnswer},
 };
 use tally_shared::{
     time::Timestamp,
@@ -14,8 +14,11 @@ use tally_shared::{
 };
 
 use super::{
-    plan::Weather,
-    server::{Answer, Instant, Server, raw},
+    answer::{Answer, Cached, raw, refusal},
+    plan::{Between, Weather},
+    server::{Adding, Instant, Server, name_of},
+    trouble::LAG_MAX,
+    truth::Rows,
 };
 
 /// When the agent gives up on an answer.
@@ -32,12 +35,14 @@ pub(super) enum Purpose {
     Send {
         /// Which.
         batch: BatchNo,
-        /// Its id.
-        key: String,
-        /// Whether the request carries it as its key.
-        is_keyed: bool,
+        /// Under which `Idempotency-Key`, if any.
+        key: Option<String>,
         /// The request.
         request: Box<AddConsumption>,
+        /// The rows that it carries.
+        rows: Vec<Rows>,
+        /// The id of the licence that the agent means.
+        means: i64,
     },
     /// To read a licence.
     LookUp {
@@ -55,10 +60,16 @@ pub(super) struct Message {
     pub(super) purpose: Purpose,
     /// By which process.
     pub(super) process: u64,
+    /// In which life of the agent.
+    pub(super) life: u32,
+    /// Under which credentials.
+    pub(super) credentials: u32,
     /// When.
     pub(super) sent_at: Instant,
-    dated: Timestamp,
-    is_answered: bool,
+    /// When, on the device's monotonic clock.
+    pub(super) mono: Duration,
+    /// Its date.
+    pub(super) dated: Timestamp,
 }
 
 /// What the agent hears of a request.
@@ -72,18 +83,41 @@ pub(super) struct Heard {
     pub(super) date: Option<Timestamp>,
     /// When the server made it.
     pub(super) made_at: Instant,
+    /// Whether a cache gave it, and the `Age` that it says.
+    pub(super) cached: Option<Cached>,
 }
 
 enum Arrival {
-    Request { message: usize, answers: bool },
-    Answer { message: usize, heard: Heard },
+    Request {
+        message: usize,
+        answers: bool,
+        repeat: Repeat,
+    },
+    Answer {
+        message: usize,
+        heard: Heard,
+    },
+}
+
+/// Who sent a request once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    /// Nobody: it is the first.
+    First,
+    /// A gateway, which the request allowed to.
+    Allowed,
+    /// A balancer, unasked.
+    Unasked,
 }
 
 /// The network.
 pub(super) struct Network {
     /// How likely each trouble is.
     pub(super) weather: Weather,
-    messages: Vec<Message>,
+    /// What stands between.
+    pub(super) between: Between,
+    cached: BTreeMap<String, Answer>,
+    messages: Vec<(Message, bool)>,
     arrivals: BTreeMap<(Instant, usize), Arrival>,
     number: usize,
 }
@@ -96,6 +130,8 @@ impl Network {
                 slowness: 50,
                 ..Weather::default()
             },
+            between: Between::default(),
+            cached: BTreeMap::new(),
             messages: Vec::new(),
             arrivals: BTreeMap::new(),
             number: 0,
@@ -108,21 +144,9 @@ impl Network {
     }
 
     /// Sends a request.
-    pub(super) fn send(
-        &mut self,
-        now: Instant,
-        (purpose, process, dated): (Purpose, u64, Timestamp),
-        may_repeat: bool,
-        random: &mut impl Rng,
-    ) {
-        let message = self.messages.len();
-        self.messages.push(Message {
-            purpose,
-            process,
-            sent_at: now,
-            dated,
-            is_answered: false,
-        });
+    pub(super) fn send(&mut self, sent: Message, may_repeat: bool, random: &mut impl Rng) {
+        let (now, message) = (sent.sent_at, self.messages.len());
+        self.messages.push((sent, false));
         let weather = self.weather;
         let mut roll = |percent: u8| random.random_range(0..100) < percent;
         if roll(weather.unreached) {
@@ -135,36 +159,24 @@ impl Network {
         }
         let (is_late, is_twice) = (roll(weather.late), may_repeat && roll(weather.twice));
         let way = random.random_range(1..=weather.slowness.max(1));
+        let repeat = Repeat::First;
+        let arrival = |answers| Arrival::Request {
+            message,
+            answers,
+            repeat,
+        };
         if is_late {
             let given_up = now + random.random_range(1..1000);
             let exchange = Exchange::NoAnswer("the connection broke".to_owned());
             self.hear(given_up, message, exchange);
             let at = given_up + random.random_range(0..LATEST);
-            self.arrive(
-                at,
-                Arrival::Request {
-                    message,
-                    answers: false,
-                },
-            );
+            self.arrive(at, arrival(false));
             return;
         }
-        self.arrive(
-            now + way,
-            Arrival::Request {
-                message,
-                answers: true,
-            },
-        );
+        self.arrive(now + way, arrival(true));
         if is_twice {
             let at = now + way + random.random_range(0..TIMEOUT);
-            self.arrive(
-                at,
-                Arrival::Request {
-                    message,
-                    answers: false,
-                },
-            );
+            self.arrive(at, arrival(false));
         }
     }
 
@@ -177,14 +189,27 @@ impl Network {
     ) -> Option<(Message, Heard)> {
         let (_, arrival) = self.arrivals.pop_first()?;
         match arrival {
-            Arrival::Request { message, answers } => {
-                let asked = self.messages[message].clone();
-                self.reach_server(now, (message, &asked), answers, server, random);
+            Arrival::Request {
+                message,
+                answers,
+                repeat,
+            } => {
+                if self.between.replica > 0 {
+                    server.remember(now, LAG_MAX);
+                }
+                let asked = self.messages[message].0.clone();
+                let request = Arrived {
+                    no: message,
+                    asked: &asked,
+                    answers,
+                    repeat,
+                };
+                self.reach_server(now, &request, server, random);
                 None
             }
             Arrival::Answer { message, heard } => {
-                let asked = &mut self.messages[message];
-                let is_first = !std::mem::replace(&mut asked.is_answered, true);
+                let (asked, is_answered) = &mut self.messages[message];
+                let is_first = !std::mem::replace(is_answered, true);
                 is_first.then(|| (asked.clone(), heard))
             }
         }
@@ -193,39 +218,31 @@ impl Network {
     fn reach_server(
         &mut self,
         now: Instant,
-        (no, message): (usize, &Message),
-        answers: bool,
+        request: &Arrived<'_>,
         server: &mut Server,
         random: &mut impl Rng,
     ) {
-        let weather = self.weather;
+        let (weather, at) = (self.weather, now + 1);
+        let (no, message, answers) = (request.no, request.asked, request.answers);
         let mut roll = |percent: u8| random.random_range(0..100) < percent;
-        let at = now + 1;
-        let from_gateway = |status: u16, text: &str| Exchange::Answer(raw(status, text.to_owned()));
         if answers && roll(weather.throttled) {
             return self.hear(at, no, from_gateway(429, "slow down"));
         }
         if answers && roll(weather.gateway) && roll(50) {
             return self.hear(at, no, from_gateway(503, "no upstream"));
         }
-        let answer = match &message.purpose {
-            Purpose::Send {
-                key,
-                is_keyed,
-                request,
-                ..
-            } => server.add(
-                now,
-                &request.to_json(),
-                request.feature.is_some(),
-                (key, *is_keyed),
-                message.dated,
-            ),
-            Purpose::LookUp { subject, .. } => server.check(now, subject, message.dated),
+        let answer = match self.answer(now, request, server, random) {
+            Ok(answered) => answered,
+            Err(exchange) => {
+                return exchange
+                    .into_iter()
+                    .for_each(|told| self.hear(at, no, told));
+            }
         };
         if !answers {
             return;
         }
+        let mut roll = |percent: u8| random.random_range(0..100) < percent;
         let way = 1 + i64::from(roll(50)) * (weather.slowness / 2);
         let (lost, garbled, gateway) = (
             roll(weather.lost_after),
@@ -248,8 +265,95 @@ impl Network {
             echo: answer.echo,
             date: Some(answer.date),
             made_at: answer.made_at,
+            cached: answer.cached,
         };
         self.arrive(now + way, Arrival::Answer { message: no, heard });
+    }
+
+    /// What the server says, or what stands between; where that repeats the request, nothing yet.
+    fn answer(
+        &mut self,
+        now: Instant,
+        request: &Arrived<'_>,
+        server: &mut Server,
+        random: &mut impl Rng,
+    ) -> Result<Answer, Option<Exchange>> {
+        let (between, asked) = (self.between, request.asked);
+        let mut roll = |percent: u8| percent > 0 && random.random_range(0..100) < percent;
+        let subject = match &asked.purpose {
+            Purpose::Send { .. } => {
+                let answer = request.add(now, server);
+                let is_first = request.answers && request.repeat == Repeat::First;
+                if !is_first {
+                    return Ok(answer);
+                }
+                return self.pass_back(now, (request, answer), server, random);
+            }
+            Purpose::LookUp { subject, .. } => subject,
+        };
+        let name = name_of(subject);
+        if roll(between.cache)
+            && let Some(answer) = self.cached.get(&name)
+        {
+            let age = u64::try_from(now - answer.made_at).unwrap_or(0) / 1000;
+            let age = between.shows_age.then(|| Duration::from_secs(age));
+            return Ok(Answer {
+                cached: Some(Cached { age }),
+                ..answer.clone()
+            });
+        }
+        if roll(between.replica) {
+            let then = now - random.random_range(0..=between.lag.max(1));
+            let answer = server.check_late((now, then), subject, asked.dated);
+            return Ok(answer);
+        }
+        let answer = server.check(now, subject, asked.dated);
+        if between.cache > 0 && answer.raw.status == 200 {
+            self.cached.insert(name, answer.clone());
+        }
+        Ok(answer)
+    }
+
+    /// The way of the first answer back through what stands between.
+    fn pass_back(
+        &mut self,
+        now: Instant,
+        (request, answer): (&Arrived<'_>, Answer),
+        server: &Server,
+        random: &mut impl Rng,
+    ) -> Result<Answer, Option<Exchange>> {
+        let between = self.between;
+        let mut roll = |percent: u8| percent > 0 && random.random_range(0..100) < percent;
+        let has_key = matches!(&request.asked.purpose, Purpose::Send { key: Some(_), .. });
+        let repeat = if roll(between.gateway) {
+            if !has_key {
+                return Err(Some(from_gateway(502, "bad gateway")));
+            }
+            Repeat::Allowed
+        } else if roll(between.balancer) {
+            if roll(between.refused_after) {
+                let is_throttled = roll(50);
+                if is_throttled {
+                    return Err(Some(from_gateway(429, "slow down")));
+                }
+                let raw: RawAnswer = refusal("revoked_api_key");
+                return Ok(server.answer(now, raw, KeyEcho::Echoed));
+            }
+            Repeat::Unasked
+        } else {
+            return Ok(answer);
+        };
+        let at = now + random.random_range(1..2_000);
+        let (message, answers) = (request.no, true);
+        self.arrive(
+            at,
+            Arrival::Request {
+                message,
+                answers,
+                repeat,
+            },
+        );
+        Err(None)
     }
 
     fn hear(&mut self, at: Instant, message: usize, exchange: Exchange) {
@@ -258,6 +362,7 @@ impl Network {
             echo: KeyEcho::NoAnswer,
             date: None,
             made_at: at,
+            cached: None,
         };
         self.arrive(at, Arrival::Answer { message, heard });
     }
@@ -266,6 +371,45 @@ impl Network {
         self.number += 1;
         self.arrivals.insert((at, self.number), arrival);
     }
+}
+
+/// A request as it arrives at the server.
+struct Arrived<'a> {
+    no: usize,
+    asked: &'a Message,
+    answers: bool,
+    repeat: Repeat,
+}
+
+impl Arrived<'_> {
+    fn add(&self, now: Instant, server: &mut Server) -> Answer {
+        let asked = self.asked;
+        let Purpose::Send {
+            key,
+            request,
+            rows,
+            means,
+            ..
+        } = &asked.purpose
+        else {
+            return server.answer(now, refusal("not_found"), KeyEcho::Absent);
+        };
+        let adding = Adding {
+            body: &request.to_json(),
+            is_feature: request.feature.is_some(),
+            key: key.as_deref().map(|key| (asked.credentials, key)),
+            dated: asked.dated,
+            rows,
+            means: *means,
+            life: asked.life,
+            is_repeat: self.repeat == Repeat::Unasked,
+        };
+        server.add(now, &adding)
+    }
+}
+
+fn from_gateway(status: u16, text: &str) -> Exchange {
+    Exchange::Answer(raw(status, text.to_owned()))
 }
 
 fn garble(answer: &Answer, random: &mut impl Rng) -> Exchange {

@@ -6,69 +6,214 @@ use std::sync::Arc;
 use tally_agent::{
     core::{
         Decision,
-        book::{BatchNo, BatchState, Hold},
+        book::{BatchState, Hold},
         chain::Hash,
     },
     ledger::{
         answers::RequestKey,
-        engine::{Job, RecordError, RecordJob, Recording, Resolution, ResolveJob},
+        engine::{Job, RecordError, RecordJob, Recording, Resolution, ResolveError, ResolveJob},
     },
 };
 use tally_shared::{
     limits::OverageSetting,
     units::Units,
-    wire::{AddConsumption, ConsumptionEvent, Subject},
+    wire::{AddConsumption, ConsumptionEvent},
 };
 use tokio::sync::oneshot;
 
 use super::{
-    plan::{Asked, FOREIGN, Known, Step},
-    server::{Counter, DeviceState, PRODUCT},
+    asked::{Asked, Known, Wish},
+    check::require,
+    counter::{Counter, Presence},
+    plan::{FOREIGN, Step},
+    server::{DeviceState, Shape},
     trace::show_answer,
+    truth::Fallen,
     world::{Failure, HARDWARE, World},
 };
 
 impl World {
     /// Others change something on the server.
     pub(super) fn interfere(&mut self, step: Step) {
+        let now = self.now;
         match step {
             Step::Foreign {
                 license,
                 counter,
                 units,
-            } => self.consume_elsewhere((license, counter), units),
+            } => return self.consume_elsewhere((license, counter), units),
             Step::SetLimit {
                 license,
                 counter,
                 max,
-            } => self.edit((license, counter), |counter| counter.max = max),
+            } => return self.edit((license, counter), |counter| counter.max = max),
             Step::SetTotal { license, counter } => {
-                self.edit((license, counter), |counter| counter.total += 2 * FOREIGN);
+                return self.edit((license, counter), |counter| counter.total += 2 * FOREIGN);
             }
-            Step::SetEnabled { license, enabled } => {
-                self.server.licenses[license].enabled = enabled;
+            Step::SetOverage { license, overage } => {
+                return self.edit((license, 0), |counter| {
+                    counter.overages = overage.allow;
+                    counter.max_overages = overage.max.unwrap_or(counter.max_overages);
+                    counter.overage_edits.push(now);
+                });
             }
-            Step::SetDevice { license, active } => {
+            Step::MoveKey { license, to } => return self.move_key(license, to),
+            Step::KeepKeys(keeps) => {
+                self.server.keeps_keys = keeps;
+                if !keeps {
+                    self.server.store.remembered.clear();
+                }
+                return;
+            }
+            Step::BackUp => {
+                self.backup = Some(self.server.store.clone());
+                return;
+            }
+            Step::RollBack => return self.roll_back(),
+            _ => {}
+        }
+        self.change(step);
+    }
+
+    /// The vendor changes what a licence is.
+    fn change(&mut self, step: Step) {
+        let now = self.now;
+        let licenses = &mut self.server.store.licenses;
+        match step {
+            Step::SetEnabled { license, enabled } => licenses[license].enabled = enabled,
+            Step::SetExpiry { license, after } => {
+                licenses[license].expires = after.map(|after| now + after);
+            }
+            Step::SetDevice {
+                license,
+                device,
+                active,
+            } => {
                 let state = if active {
                     DeviceState::Active
                 } else {
                     DeviceState::Blacklisted
                 };
-                self.server.licenses[license]
-                    .devices
-                    .insert(HARDWARE.to_owned(), state);
+                let devices = &mut licenses[license].devices;
+                devices.insert(HARDWARE[device].to_owned(), state);
             }
+            Step::SetFeature {
+                license,
+                counter,
+                presence,
+            } => licenses[license].counters[counter].presence = presence,
+            Step::SetShape { license, shape } => licenses[license].shape = shape,
+            Step::SetGone {
+                license,
+                device: Some(device),
+                gone,
+            } => {
+                let devices = &mut licenses[license].devices;
+                let device = HARDWARE[device].to_owned();
+                if gone {
+                    devices.remove(&device);
+                } else {
+                    devices.entry(device).or_insert(DeviceState::Active);
+                }
+            }
+            Step::SetGone { license, gone, .. } => licenses[license].is_gone = gone,
+            Step::Contradict { license, on } => licenses[license].contradicts = on,
             _ => {}
         }
+        self.note_names();
     }
 
-    /// Applications ask for these requests, all at once.
+    fn move_key(&mut self, license: usize, to: usize) {
+        let licenses = &mut self.server.store.licenses;
+        let key = licenses[license].key.clone();
+        for license in &mut *licenses {
+            license.keys.remove(&key);
+        }
+        licenses[to].keys.insert(key);
+        self.note_names();
+    }
+
+    /// The server stands as it did when it was copied: what it counted since, it counts no more.
+    fn roll_back(&mut self) {
+        let Some(backup) = self.backup.clone() else {
+            return;
+        };
+        let (now, before) = (self.now, std::mem::replace(&mut self.server.store, backup));
+        for (no, license) in before.licenses.into_iter().enumerate() {
+            for (index, counter) in license.counters.into_iter().enumerate() {
+                let lineage = &self.life.lineage;
+                let counted = before.truth.sum((no, index), lineage);
+                let is_less = counted != self.server.store.truth.sum((no, index), lineage);
+                let is_moved = self.counter((no, index)).total != counter.total;
+                let heard = self.life.heard.get(&(license.id, counter.feature.clone()));
+                let heard = heard.copied().unwrap_or(0);
+                let restored = &mut self.server.store.licenses[no].counters[index];
+                restored.foreign = counter.foreign;
+                restored.repeated = counter.repeated;
+                restored.counted_at = counter.counted_at;
+                restored.overage_edits = counter.overage_edits;
+                restored.overage_edits.push(now);
+                if is_moved {
+                    restored.foreign.push(now);
+                }
+                if is_less {
+                    self.fallen.push(Fallen {
+                        place: (no, index),
+                        at: now,
+                        heard,
+                        seen: None,
+                    });
+                }
+            }
+        }
+        self.note_names();
+    }
+
+    /// Applications ask for these requests, all at once. What the agent does not know, it asks the server for,
+    /// and then decides again.
     pub(super) fn ask(&mut self, numbers: &[usize]) -> Result<(), Failure> {
+        let unknown = self.ask_once(numbers)?;
+        for no in unknown {
+            let wish = self.life.asked[no].wish;
+            let subject = self.subject_of(&wish);
+            let process = self.process;
+            self.add_named(subject)?;
+            let is_served = self.server_describes(&wish);
+            if process != self.process || self.kill_in_turn || self.power_cut.is_some() {
+                continue;
+            }
+            let still = self.ask_once(&[no])?;
+            let can_write = !self.disk_is_bad && !self.device.is_short_of_space();
+            require(still.is_empty() || !is_served || !can_write, || {
+                format!("still unknown to the agent, after the server described it: {wish:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the server's answer about a licence has the counter that an application means.
+    fn server_describes(&self, wish: &Wish) -> bool {
+        let subject = self.subject_of(wish);
+        let store = &self.server.store;
+        self.server.find(&subject).is_some_and(|no| {
+            let license = &store.licenses[no];
+            let device = license.devices.get(&subject.hardware_id);
+            let counter = license.counters.get(wish.counter);
+            license.enabled
+                && license.expires.is_none()
+                && license.shape != Shape::Bare
+                && device == Some(&DeviceState::Active)
+                && counter.is_some_and(|counter| counter.presence == Presence::There)
+        })
+    }
+
+    /// Applications ask for these requests. Returns those that the agent does not know the licence of.
+    fn ask_once(&mut self, numbers: &[usize]) -> Result<Vec<usize>, Failure> {
         let mut jobs = Vec::new();
         let mut answers = Vec::new();
         for no in numbers {
-            let asked = &self.asked[*no];
-            let Some(app) = self.device.apps.get(asked.app) else {
+            let asked = &self.life.asked[*no];
+            let Some(app) = self.device.apps.get(asked.wish.app) else {
                 continue;
             };
             let (reply, answer) = oneshot::channel();
@@ -90,36 +235,39 @@ impl World {
             let answer: Option<Recording> = answer.try_recv().ok().filter(|_| !is_killed);
             self.note(|| format!("   request {no}: {}", show_answer(answer.as_ref())));
             if matches!(answer, Some(Err(RecordError::Unknown))) {
-                unknown.push(self.asked[no].counter.0);
+                unknown.push(no);
             }
             self.check_answer(no, answer.as_ref())?;
-            self.asked[no].known = Known::of(answer.as_ref());
+            self.life.asked[no].known = Known::of(answer.as_ref());
         }
-        // The agent asks the server for what it does not know.
-        unknown
-            .into_iter()
-            .try_for_each(|license| self.add_license(license))
+        Ok(unknown)
     }
 
-    pub(super) fn request(&self, asked: &Asked) -> AddConsumption {
-        let license = &self.server.licenses[asked.counter.0];
+    fn request(&self, asked: &Asked) -> AddConsumption {
+        let wish = &asked.wish;
+        let feature = self.counter((wish.license, wish.counter)).feature.clone();
         AddConsumption {
-            subject: Subject::by_key(PRODUCT, &license.key, HARDWARE),
-            feature: license.counters[asked.counter.1].feature.clone(),
-            units: Units::new(asked.units),
+            subject: self.subject_of(wish),
+            feature,
+            units: Units::new(wish.units),
             setting: OverageSetting {
-                allow_overages: asked.overages.map(|_| true),
-                max_overages: asked.overages,
+                allow_overages: wish.overage.map(|overage| overage.allow),
+                max_overages: wish.overage.and_then(|overage| overage.max),
             },
             event: ConsumptionEvent::Add,
         }
     }
 
-    pub(super) fn consume_elsewhere(&mut self, (license, counter): (usize, usize), units: i64) {
+    fn consume_elsewhere(&mut self, (license, counter): (usize, usize), units: i64) {
         let now = self.now;
-        let counter = &mut self.server.licenses[license].counters[counter];
-        counter.roll(now);
-        if counter.fits(units) {
+        let license = &mut self.server.store.licenses[license];
+        let pool = &mut self.server.store.pool;
+        license.counters[counter].roll(now);
+        if license.fits(*pool, &license.counters[counter], units) {
+            if license.is_pooled && counter == 0 {
+                pool.total += units;
+            }
+            let counter = &mut license.counters[counter];
             counter.total += units;
             counter.foreign.push(now);
         }
@@ -131,7 +279,7 @@ impl World {
         change: impl FnOnce(&mut Counter),
     ) {
         let now = self.now;
-        let counter = &mut self.server.licenses[license].counters[counter];
+        let counter = &mut self.server.store.licenses[license].counters[counter];
         counter.roll(now);
         change(counter);
         counter.foreign.push(now);
@@ -139,38 +287,48 @@ impl World {
 
     /// Somebody who knows the truth decides about a held batch.
     pub(super) fn resolve(&mut self, nth: usize, waive: bool) -> Result<(), Failure> {
+        let held = |state| matches!(state, BatchState::Held(_));
+        self.resolve_one(nth, waive, held).map(|_| ())
+    }
+
+    /// The same about any batch in such a state. Returns whether there was one.
+    pub(super) fn resolve_one(
+        &mut self,
+        nth: usize,
+        waive: bool,
+        waits: impl Fn(BatchState) -> bool,
+    ) -> Result<bool, Failure> {
         let Some(engine) = self.device.engine() else {
-            return Ok(());
+            return Ok(false);
         };
-        let held: Vec<(BatchNo, Hold, Option<String>)> = engine
-            .core()
-            .book()
-            .batches()
-            .filter_map(|batch| match batch.state {
-                BatchState::Held(hold) => {
-                    let key = batch.sealed.as_ref().map(|sealed| sealed.id.to_string());
-                    Some((batch.no, hold, key))
-                }
-                _ => None,
-            })
-            .collect();
-        let Some((batch, why, key)) = held.get(nth).cloned() else {
-            return Ok(());
+        let batches = engine.core().book().batches();
+        let waiting: Vec<_> = batches.filter(|batch| waits(batch.state)).collect();
+        let Some(batch) = waiting.get(nth) else {
+            return Ok(false);
         };
-        let is_counted = key.is_some_and(|key| self.server.counted.contains_key(&key));
-        let decision = match why {
-            Hold::Undecidable if is_counted => Decision::Applied,
-            Hold::Undecidable => Decision::NotApplied,
-            _ if waive => Decision::Waive,
+        let (no, state) = (batch.no, batch.state);
+        let is_counted = self.server.store.truth.has(&self.rows_of(batch));
+        let is_away = self.is_ending && self.is_away(batch);
+        let decision = match state {
+            _ if is_counted => Decision::Applied,
+            _ if is_away => Decision::Waive,
+            // Given up here, rows of a copy would be owed by the other.
+            BatchState::Held(Hold::Undecidable) => Decision::NotApplied,
+            _ if waive && !self.copies => Decision::Waive,
             _ => Decision::Resend,
         };
-        self.note(|| format!("decided: batch {} {decision:?}", batch.0));
-        let (reply, _) = oneshot::channel();
+        self.note(|| format!("decided: batch {} {decision:?}", no.0));
+        let (reply, mut answer) = oneshot::channel();
         let reason = Some("simulated".to_owned());
         self.turn(vec![Job::Resolve(ResolveJob {
-            resolution: Resolution::Batch(batch, decision),
+            resolution: Resolution::Batch(no, decision),
             reason,
             reply,
-        })])
+        })])?;
+        let answer = answer.try_recv().ok();
+        self.note(|| format!("   {answer:?}"));
+        let is_refused = matches!(&answer, Some(Err(ResolveError::Unresolvable(_))));
+        require(!is_refused, || format!("nobody may decide: {answer:?}"))?;
+        Ok(true)
     }
 }

@@ -2,9 +2,14 @@
 //! made shorter.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tally_agent::ledger::engine;
 
-use super::server::{Instant, Period};
+use super::{
+    asked::{Overage, Wish},
+    counter::{Period, Presence},
+    kinds::Kinds,
+    server::{Instant, Shape},
+    trouble,
+};
 
 /// Units that others consume at once. No sum of the agent's own comes near it, so that the agent can
 /// always tell the two apart where it looks: that two amounts are equal by chance is beyond anybody, and
@@ -26,6 +31,30 @@ pub(super) struct Setup {
     pub(super) licenses: Vec<Vec<CounterSetup>>,
     /// How many of the licences are known to the agent at first.
     pub(super) known: usize,
+    /// What the other kinds add.
+    pub(super) more: More,
+}
+
+/// How the world is made by the kinds of trouble that can be switched.
+#[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so by itself")]
+pub(super) struct More {
+    /// Whether the server refuses licence and device before it looks a key up.
+    pub(super) refuses_first: bool,
+    /// Whether it answers a known key with 409.
+    pub(super) says_duplicate: bool,
+    /// The licences that the user has as well.
+    pub(super) users: Vec<usize>,
+    /// The licences that have a second device.
+    pub(super) second_device: Vec<usize>,
+    /// The limit of the pool, and the licences that share it.
+    pub(super) pool: Option<(i64, Vec<usize>)>,
+    /// Whether the disk is copied.
+    pub(super) copies: bool,
+    /// The device that is refused for good.
+    pub(super) stays_refused: Option<usize>,
+    /// Whether what is taken away stays away when the world is calm.
+    pub(super) stays_gone: bool,
 }
 
 /// A counter: its limit, period and first total, and whether negative units are allowed.
@@ -54,19 +83,31 @@ pub(super) struct Weather {
     pub(super) slowness: Instant,
 }
 
+/// What stands between the agent and the server: how likely each trouble of it is, in percent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Between {
+    /// A gateway that loses an answer repeats the request if it carries a key, and says 502 if it does not.
+    pub(super) gateway: u8,
+    /// A balancer repeats the request, and passes the second answer on.
+    pub(super) balancer: u8,
+    /// Of those, how many are refused before the server looks at the second.
+    pub(super) refused_after: u8,
+    /// A read is answered by a cache.
+    pub(super) cache: u8,
+    /// Whether that answer says its age.
+    pub(super) shows_age: bool,
+    /// A read is answered by a replica.
+    pub(super) replica: u8,
+    /// How far that is behind.
+    pub(super) lag: Instant,
+}
+
 /// Something that happens.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     /// Time passes, and what is due happens.
     Pass(Instant),
-    Consume {
-        app: usize,
-        license: usize,
-        counter: usize,
-        units: i64,
-        keyed: bool,
-        overages: Option<i64>,
-    },
+    Consume(Wish),
     /// An application asks again with the key of a request that had no answer.
     Retry,
     /// Several applications at once.
@@ -94,9 +135,61 @@ pub(super) enum Step {
     },
     SetDevice {
         license: usize,
+        device: usize,
         active: bool,
     },
+    /// The licence expires after so long, or has no end.
+    SetExpiry {
+        license: usize,
+        after: Option<Instant>,
+    },
+    /// The vendor sets the overage.
+    SetOverage {
+        license: usize,
+        overage: Overage,
+    },
+    SetFeature {
+        license: usize,
+        counter: usize,
+        presence: Presence,
+    },
+    SetShape {
+        license: usize,
+        shape: Shape,
+    },
+    /// A licence is taken away, or one device of it; or given back.
+    SetGone {
+        license: usize,
+        device: Option<usize>,
+        gone: bool,
+    },
+    /// The key of a licence opens another from here on.
+    MoveKey {
+        license: usize,
+        to: usize,
+    },
+    /// The server refuses for the limit, whatever its total.
+    Contradict {
+        license: usize,
+        on: bool,
+    },
+    /// The server starts to keep keys, or stops.
+    KeepKeys(bool),
+    /// Somebody makes a copy of the server, or puts it back.
+    BackUp,
+    RollBack,
+    /// The agent's credentials are replaced.
+    Rotate,
     Weather(Weather),
+    Between(Between),
+    /// The device sleeps, and its monotonic clock with it.
+    Sleep(Instant),
+    /// Somebody copies the whole disk, puts it back, or starts it in another device.
+    Snapshot,
+    PutBack,
+    Twin,
+    /// The other of the two devices is switched on, and this one off.
+    Swap,
     /// The process is killed now.
     Kill,
     /// The process is killed in its next turn, after the commit and before anybody hears of it.
@@ -143,7 +236,7 @@ pub(super) enum Step {
 }
 
 /// Draws a world and what happens to it.
-pub(super) fn draw(seed: u64) -> (Setup, Vec<Step>) {
+pub(super) fn draw(seed: u64, kinds: Kinds) -> (Setup, Vec<Step>) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut setup = draw_setup(&mut random);
     let counts: Vec<usize> = setup.licenses.iter().map(Vec::len).collect();
@@ -156,6 +249,7 @@ pub(super) fn draw(seed: u64) -> (Setup, Vec<Step>) {
     if random.random_bool(0.35) {
         draw_membership(&mut random, &mut setup, &mut steps);
     }
+    trouble::draw(seed, kinds, &mut setup, &mut steps);
     (setup, steps)
 }
 
@@ -199,6 +293,7 @@ fn draw_setup(random: &mut StdRng) -> Setup {
         wall_error: draw_wall_error(random),
         known: licenses.len(),
         licenses,
+        more: More::default(),
     }
 }
 
@@ -264,14 +359,21 @@ fn draw_step(random: &mut StdRng, counts: &[usize]) -> Step {
     };
     match random.random_range(0..100) {
         0..30 => Step::Pass(draw_pass(random)),
-        30..52 => Step::Consume {
-            app: random.random_range(0..2),
-            license,
-            counter,
-            units,
-            keyed: random.random_bool(0.5),
-            overages: random.random_bool(0.06).then(|| random.random_range(0..20)),
-        },
+        30..52 => {
+            let app = random.random_range(0..2);
+            let keyed = random.random_bool(0.5);
+            let max = random.random_bool(0.06).then(|| random.random_range(0..20));
+            let overage = max.filter(|_| counter == 0).map(|max| Overage {
+                allow: true,
+                max: Some(max),
+            });
+            Step::Consume(Wish {
+                app,
+                keyed,
+                overage,
+                ..Wish::of((license, counter), units)
+            })
+        }
         52..55 => Step::Retry,
         55..59 => Step::Burst {
             license,
@@ -301,6 +403,7 @@ fn draw_step(random: &mut StdRng, counts: &[usize]) -> Step {
         },
         68 => Step::SetDevice {
             license,
+            device: 0,
             active: random.random_bool(0.5),
         },
         69..77 => Step::Weather(draw_weather(random)),
@@ -332,44 +435,5 @@ fn draw_step(random: &mut StdRng, counts: &[usize]) -> Step {
             nth: random.random_range(0..3),
             waive: random.random_bool(0.2),
         },
-    }
-}
-
-/// What was asked of the agent, and what is known of it.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    /// Which licence, and which of its counters.
-    pub(super) counter: (usize, usize),
-    /// The application.
-    pub(super) app: usize,
-    /// The units.
-    pub(super) units: i64,
-    /// The overage that the request sets.
-    pub(super) overages: Option<i64>,
-    /// Its key.
-    pub(super) key: Option<String>,
-    /// What became of it.
-    pub(super) known: Known,
-}
-
-/// What an application knows of its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
-    /// It was granted.
-    Granted,
-    /// It was refused: nothing was recorded.
-    Refused,
-    /// There was no answer, or that the disk could not be written: it may be recorded.
-    Unknown,
-}
-
-impl Known {
-    /// What an answer tells.
-    pub(super) const fn of(answer: Option<&engine::Recording>) -> Self {
-        match answer {
-            Some(Ok(answer)) if answer.status == 200 => Self::Granted,
-            Some(Err(engine::RecordError::Storage(_))) | None => Self::Unknown,
-            Some(Ok(_) | Err(_)) => Self::Refused,
-        }
     }
 }

@@ -1,15 +1,21 @@
 //! A model of the licence server: small, and written apart from the rules that agent and stub share, so
 //! that a mistake in those shows.
 //!
-//! It knows the truth: what it counted under each key, and what else moved a total.
+//! It knows the truth: what it counted of the agent's rows, and what else moved a total.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
 use tally_agent::core::{event::KeyEcho, outcome::RawAnswer};
 use tally_shared::{
     time::Timestamp,
-    wire::{AddConsumption, Subject},
+    wire::{AddConsumption, Holder, Subject},
+};
+
+use super::{
+    answer::{Answer, refusal, refuse, success},
+    counter::{Counter, Presence},
+    truth::{Place, Rows, Truth},
 };
 
 /// Milliseconds of the simulated world since its beginning.
@@ -19,50 +25,15 @@ pub(super) type Instant = i64;
 pub(super) const BEGINNING: i64 = 1_795_431_600_000;
 
 /// For how long keys are remembered: longer than an agent trusts them to be.
-const KEYS_KEPT: Instant = 30 * HOUR;
+const KEYS_KEPT: Instant = 30 * 3_600_000;
 
 const DATE_WINDOW: i64 = 15 * 60_000;
-const HOUR: i64 = 3_600_000;
-const DAY: i64 = 24 * HOUR;
 
 /// The product of every licence.
 pub(super) const PRODUCT: &str = "inspect";
 
-/// How often a total returns to zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Period {
-    /// At midnight.
-    Daily,
-    /// On Monday at midnight.
-    Weekly,
-}
-
-/// A licence's own counter, or a feature's.
-#[derive(Clone, Debug)]
-pub(super) struct Counter {
-    /// The feature; `None` for the licence itself.
-    pub(super) feature: Option<String>,
-    /// `max_consumptions`
-    pub(super) max: i64,
-    /// `allow_overages`
-    pub(super) overages: bool,
-    /// `max_overages`
-    pub(super) max_overages: i64,
-    /// `allow_negative_consumptions`
-    pub(super) negative: bool,
-    /// `consumption_period`
-    pub(super) period: Option<Period>,
-    /// `total_consumptions`, in the period of the last change.
-    pub(super) total: i64,
-    /// The total at the beginning.
-    pub(super) initial: i64,
-    /// When that last change was.
-    touched: Instant,
-    /// The units of the agent that were counted.
-    pub(super) mine: i64,
-    /// When the vendor or other devices changed something.
-    pub(super) foreign: Vec<Instant>,
-}
+/// The user who has licences.
+pub(super) const USER: &str = "user@example.com";
 
 /// What the server thinks of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,53 +44,110 @@ pub(super) enum DeviceState {
     Blacklisted,
 }
 
+/// What a licence is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// It is consumed.
+    Consumed,
+    /// It is of another type, and its answer still has the counters.
+    OtherType,
+    /// It is of another type, and its answer has no counters.
+    Bare,
+}
+
 /// A licence.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so by itself")]
 pub(super) struct License {
-    /// Its key.
+    /// The key that it had first.
     pub(super) key: String,
+    /// The keys that open it now.
+    pub(super) keys: BTreeSet<String>,
+    /// Whether the user has it.
+    pub(super) is_users: bool,
     /// Its id.
     pub(super) id: i64,
+    /// Whether there is no such licence now.
+    pub(super) is_gone: bool,
     /// Whether the vendor has it enabled.
     pub(super) enabled: bool,
+    /// When it expires.
+    pub(super) expires: Option<Instant>,
+    /// Whether it is consumed.
+    pub(super) shape: Shape,
+    /// Whether it refuses for the limit, whatever its total.
+    pub(super) contradicts: bool,
+    /// Whether it takes part in the pool.
+    pub(super) is_pooled: bool,
     /// Its devices.
     pub(super) devices: BTreeMap<String, DeviceState>,
     /// Its own counter, then its features'.
     pub(super) counters: Vec<Counter>,
 }
 
-/// What was counted under a key.
-#[derive(Clone, Debug)]
-pub(super) struct Counted {
-    /// The units.
-    pub(super) units: i64,
-    /// How often.
-    pub(super) times: u32,
+/// What several licences share: each of their own units counts here too.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pool {
+    /// The limit.
+    pub(super) max: i64,
+    /// What is consumed.
+    pub(super) total: i64,
 }
 
-/// An answer on its way.
+/// A request that adds units, as it arrives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Adding<'a> {
+    /// The body.
+    pub(super) body: &'a [u8],
+    /// Whether it is a feature's.
+    pub(super) is_feature: bool,
+    /// Its `Idempotency-Key`, and whose it is.
+    pub(super) key: Option<(u32, &'a str)>,
+    /// Its date.
+    pub(super) dated: Timestamp,
+    /// What it carries.
+    pub(super) rows: &'a [Rows],
+    /// The licence that the agent means.
+    pub(super) means: i64,
+    /// The agent's life that sent it.
+    pub(super) life: u32,
+    /// Whether what stands between repeats it.
+    pub(super) is_repeat: bool,
+}
+
+/// What is put back when the server is.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
-    /// The status and the body.
-    pub(super) raw: RawAnswer,
-    /// What it says of the key.
-    pub(super) echo: KeyEcho,
-    /// Its `Date`.
-    pub(super) date: Timestamp,
-    /// When the server made it.
-    pub(super) made_at: Instant,
+pub(super) struct Store {
+    /// Its licences.
+    pub(super) licenses: Vec<License>,
+    /// What they share.
+    pub(super) pool: Pool,
+    /// What it counted.
+    pub(super) truth: Truth,
+    /// The answers under keys, with when they were made.
+    pub(super) remembered: BTreeMap<(u32, String), (Instant, RawAnswer)>,
 }
 
 /// The server.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so by itself")]
 pub(super) struct Server {
     /// Whether it keeps idempotency keys.
     pub(super) keeps_keys: bool,
-    /// Its licences.
-    pub(super) licenses: Vec<License>,
-    /// What it counted, by key.
-    pub(super) counted: BTreeMap<String, Counted>,
-    remembered: BTreeMap<String, (Instant, RawAnswer)>,
+    /// Whether it refuses licence and device before it looks a key up.
+    pub(super) refuses_first: bool,
+    /// Whether it answers a known key with 409.
+    pub(super) says_duplicate: bool,
+    /// What it holds.
+    pub(super) store: Store,
+    /// How its licences stood before each change of the last minute, for who reads them late.
+    pub(super) history: VecDeque<(Instant, Vec<License>)>,
+    /// Whether anybody ever did: a total that is behind is told as it is.
+    pub(super) is_read_late: bool,
+    /// For each name, the licences that it ever opened.
+    pub(super) opened: BTreeMap<String, BTreeSet<usize>>,
+    /// What was counted elsewhere than the agent meant.
+    pub(super) misplaced: Option<String>,
 }
 
 /// The time of day and date on the server.
@@ -127,173 +155,167 @@ pub(super) const fn date(now: Instant) -> Timestamp {
     Timestamp::from_millis(BEGINNING + now)
 }
 
-impl Counter {
-    /// A counter.
-    pub(super) const fn new(
-        feature: Option<String>,
-        (max, total): (i64, i64),
-        period: Option<Period>,
-        negative: bool,
-    ) -> Self {
-        Self {
-            feature,
-            max,
-            overages: false,
-            max_overages: 0,
-            negative,
-            period,
-            total,
-            initial: total,
-            touched: 0,
-            mine: 0,
-            foreign: Vec::new(),
-        }
-    }
-
-    /// Which period it is.
-    pub(super) fn period_no(&self, now: Instant) -> i64 {
-        let day = (BEGINNING + now).div_euclid(DAY);
-        match self.period {
-            None => 0,
-            Some(Period::Daily) => day,
-            // The first day of 1970 was a Thursday.
-            Some(Period::Weekly) => (day + 3).div_euclid(7),
-        }
-    }
-
-    /// Returns the total to zero where its period is over.
-    pub(super) fn roll(&mut self, now: Instant) {
-        if self.period_no(now) != self.period_no(self.touched) {
-            self.total = 0;
-        }
-        self.touched = now;
-    }
-
-    /// The highest total that is allowed.
-    pub(super) const fn cap(&self) -> Option<i64> {
-        match (self.overages, self.max_overages) {
-            (true, 0) => None,
-            (true, over) => Some(self.max + over),
-            (false, _) => Some(self.max),
-        }
-    }
-
-    /// Whether so many units fit.
-    pub(super) fn fits(&self, units: i64) -> bool {
-        units <= 0 || self.cap().is_none_or(|cap| self.total + units <= cap)
-    }
-
-    /// Whether something but the agent changed it since, or its period turned.
-    pub(super) fn is_disturbed(&self, since: Instant, until: Instant) -> bool {
-        self.period_no(since) != self.period_no(until)
-            || self.foreign.iter().any(|at| (since..=until).contains(at))
-    }
-
-    fn json(&self, id: i64) -> Value {
-        let period = self.period.map(|period| match period {
-            Period::Daily => "daily",
-            Period::Weekly => "weekly",
-        });
-        let max_name = if self.feature.is_some() {
-            "max_consumption"
-        } else {
-            "max_consumptions"
-        };
-        let mut value = json!({
-            "id": id,
-            max_name: self.max,
-            "total_consumptions": self.total,
-            "allow_unlimited_consumptions": false,
-            "allow_negative_consumptions": self.negative,
-            "allow_overages": self.overages,
-            "max_overages": self.max_overages,
-            "reset_consumption": self.period.is_some(),
-            "consumption_period": period,
-        });
-        if let (Some(feature), Some(fields)) = (&self.feature, value.as_object_mut()) {
-            fields.insert("code".to_owned(), json!(feature));
-            fields.insert("name".to_owned(), json!(feature));
-            fields.insert("feature_type".to_owned(), json!("consumption"));
-        }
-        value
-    }
+/// What tells names apart.
+pub(super) fn name_of(subject: &Subject) -> String {
+    let (value, id) = (subject.holder.value(), subject.license_id);
+    format!("{value} {id:?} {}", subject.hardware_id)
 }
 
 impl Server {
     /// A server with these licences.
-    pub(super) const fn new(keeps_keys: bool, licenses: Vec<License>) -> Self {
+    pub(super) fn new(keeps_keys: bool, licenses: Vec<License>) -> Self {
         Self {
             keeps_keys,
-            licenses,
-            counted: BTreeMap::new(),
-            remembered: BTreeMap::new(),
+            refuses_first: false,
+            says_duplicate: false,
+            store: Store {
+                licenses,
+                pool: Pool::default(),
+                truth: Truth::default(),
+                remembered: BTreeMap::new(),
+            },
+            history: VecDeque::new(),
+            is_read_late: false,
+            opened: BTreeMap::new(),
+            misplaced: None,
         }
     }
 
     /// Takes a request that adds units, as it arrives.
-    pub(super) fn add(
-        &mut self,
-        now: Instant,
-        body: &[u8],
-        feature: bool,
-        (key, is_keyed): (&str, bool),
-        dated: Timestamp,
-    ) -> Answer {
-        if let Some(refused) = refuse_date(now, dated) {
-            return self.answer(now, refused, KeyEcho::Absent);
+    pub(super) fn add(&mut self, now: Instant, adding: &Adding<'_>) -> Answer {
+        if let Some(refused) = refuse_date(now, adding.dated) {
+            return self.answer(now, refused, KeyEcho::Echoed);
         }
-        let keeps_key = self.keeps_keys && is_keyed;
-        if keeps_key
-            && let Some((at, raw)) = self.remembered.get(key)
+        let request = if adding.is_feature {
+            AddConsumption::feature_from_json(adding.body)
+        } else {
+            AddConsumption::from_json(adding.body)
+        };
+        if self.refuses_first
+            && let Ok(request) = &request
+            && let Err(refused) = self.admit(now, &request.subject)
+        {
+            return self.answer(now, refused, KeyEcho::Echoed);
+        }
+        let key = adding.key.filter(|_| self.keeps_keys);
+        let key = key.map(|(owner, key)| (owner, key.to_owned()));
+        if let Some(key) = &key
+            && let Some((at, raw)) = self.store.remembered.get(key)
             && now - at < KEYS_KEPT
         {
+            if self.says_duplicate {
+                return self.answer(now, refuse(409, "duplicate"), KeyEcho::Echoed);
+            }
             let raw = raw.clone();
             return self.answer(now, raw, KeyEcho::Replayed);
         }
-        let request = if feature {
-            AddConsumption::feature_from_json(body)
-        } else {
-            AddConsumption::from_json(body)
-        };
         let raw = match request {
-            Ok(request) => self.count(now, &request, key),
+            Ok(request) => self.count(now, &request, adding),
             Err(error) => refusal(error.code.as_str()),
         };
-        if !keeps_key {
-            return self.answer(now, raw, KeyEcho::Absent);
+        // What was refused is no duplicate of anything.
+        let is_kept = !self.says_duplicate || raw.status == 200;
+        if let Some(key) = key.filter(|_| is_kept) {
+            self.store.remembered.insert(key, (now, raw.clone()));
+            return self.answer(now, raw, KeyEcho::New);
         }
-        self.remembered.insert(key.to_owned(), (now, raw.clone()));
-        self.answer(now, raw, KeyEcho::New)
+        self.answer(now, raw, KeyEcho::Echoed)
     }
 
     /// Takes a request that reads a licence.
     pub(super) fn check(&mut self, now: Instant, subject: &Subject, dated: Timestamp) -> Answer {
-        let raw = refuse_date(now, dated).unwrap_or_else(|| self.read(now, subject));
+        let raw = refuse_date(now, dated).unwrap_or_else(|| {
+            let pool = self.store.pool;
+            read(&mut self.store.licenses, pool, now, subject)
+        });
         self.answer(now, raw, KeyEcho::Echoed)
     }
 
-    fn count(&mut self, now: Instant, request: &AddConsumption, key: &str) -> RawAnswer {
-        let Some(license) = self.license(&request.subject) else {
-            return refusal("license_not_found");
+    /// Takes a request that reads a licence, and answers how it stood at an earlier time.
+    pub(super) fn check_late(
+        &mut self,
+        (now, then): (Instant, Instant),
+        subject: &Subject,
+        dated: Timestamp,
+    ) -> Answer {
+        self.is_read_late = true;
+        let mut earlier = self.history.iter().filter(|(until, _)| *until > then);
+        let mut licenses = earlier
+            .next()
+            .map_or_else(|| self.store.licenses.clone(), |(_, then)| then.clone());
+        let read = || read(&mut licenses, self.store.pool, then, subject);
+        let raw = refuse_date(now, dated).unwrap_or_else(read);
+        Answer {
+            made_at: then,
+            ..self.answer(now, raw, KeyEcho::Echoed)
+        }
+    }
+
+    /// Something is about to change: how it stood stays readable for a while.
+    pub(super) fn remember(&mut self, now: Instant, longest: Instant) {
+        let licenses = self.store.licenses.clone();
+        self.history.push_back((now, licenses));
+        while self
+            .history
+            .front()
+            .is_some_and(|(until, _)| *until < now - longest)
+        {
+            self.history.pop_front();
+        }
+    }
+
+    /// The licence that a name opens.
+    pub(super) fn find(&self, subject: &Subject) -> Option<usize> {
+        find(&self.store.licenses, subject)
+    }
+
+    /// Notes which licences these names open now.
+    pub(super) fn note_names(&mut self, subjects: &[Subject]) {
+        for subject in subjects {
+            if let Some(license) = self.find(subject) {
+                let opened = self.opened.entry(name_of(subject)).or_default();
+                opened.insert(license);
+            }
+        }
+    }
+
+    /// The licence that a request may use.
+    fn admit(&self, now: Instant, subject: &Subject) -> Result<usize, RawAnswer> {
+        let found = self.find(subject);
+        let license = found.ok_or_else(|| refusal("license_not_found"))?;
+        match self.store.licenses[license].refuses(now, &subject.hardware_id) {
+            Some(code) => Err(refusal(code)),
+            None => Ok(license),
+        }
+    }
+
+    fn count(&mut self, now: Instant, request: &AddConsumption, adding: &Adding<'_>) -> RawAnswer {
+        let no = match self.admit(now, &request.subject) {
+            Ok(license) => license,
+            Err(refused) => return refused,
         };
-        if let Some(code) = license.refuses(&request.subject.hardware_id) {
-            return refusal(code);
+        let pool = self.store.pool;
+        let license = &mut self.store.licenses[no];
+        let feature = request.feature.as_deref();
+        if feature.is_none() && license.shape != Shape::Consumed {
+            return refusal("license_not_consumption");
         }
         let id = license.id;
-        let feature = request.feature.as_deref();
-        let is_meant = |counter: &&mut Counter| counter.feature.as_deref() == feature;
-        let Some(counter) = license.counters.iter_mut().find(is_meant) else {
+        let is_meant = |counter: &Counter| {
+            counter.feature.as_deref() == feature && counter.presence == Presence::There
+        };
+        let Some(index) = license.counters.iter().position(is_meant) else {
             return refusal("unsupported_product_feature");
         };
-        counter.roll(now);
+        license.counters[index].roll(now);
         let units = request.units.get();
-        if units < 0 && !counter.negative {
+        let mut wanted = license.counters[index].clone();
+        if units < 0 && !wanted.negative {
             return refusal("negative_consumptions_not_allowed");
         }
-        let mut wanted = counter.clone();
         wanted.overages = request.setting.allow_overages.unwrap_or(wanted.overages);
         wanted.max_overages = request.setting.max_overages.unwrap_or(wanted.max_overages);
-        if !wanted.fits(units) {
+        if !license.fits(pool, &wanted, units) {
             return refusal(if feature.is_some() {
                 "feature_not_enough_consumptions"
             } else {
@@ -301,48 +323,29 @@ impl Server {
             });
         }
         wanted.total += units;
-        wanted.mine += units;
-        *counter = wanted;
-        let body = counter.json(id);
-        let under_key = self.counted.entry(key.to_owned());
-        under_key.or_insert(Counted { units, times: 0 }).times += 1;
+        wanted.counted_at.push((now, adding.life));
+        if adding.is_repeat {
+            wanted.repeated.push(now);
+        }
+        license.counters[index] = wanted;
+        let body = license.json_of(index, pool);
+        if license.is_pooled && feature.is_none() {
+            self.store.pool.total += units;
+        }
+        if id != adding.means {
+            let why = format!(
+                "{units} units of licence {} were counted on {id}",
+                adding.means
+            );
+            self.misplaced.get_or_insert(why);
+        }
+        let place: Place = (no, index);
+        self.store.truth.count(adding.rows, place, adding.is_repeat);
         success(&body)
     }
 
-    fn read(&mut self, now: Instant, subject: &Subject) -> RawAnswer {
-        let Some(license) = self.license(subject) else {
-            return refusal("license_not_found");
-        };
-        if let Some(code) = license.refuses(&subject.hardware_id) {
-            return refusal(code);
-        }
-        for counter in &mut license.counters {
-            counter.roll(now);
-        }
-        let (own, features) = match license.counters.split_first() {
-            Some((own, features)) => (own.json(license.id), features),
-            None => return refusal("license_not_consumption"),
-        };
-        let features: Vec<Value> = features
-            .iter()
-            .map(|feature| feature.json(license.id))
-            .collect();
-        let mut body = own;
-        if let Some(fields) = body.as_object_mut() {
-            fields.insert("license_type".to_owned(), json!("consumption"));
-            fields.insert("license_active".to_owned(), json!(true));
-            fields.insert("license_enabled".to_owned(), json!(true));
-            fields.insert("product_features".to_owned(), json!(features));
-        }
-        success(&body)
-    }
-
-    fn license(&mut self, subject: &Subject) -> Option<&mut License> {
-        let key = subject.holder.value();
-        self.licenses.iter_mut().find(|license| license.key == key)
-    }
-
-    const fn answer(&self, now: Instant, raw: RawAnswer, echo: KeyEcho) -> Answer {
+    /// An answer as it leaves; of a server that keeps no keys it says nothing of them.
+    pub(super) const fn answer(&self, now: Instant, raw: RawAnswer, echo: KeyEcho) -> Answer {
         Answer {
             raw,
             echo: if self.keeps_keys {
@@ -352,14 +355,66 @@ impl Server {
             },
             date: date(now),
             made_at: now,
+            cached: None,
         }
     }
 }
 
+fn find(licenses: &[License], subject: &Subject) -> Option<usize> {
+    licenses.iter().position(|license| {
+        let is_named = match &subject.holder {
+            Holder::LicenseKey(key) => license.keys.contains(key),
+            Holder::Username(name) => license.is_users && name == USER,
+        };
+        is_named && !license.is_gone && subject.license_id.is_none_or(|id| id == license.id)
+    })
+}
+
+fn read(licenses: &mut [License], pool: Pool, now: Instant, subject: &Subject) -> RawAnswer {
+    let Some(no) = find(licenses, subject) else {
+        return refusal("license_not_found");
+    };
+    let license = &mut licenses[no];
+    if let Some(code) = license.refuses(now, &subject.hardware_id) {
+        return refusal(code);
+    }
+    for counter in &mut license.counters {
+        counter.roll(now);
+    }
+    let features = license.counters.iter().skip(1);
+    let features: Vec<Value> = features
+        .filter_map(|feature| match feature.presence {
+            Presence::There => Some(feature.json(license.id)),
+            Presence::OtherType => Some(feature.json_of_other_type(license.id)),
+            Presence::TakenOff => None,
+        })
+        .collect();
+    let mut body = match license.shape {
+        Shape::Bare => json!({"id": license.id, "allow_overages": false, "max_overages": 0}),
+        Shape::Consumed | Shape::OtherType => license.json_of(0, pool),
+    };
+    if let Some(fields) = body.as_object_mut() {
+        let kind = match license.shape {
+            Shape::Consumed => "consumption",
+            Shape::OtherType | Shape::Bare => "perpetual",
+        };
+        fields.insert("license_type".to_owned(), json!(kind));
+        fields.insert("license_active".to_owned(), json!(true));
+        fields.insert("license_enabled".to_owned(), json!(true));
+        fields.insert("product_features".to_owned(), json!(features));
+        let expires = license.expires.map(date);
+        fields.insert("validity_period".to_owned(), json!(expires));
+    }
+    success(&body)
+}
+
 impl License {
-    fn refuses(&self, hardware_id: &str) -> Option<&'static str> {
+    fn refuses(&self, now: Instant, hardware_id: &str) -> Option<&'static str> {
         if !self.enabled {
             return Some("license_not_enabled");
+        }
+        if self.expires.is_some_and(|at| now >= at) {
+            return Some("license_expired");
         }
         match self.devices.get(hardware_id) {
             Some(DeviceState::Active) => None,
@@ -367,29 +422,37 @@ impl License {
             None => Some("device_not_found"),
         }
     }
+
+    /// Whether so many units fit in a counter that stands so, and in what it shares.
+    pub(super) fn fits(&self, pool: Pool, counter: &Counter, units: i64) -> bool {
+        let is_pooled = self.is_pooled && counter.feature.is_none() && units > 0;
+        let fits_pool = !is_pooled || pool.total + units <= pool.max;
+        counter.fits(units) && fits_pool && (!self.contradicts || units <= 0)
+    }
+
+    /// A counter, as answers carry it.
+    fn json_of(&self, counter: usize, pool: Pool) -> Value {
+        let mut body = self.counters[counter].json(self.id);
+        if let Some(fields) = body.as_object_mut()
+            && self.is_pooled
+            && counter == 0
+        {
+            let pool = json!({
+                "id": 1,
+                "name": "shared",
+                "max_consumptions": pool.max,
+                "total_consumptions": pool.total,
+                "allow_unlimited_consumptions": false,
+                "allow_overages": false,
+                "max_overages": 0,
+            });
+            fields.insert("pool".to_owned(), pool);
+        }
+        body
+    }
 }
 
 fn refuse_date(now: Instant, dated: Timestamp) -> Option<RawAnswer> {
     let difference = (dated.as_millis() - date(now).as_millis()).abs();
     (difference > DATE_WINDOW).then(|| refusal("date_header_diff"))
-}
-
-fn success(body: &Value) -> RawAnswer {
-    raw(200, body.to_string())
-}
-
-fn refusal(code: &str) -> RawAnswer {
-    let body = json!({"status": 400, "code": code, "message": "as the contract says"});
-    raw(400, body.to_string())
-}
-
-/// An answer of that status and body.
-pub(super) fn raw(status: u16, body: String) -> RawAnswer {
-    RawAnswer {
-        status,
-        signature: None,
-        retry_after: None,
-        is_fresh: true,
-        body: body.into_bytes(),
-    }
 }

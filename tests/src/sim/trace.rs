@@ -53,7 +53,14 @@ pub(super) fn show_heard(message: &Message, heard: &Heard) -> String {
         Exchange::NotSent(why) | Exchange::NoAnswer(why) => why.clone(),
     };
     let from = message.process;
-    format!("{what} of process {from}: {answer} ({:?})", heard.echo)
+    let cached = heard.cached.map_or("", |cached| match cached.age {
+        Some(_) => ", from a cache that says so",
+        None => ", from a cache",
+    });
+    format!(
+        "{what} of process {from}: {answer} ({:?}{cached})",
+        heard.echo
+    )
 }
 
 pub(super) fn show_answer(answer: Option<&Recording>) -> String {

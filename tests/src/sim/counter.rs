@@ -1,0 +1,175 @@
+//! A counter of the model server: a licence's own, a feature's, or what several licences share.
+
+use serde_json::{Value, json};
+
+use super::server::{BEGINNING, Instant};
+
+const DAY: i64 = 24 * 3_600_000;
+
+/// How often a total returns to zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Period {
+    /// At midnight.
+    Daily,
+    /// On Monday at midnight.
+    Weekly,
+}
+
+/// Whether a feature is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It is, and is consumed.
+    There,
+    /// It is of another type.
+    OtherType,
+    /// It was taken off the licence.
+    TakenOff,
+}
+
+/// A licence's own counter, or a feature's.
+#[derive(Clone, Debug)]
+pub(super) struct Counter {
+    /// The feature; `None` for the licence itself.
+    pub(super) feature: Option<String>,
+    /// Whether that is there.
+    pub(super) presence: Presence,
+    /// `max_consumptions`
+    pub(super) max: i64,
+    /// `allow_overages`
+    pub(super) overages: bool,
+    /// `max_overages`
+    pub(super) max_overages: i64,
+    /// `allow_negative_consumptions`
+    pub(super) negative: bool,
+    /// `consumption_period`
+    pub(super) period: Option<Period>,
+    /// `total_consumptions`, in the period of the last change.
+    pub(super) total: i64,
+    /// The total at the beginning.
+    pub(super) initial: i64,
+    /// When that last change was.
+    touched: Instant,
+    /// When the vendor or other devices changed something.
+    pub(super) foreign: Vec<Instant>,
+    /// When the vendor set the overage.
+    pub(super) overage_edits: Vec<Instant>,
+    /// When what stands between counted a request of the agent once more.
+    pub(super) repeated: Vec<Instant>,
+    /// When units of the agent were counted, and in which of its lives they were sent.
+    pub(super) counted_at: Vec<(Instant, u32)>,
+}
+
+impl Counter {
+    /// A counter.
+    pub(super) const fn new(
+        feature: Option<String>,
+        (max, total): (i64, i64),
+        period: Option<Period>,
+        negative: bool,
+    ) -> Self {
+        Self {
+            feature,
+            presence: Presence::There,
+            max,
+            overages: false,
+            max_overages: 0,
+            negative,
+            period,
+            total,
+            initial: total,
+            touched: 0,
+            foreign: Vec::new(),
+            overage_edits: Vec::new(),
+            repeated: Vec::new(),
+            counted_at: Vec::new(),
+        }
+    }
+
+    /// Which period it is.
+    pub(super) fn period_no(&self, now: Instant) -> i64 {
+        let day = (BEGINNING + now).div_euclid(DAY);
+        match self.period {
+            None => 0,
+            Some(Period::Daily) => day,
+            // The first day of 1970 was a Thursday.
+            Some(Period::Weekly) => (day + 3).div_euclid(7),
+        }
+    }
+
+    /// Returns the total to zero where its period is over.
+    pub(super) fn roll(&mut self, now: Instant) {
+        if self.period_no(now) != self.period_no(self.touched) {
+            self.total = 0;
+        }
+        self.touched = now;
+    }
+
+    /// The highest total that is allowed.
+    pub(super) const fn cap(&self) -> Option<i64> {
+        match (self.overages, self.max_overages) {
+            (true, 0) => None,
+            (true, over) => Some(self.max + over),
+            (false, _) => Some(self.max),
+        }
+    }
+
+    /// Whether so many units fit.
+    pub(super) fn fits(&self, units: i64) -> bool {
+        units <= 0 || self.cap().is_none_or(|cap| self.total + units <= cap)
+    }
+
+    /// Whether something but this life of the agent changed it since, or its period turned.
+    pub(super) fn is_disturbed(&self, since: Instant, until: Instant, life: u32) -> bool {
+        let among = |times: &[Instant]| times.iter().any(|at| (since..=until).contains(at));
+        let mut counted = self.counted_at.iter();
+        self.period_no(since) != self.period_no(until)
+            || among(&self.foreign)
+            || among(&self.repeated)
+            || counted.any(|(at, by)| *by != life && (since..=until).contains(at))
+    }
+
+    /// Whether its total was moved by nothing but what the agent was told of.
+    pub(super) const fn is_the_agents_alone(&self) -> bool {
+        self.foreign.is_empty() && self.repeated.is_empty()
+    }
+
+    /// As answers carry it.
+    pub(super) fn json(&self, id: i64) -> Value {
+        let period = self.period.map(|period| match period {
+            Period::Daily => "daily",
+            Period::Weekly => "weekly",
+        });
+        let max_name = if self.feature.is_some() {
+            "max_consumption"
+        } else {
+            "max_consumptions"
+        };
+        let mut value = json!({
+            "id": id,
+            max_name: self.max,
+            "total_consumptions": self.total,
+            "allow_unlimited_consumptions": false,
+            "allow_negative_consumptions": self.negative,
+            "allow_overages": self.overages,
+            "max_overages": self.max_overages,
+            "reset_consumption": self.period.is_some(),
+            "consumption_period": period,
+        });
+        if let (Some(feature), Some(fields)) = (&self.feature, value.as_object_mut()) {
+            fields.insert("code".to_owned(), json!(feature));
+            fields.insert("name".to_owned(), json!(feature));
+            fields.insert("feature_type".to_owned(), json!("consumption"));
+        }
+        value
+    }
+
+    /// As answers carry a feature of another type: without counters.
+    pub(super) fn json_of_other_type(&self, id: i64) -> Value {
+        json!({
+            "id": id,
+            "code": self.feature,
+            "name": self.feature,
+            "feature_type": "activation",
+        })
+    }
+}
