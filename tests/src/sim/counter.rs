@@ -53,7 +53,7 @@ pub(super) struct Counter {
     pub(super) foreign: Vec<Instant>,
     /// When the vendor set the overage.
     pub(super) overage_edits: Vec<Instant>,
-    /// When what stands between counted a request of the agent once more.
+    /// When what stands between repeated a request of the agent, or hid what the server said to it.
     pub(super) repeated: Vec<Instant>,
     /// When units of the agent were counted, and in which of its lives they were sent.
     pub(super) counted_at: Vec<(Instant, u32)>,

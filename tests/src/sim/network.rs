@@ -319,7 +319,7 @@ impl Network {
         &mut self,
         now: Instant,
         (request, answer): (&Arrived<'_>, Answer),
-        server: &Server,
+        server: &mut Server,
         random: &mut impl Rng,
     ) -> Result<Answer, Option<Exchange>> {
         let between = self.between;
@@ -331,6 +331,9 @@ impl Network {
             }
             Repeat::Allowed
         } else if roll(between.balancer) {
+            if let Purpose::Send { request, means, .. } = &request.asked.purpose {
+                server.note_repeat(now, *means, request.feature.as_deref());
+            }
             if roll(between.refused_after) {
                 let is_throttled = roll(50);
                 if is_throttled {

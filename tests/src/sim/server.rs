@@ -264,6 +264,19 @@ impl Server {
         }
     }
 
+    /// What stands between hides what the server said of units of this counter.
+    pub(super) fn note_repeat(&mut self, now: Instant, id: i64, feature: Option<&str>) {
+        let licenses = self
+            .store
+            .licenses
+            .iter_mut()
+            .filter(|license| license.id == id);
+        let counters = licenses.flat_map(|license| &mut license.counters);
+        for counter in counters.filter(|counter| counter.feature.as_deref() == feature) {
+            counter.repeated.push(now);
+        }
+    }
+
     /// The licence that a name opens.
     pub(super) fn find(&self, subject: &Subject) -> Option<usize> {
         find(&self.store.licenses, subject)
@@ -324,9 +337,6 @@ impl Server {
         }
         wanted.total += units;
         wanted.counted_at.push((now, adding.life));
-        if adding.is_repeat {
-            wanted.repeated.push(now);
-        }
         license.counters[index] = wanted;
         let body = license.json_of(index, pool);
         if license.is_pooled && feature.is_none() {
