@@ -64,6 +64,8 @@ pub(super) struct Message {
     pub(super) life: u32,
     /// Under which credentials.
     pub(super) credentials: u32,
+    /// Whether the agent believed then that the server keeps keys.
+    pub(super) trusts_keys: bool,
     /// When.
     pub(super) sent_at: Instant,
     /// When, on the device's monotonic clock.
@@ -401,6 +403,7 @@ impl Arrived<'_> {
             body: &request.to_json(),
             is_feature: request.feature.is_some(),
             key: key.as_deref().map(|key| (asked.credentials, key)),
+            is_trusted: asked.trusts_keys && key.is_some(),
             dated: asked.dated,
             rows,
             means: *means,
