@@ -53,8 +53,12 @@ pub(super) struct Counter {
     pub(super) foreign: Vec<Instant>,
     /// When the vendor set the overage.
     pub(super) overage_edits: Vec<Instant>,
-    /// When what stands between counted a request of the agent once more.
+    /// When what stands between repeated a request of the agent, or hid what the server said to it.
     pub(super) repeated: Vec<Instant>,
+    /// When the server was put back.
+    pub(super) rolled_back: Vec<Instant>,
+    /// When it counted a key that it had let the agent believe it keeps, and did not.
+    pub(super) forgotten: Vec<Instant>,
     /// When units of the agent were counted, and in which of its lives they were sent.
     pub(super) counted_at: Vec<(Instant, u32)>,
 }
@@ -81,6 +85,8 @@ impl Counter {
             foreign: Vec::new(),
             overage_edits: Vec::new(),
             repeated: Vec::new(),
+            rolled_back: Vec::new(),
+            forgotten: Vec::new(),
             counted_at: Vec::new(),
         }
     }
@@ -125,12 +131,17 @@ impl Counter {
         self.period_no(since) != self.period_no(until)
             || among(&self.foreign)
             || among(&self.repeated)
+            || among(&self.rolled_back)
+            || among(&self.forgotten)
             || counted.any(|(at, by)| *by != life && (since..=until).contains(at))
     }
 
     /// Whether its total was moved by nothing but what the agent was told of.
     pub(super) const fn is_the_agents_alone(&self) -> bool {
-        self.foreign.is_empty() && self.repeated.is_empty()
+        self.foreign.is_empty()
+            && self.repeated.is_empty()
+            && self.rolled_back.is_empty()
+            && self.forgotten.is_empty()
     }
 
     /// As answers carry it.

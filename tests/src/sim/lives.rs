@@ -101,6 +101,9 @@ impl World {
         if let Some(seed) = self.power_cut {
             self.lose_power(seed)?;
         }
+        if self.twin.is_some() {
+            self.heal_disk();
+        }
         let Some((device, life)) = &mut self.twin else {
             return Ok(());
         };

@@ -64,6 +64,8 @@ pub(super) struct Message {
     pub(super) life: u32,
     /// Under which credentials.
     pub(super) credentials: u32,
+    /// Whether the agent believed then that the server keeps keys.
+    pub(super) trusts_keys: bool,
     /// When.
     pub(super) sent_at: Instant,
     /// When, on the device's monotonic clock.
@@ -319,7 +321,7 @@ impl Network {
         &mut self,
         now: Instant,
         (request, answer): (&Arrived<'_>, Answer),
-        server: &Server,
+        server: &mut Server,
         random: &mut impl Rng,
     ) -> Result<Answer, Option<Exchange>> {
         let between = self.between;
@@ -331,6 +333,9 @@ impl Network {
             }
             Repeat::Allowed
         } else if roll(between.balancer) {
+            if let Purpose::Send { request, means, .. } = &request.asked.purpose {
+                server.note_repeat(now, *means, request.feature.as_deref());
+            }
             if roll(between.refused_after) {
                 let is_throttled = roll(50);
                 if is_throttled {
@@ -398,6 +403,7 @@ impl Arrived<'_> {
             body: &request.to_json(),
             is_feature: request.feature.is_some(),
             key: key.as_deref().map(|key| (asked.credentials, key)),
+            is_trusted: asked.trusts_keys && key.is_some(),
             dated: asked.dated,
             rows,
             means: *means,

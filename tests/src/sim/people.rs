@@ -62,6 +62,7 @@ impl World {
                 self.server.keeps_keys = keeps;
                 if !keeps {
                     self.server.store.remembered.clear();
+                    self.server.has_stopped = true;
                 }
                 return;
             }
@@ -150,11 +151,13 @@ impl World {
                 let restored = &mut self.server.store.licenses[no].counters[index];
                 restored.foreign = counter.foreign;
                 restored.repeated = counter.repeated;
+                restored.rolled_back = counter.rolled_back;
+                restored.forgotten = counter.forgotten;
                 restored.counted_at = counter.counted_at;
                 restored.overage_edits = counter.overage_edits;
                 restored.overage_edits.push(now);
                 if is_moved {
-                    restored.foreign.push(now);
+                    restored.rolled_back.push(now);
                 }
                 if is_less {
                     self.fallen.push(Fallen {

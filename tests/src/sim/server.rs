@@ -103,6 +103,8 @@ pub(super) struct Adding<'a> {
     pub(super) is_feature: bool,
     /// Its `Idempotency-Key`, and whose it is.
     pub(super) key: Option<(u32, &'a str)>,
+    /// Whether the agent believes that the server keeps it.
+    pub(super) is_trusted: bool,
     /// Its date.
     pub(super) dated: Timestamp,
     /// What it carries.
@@ -134,6 +136,8 @@ pub(super) struct Store {
 pub(super) struct Server {
     /// Whether it keeps idempotency keys.
     pub(super) keeps_keys: bool,
+    /// Whether it ever stopped to keep them.
+    pub(super) has_stopped: bool,
     /// Whether it refuses licence and device before it looks a key up.
     pub(super) refuses_first: bool,
     /// Whether it answers a known key with 409.
@@ -166,6 +170,7 @@ impl Server {
     pub(super) fn new(keeps_keys: bool, licenses: Vec<License>) -> Self {
         Self {
             keeps_keys,
+            has_stopped: false,
             refuses_first: false,
             says_duplicate: false,
             store: Store {
@@ -264,6 +269,19 @@ impl Server {
         }
     }
 
+    /// What stands between hides what the server said of units of this counter.
+    pub(super) fn note_repeat(&mut self, now: Instant, id: i64, feature: Option<&str>) {
+        let licenses = self
+            .store
+            .licenses
+            .iter_mut()
+            .filter(|license| license.id == id);
+        let counters = licenses.flat_map(|license| &mut license.counters);
+        for counter in counters.filter(|counter| counter.feature.as_deref() == feature) {
+            counter.repeated.push(now);
+        }
+    }
+
     /// The licence that a name opens.
     pub(super) fn find(&self, subject: &Subject) -> Option<usize> {
         find(&self.store.licenses, subject)
@@ -324,8 +342,10 @@ impl Server {
         }
         wanted.total += units;
         wanted.counted_at.push((now, adding.life));
-        if adding.is_repeat {
-            wanted.repeated.push(now);
+        // What the agent was let believe, it cannot know better.
+        let is_forgotten = self.has_stopped && adding.is_trusted;
+        if is_forgotten {
+            wanted.forgotten.push(now);
         }
         license.counters[index] = wanted;
         let body = license.json_of(index, pool);
@@ -339,8 +359,8 @@ impl Server {
             );
             self.misplaced.get_or_insert(why);
         }
-        let place: Place = (no, index);
-        self.store.truth.count(adding.rows, place, adding.is_repeat);
+        let (place, is_repeat): (Place, bool) = ((no, index), adding.is_repeat || is_forgotten);
+        self.store.truth.count(adding.rows, place, is_repeat);
         success(&body)
     }
 

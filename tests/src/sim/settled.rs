@@ -113,6 +113,9 @@ impl World {
     /// times that the agent looked.
     fn is_unseen(&self, place: Place, surplus: i64) -> bool {
         let counter = self.counter(place);
+        if !counter.forgotten.is_empty() || (counter.negative && !counter.repeated.is_empty()) {
+            return true;
+        }
         if surplus > 0 {
             // On a counter that others are known to use, what they may have done is no finding.
             let repeated = counter.repeated.iter();
@@ -120,14 +123,12 @@ impl World {
                 counter.period_no(*at) != counter.period_no(*at - 2 * super::network::LATEST)
             });
             return !counter.repeated.is_empty()
-                && (!counter.foreign.is_empty()
-                    || counter.negative
-                    || turned.any(|turned| turned));
+                && (!counter.foreign.is_empty() || turned.any(|turned| turned));
         }
         let mut fallen = self.fallen.iter().filter(|fallen| fallen.place == place);
         fallen.any(|fallen| {
             let foreign = |from, until| {
-                let mut others = counter.foreign.iter().filter(|at| **at != fallen.at);
+                let mut others = counter.foreign.iter();
                 others.any(|at| (from..=until).contains(at))
             };
             let Some((seen, is_clear)) = fallen.seen else {

@@ -35,6 +35,7 @@ impl World {
                 continue;
             };
             let mono = engine.now().mono;
+            let trusts_keys = engine.core().book().idempotent();
             let dated = lock(&engine.clock()).corrected(mono);
             let holder = match &purpose {
                 Purpose::Send { request, .. } => request.subject.holder.value(),
@@ -49,6 +50,7 @@ impl World {
                 process: self.process,
                 life: self.life.lineage.life(),
                 credentials: self.credentials,
+                trusts_keys,
                 sent_at: self.now,
                 mono,
                 dated,

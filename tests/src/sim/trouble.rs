@@ -79,8 +79,14 @@ impl Draw<'_> {
     fn set_up(&mut self, kind: Kind) {
         let licenses = self.setup.licenses.len();
         match kind {
-            Kind::Gateway | Kind::Balancer | Kind::Cache | Kind::Replica => {
+            Kind::Gateway | Kind::Balancer | Kind::Cache => {
                 self.setup.keeps_keys &= self.random.random_bool(0.3);
+            }
+            Kind::Replica => {
+                self.setup.keeps_keys &= self.random.random_bool(0.3);
+                // Where a total may fall, nobody can tell one that is behind from one that fell.
+                let counters = self.setup.licenses.iter_mut().flatten();
+                counters.for_each(|counter| counter.3 = false);
             }
             Kind::EarlyRefusal => {
                 self.setup.keeps_keys |= self.random.random_bool(0.8);
