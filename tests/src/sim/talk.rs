@@ -35,7 +35,7 @@ impl World {
                 continue;
             };
             let mono = engine.now().mono;
-            let trusts_keys = engine.core().book().idempotent();
+            let trusts_keys = engine.core().keeps_keys();
             let dated = lock(&engine.clock()).corrected(mono);
             let holder = match &purpose {
                 Purpose::Send { request, .. } => request.subject.holder.value(),
