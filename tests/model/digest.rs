@@ -126,7 +126,7 @@ fn take_account(digest: &mut Digest, world: &World<'_>, account: &Account) {
     digest.take(&(
         world.ahead(watch.read_at),
         watch.fell_at.map(|at| world.ahead(at + SETTLE_WAIT)),
-        (watch.is_replayed, watch.is_unsure),
+        (watch.is_replayed, account.unsure),
         &watch.settled,
     ));
     digest.take(&(account.recorded, account.settled, account.rows));

@@ -65,7 +65,6 @@ impl Disk {
             let kept = Account {
                 heard_at: Duration::ZERO,
                 watch: AccountWatch {
-                    is_unsure: account.stale,
                     settled: account.watch.settled.clone(),
                     ..AccountWatch::default()
                 },

@@ -113,7 +113,9 @@ impl World {
     /// times that the agent looked.
     fn is_unseen(&self, place: Place, surplus: i64) -> bool {
         let counter = self.counter(place);
-        if !counter.forgotten.is_empty() || (counter.negative && !counter.repeated.is_empty()) {
+        let has_fallen = self.fallen.iter().any(|fallen| fallen.place == place);
+        let has_changed = has_fallen || !counter.repeated.is_empty();
+        if !counter.forgotten.is_empty() || (counter.negative && has_changed) {
             return true;
         }
         if surplus > 0 {

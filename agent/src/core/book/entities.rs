@@ -115,6 +115,9 @@ pub struct Account {
     pub heard_at: Duration,
     /// Whether the server has contradicted the total since, or nobody knows how old it is.
     pub stale: bool,
+    /// Whether nobody knows which units the total holds: the period turned beside it, somebody decided about a batch, or it is from
+    /// before a doubt. The next one is taken without being compared with it.
+    pub unsure: bool,
     /// Whether its total ever moved by more than this agent's units.
     pub shared: bool,
     /// All units ever recorded here.
@@ -168,9 +171,7 @@ pub struct AccountWatch {
     pub fell_at: Option<Duration>,
     /// Whether the last total came from a replayed answer, which says what once was.
     pub is_replayed: bool,
-    /// Whether nobody knows which units the last total holds: the period turned beside it, somebody decided about a batch, or it
-    /// is from before a doubt. The next one is taken without being compared with it.
-    pub is_unsure: bool,
+
     /// The units of the last settled batches, newest first: the same amount again may be one of them, counted twice.
     pub settled: VecDeque<Units>,
     /// The pause after refusals for the limit that the total does not explain.

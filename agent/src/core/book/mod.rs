@@ -427,6 +427,7 @@ impl Book {
             standing,
             heard_at: Duration::ZERO,
             stale: false,
+            unsure: false,
             shared: false,
             recorded: Units::ZERO,
             settled: Units::ZERO,

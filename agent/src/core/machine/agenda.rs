@@ -127,7 +127,10 @@ impl Core {
             }
         }
         let is_held = is_held_for_limit(&batches);
-        if account.stale || (is_held && Self::total_is_stale(now, account)) {
+        if account.stale
+            || account.watch.fell_at.is_some()
+            || (is_held && Self::total_is_stale(now, account))
+        {
             let due = turn::over_at(now, &account.standing);
             return look_up(due.max(account.watch.read_at));
         }
@@ -232,6 +235,7 @@ impl Core {
     pub(super) fn total_is_stale(now: Moment, account: &Account) -> bool {
         let standing = &account.standing;
         account.stale
+            || account.watch.fell_at.is_some()
             || standing.period_start(now.time) > standing.period_start(standing.as_of)
             || turn::is_beside(standing, standing.as_of, standing.as_of)
     }

@@ -120,7 +120,7 @@ impl Core {
         let Some(account) = self.book.accounts.get_mut(&no) else {
             return false;
         };
-        if std::mem::take(&mut account.watch.is_unsure) {
+        if account.unsure {
             account.watch.fell_at = None;
             account.watch.is_replayed = false;
             return true;
@@ -157,7 +157,6 @@ impl Core {
         let first = *account.watch.fell_at.get_or_insert(asked_at);
         if asked_at < first.saturating_add(believed_after) {
             account.watch.read_at = first.saturating_add(believed_after).max(now.mono);
-            self.mark_account_stale(no);
             return false;
         }
         account.watch.fell_at = None;
@@ -183,7 +182,7 @@ impl Core {
     pub(super) fn audit_refusals(
         &mut self,
         now: Moment,
-        no: AccountNo,
+        (no, was_shared): (AccountNo, bool),
         found: &Standing,
         asked_at: Duration,
     ) {
@@ -198,6 +197,11 @@ impl Core {
             let is_counted = units != 0
                 && moved % units == 0
                 && (1..=1 + REPEATS_MAX).contains(&(moved / units));
+            // Others' units hide the batch's own, on a licence that was never seen to be shared as well: nobody can tell.
+            let is_hidden = !was_shared && units > 0 && !(0..units).contains(&moved);
+            if is_same_period && is_hidden && !is_counted {
+                self.hold(now, batch.no, Hold::Undecidable);
+            }
             if is_same_period && is_counted {
                 let misfit = Misfit {
                     kind: FindingKind::RefusedButCounted,

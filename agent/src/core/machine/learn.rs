@@ -178,6 +178,11 @@ impl Core {
         let asked = now.time.plus_millis(took.saturating_neg());
         let is_beside = turn::is_beside(&standing, asked, now.time);
         let doubtful = doubtful.or_else(|| self.doubtful_refusal(no, asked_at));
+        let was_shared = self
+            .book
+            .accounts
+            .get(&no)
+            .is_some_and(|found| found.shared);
         let is_believed = is_beside || self.audit_reading(now, no, &standing, asked_at, doubtful);
         let Some(account) = self.book.account_mut(no) else {
             return;
@@ -188,14 +193,14 @@ impl Core {
         }
         account.standing = standing;
         account.heard_at = now.mono;
+        account.unsure = is_beside;
         account.stale = is_beside;
         account.watch.read_at = Duration::ZERO;
         if is_beside {
             // Before it turned or after? It is read again when that is over.
-            account.watch.is_unsure = true;
             account.standing.as_of = asked;
         } else {
-            self.audit_refusals(now, no, &standing, asked_at);
+            self.audit_refusals(now, (no, was_shared), &standing, asked_at);
         }
     }
 

@@ -346,7 +346,7 @@ impl Core {
         account.watch.fell_at = None;
         account.watch.is_replayed = false;
         account.watch.settle(batch.units);
-        account.watch.is_unsure = is_beside;
+        account.unsure = is_beside;
         if is_beside {
             // Before it turned or after? It is read again when that is over.
             account.standing.as_of = sent_at.min(now.time);
@@ -360,7 +360,7 @@ impl Core {
         };
         account.stale = true;
         account.heard_at = now.mono;
-        account.watch.is_unsure |= standing.is_none();
+        account.unsure |= standing.is_none();
         if let Some(standing) = standing {
             let known = account.standing.total_at(now.time);
             account.watch.is_replayed |= standing.total > known;
@@ -413,10 +413,11 @@ impl Core {
             return;
         };
         let is_unknown = matches!(batch.state, BatchState::Unknown { .. });
+        // A second attempt under a key may meet another node of the server than the first.
         let is_keyed = batch
             .sealed
             .as_ref()
-            .is_some_and(|sealed| sealed.peer.is_some());
+            .is_some_and(|sealed| sealed.peer.is_some() && !sealed.doubtful);
         if is_unknown || is_keyed || batch.units == Units::ZERO {
             return;
         }
@@ -565,8 +566,8 @@ impl Core {
     /// Nobody knows which units the total holds: it is read again, and taken as it is then.
     fn mark_account_unsure(&mut self, account: AccountNo) {
         self.mark_account_stale(account);
-        if let Some(account) = self.book.accounts.get_mut(&account) {
-            account.watch.is_unsure = true;
+        if let Some(account) = self.book.account_mut(account) {
+            account.unsure = true;
         }
     }
 

@@ -275,6 +275,7 @@ fn stand_in(license: &License, feature: Option<&str>) -> Account {
         standing,
         heard_at: std::time::Duration::ZERO,
         stale: false,
+        unsure: false,
         shared: true,
         recorded: Units::ZERO,
         settled: Units::ZERO,

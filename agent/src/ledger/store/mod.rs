@@ -26,3 +26,6 @@ const LATE: &str = "late";
 const DEFECT: &str = "defect:";
 const GONE: &str = "gone:";
 const COPY: &str = "copy";
+
+/// A stale total of which nobody knows what it holds; one that is only old is 1.
+const UNSURE: i64 = 2;

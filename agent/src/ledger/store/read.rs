@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     CHAIN_KEY, CLOCK, COPY, DEFECT, GENERATION, GONE, KEEPER, LATE, LEDGER_ID, LIMIT, SERVER,
-    UNDECIDABLE,
+    UNDECIDABLE, UNSURE,
 };
 use crate::{
     core::{
@@ -323,7 +323,8 @@ fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
                 as_of: Timestamp::from_millis(row.get(10)?),
             },
             heard_at: Duration::ZERO,
-            stale: row.get(17)?,
+            stale: row.get::<_, i64>(17)? != 0,
+            unsure: row.get::<_, i64>(17)? == UNSURE,
             shared: row.get(11)?,
             recorded: Units::new(row.get(12)?),
             settled: Units::new(row.get(13)?),
@@ -340,7 +341,6 @@ fn read_accounts(connection: &Connection) -> Result<Vec<Account>> {
                 .get::<_, Option<String>>(21)?
                 .and_then(|pool| serde_json::from_str(&pool).ok()),
             watch: AccountWatch {
-                is_unsure: row.get(17)?,
                 settled: settled.borrow_mut().remove(&no).unwrap_or_default(),
                 ..AccountWatch::default()
             },

@@ -5,7 +5,7 @@ use tally_shared::{limits::Standing, period::Period, time::Timestamp, wire::Erro
 
 use super::{
     CHAIN_KEY, CLOCK, COPY, DEFECT, GENERATION, GONE, KEEPER, LATE, LEDGER_ID, LIMIT, SERVER,
-    UNDECIDABLE,
+    UNDECIDABLE, UNSURE,
 };
 use crate::core::{
     book::{Account, AppNo, Batch, BatchState, Book, Hold, Lane, License},
@@ -192,7 +192,7 @@ fn write_account(
             ":waived": account.waived.get(),
             ":late": account.late.get(),
             ":seal": key.seal_account(account).0,
-            ":stale": account.stale,
+            ":stale": if account.unsure { UNSURE } else { i64::from(account.stale) },
             ":refused": account.refused.map(ErrorCode::as_str),
             ":allow_seq": account.settings.allow_overages.0,
             ":max_seq": account.settings.max_overages.0,
