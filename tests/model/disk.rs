@@ -84,8 +84,7 @@ impl Disk {
                 sealed.doubtful = false;
                 sealed.since = None;
                 sealed.readings = Readings::default();
-                sealed.refused_at =
-                    (sealed.attempts > 0 && sealed.peer.is_none()).then_some(Duration::ZERO);
+                sealed.refused_at = sealed.refused_at.map(|_| Duration::ZERO);
             }
             self.batches.insert(batch.no, kept);
         }

@@ -6,6 +6,9 @@ use super::server::{BEGINNING, Instant};
 
 const DAY: i64 = 24 * 3_600_000;
 
+/// The longest time, in milliseconds, that an agent which is often cut off takes to believe a total that fell.
+const FALL_MAX: Instant = 48 * 3_600_000;
+
 /// How often a total returns to zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Period {
@@ -51,6 +54,8 @@ pub(super) struct Counter {
     touched: Instant,
     /// When the vendor or other devices changed something.
     pub(super) foreign: Vec<Instant>,
+    /// When others lowered its total: the agent takes that only when it has read it twice.
+    pub(super) lowered: Vec<Instant>,
     /// When the vendor set the overage.
     pub(super) overage_edits: Vec<Instant>,
     /// When what stands between repeated a request of the agent, or hid what the server said to it.
@@ -83,6 +88,7 @@ impl Counter {
             initial: total,
             touched: 0,
             foreign: Vec::new(),
+            lowered: Vec::new(),
             overage_edits: Vec::new(),
             repeated: Vec::new(),
             rolled_back: Vec::new(),
@@ -128,7 +134,12 @@ impl Counter {
     pub(super) fn is_disturbed(&self, since: Instant, until: Instant, life: u32) -> bool {
         let among = |times: &[Instant]| times.iter().any(|at| (since..=until).contains(at));
         let mut counted = self.counted_at.iter();
+        let mut lowered = self.lowered.iter().chain(&self.rolled_back);
+        let was_lowered = lowered.any(|at| {
+            (since - FALL_MAX..=until).contains(at) && self.period_no(*at) == self.period_no(until)
+        });
         self.period_no(since) != self.period_no(until)
+            || was_lowered
             || among(&self.foreign)
             || among(&self.repeated)
             || among(&self.rolled_back)

@@ -273,6 +273,9 @@ impl World {
             let counter = &mut license.counters[counter];
             counter.total += units;
             counter.foreign.push(now);
+            if units < 0 {
+                counter.lowered.push(now);
+            }
         }
     }
 

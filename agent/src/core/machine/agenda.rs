@@ -264,7 +264,15 @@ impl Core {
             .map(|batch| batch.no)
             .collect();
         for no in late {
-            self.hold(now, no, Hold::Late);
+            let sealed = self.book.batch(no).and_then(|batch| batch.sealed.as_ref());
+            // Refused, and its period ended before the total could be read: it may have been counted first.
+            let is_refused = sealed.is_some_and(|sealed| sealed.refused_at.is_some());
+            let why = if is_refused {
+                Hold::Undecidable
+            } else {
+                Hold::Late
+            };
+            self.hold(now, no, why);
         }
     }
 
@@ -306,11 +314,10 @@ impl Core {
         if self.book.batch(no)?.state == BatchState::Open {
             let batch = self.book.batch(no)?;
             let (id, standing) = (self.book.id_of(batch)?, self.standing_of(batch)?);
-            let dropped = self.replaced_settings(batch)?;
             let batch = self.book.batch_mut(no)?;
             batch.sealed = Some(Sealed::new(now, id, standing));
-            batch.dropped = dropped;
         }
+        self.drop_replaced_settings(no)?;
         let peer = self.keeps_keys().then(|| self.peer.clone());
         let batch = self.book.batch(no)?;
         let standing = self.standing_of(batch)?;
@@ -355,13 +362,20 @@ impl Core {
         })
     }
 
-    /// What of a batch's overage setting a later row has replaced: that part is not sent any more.
-    fn replaced_settings(&self, batch: &Batch) -> Option<Dropped> {
+    /// Leaves out what a later row has replaced of a batch's overage setting. Where an earlier attempt may have been counted, the
+    /// request stays as it was.
+    fn drop_replaced_settings(&mut self, no: BatchNo) -> Option<()> {
+        let batch = self.book.batch(no)?;
         let newest = self.book.accounts.get(&batch.account)?.settings;
-        Some(Dropped {
+        let dropped = Dropped {
             allow_overages: batch.last < newest.allow_overages,
             max_overages: batch.last < newest.max_overages,
-        })
+        };
+        let is_doubtful = batch.sealed.as_ref().is_some_and(|sealed| sealed.doubtful);
+        if !is_doubtful && batch.dropped != dropped {
+            self.book.batch_mut(no)?.dropped = dropped;
+        }
+        Some(())
     }
 }
 

@@ -199,7 +199,8 @@ impl Core {
                 && (1..=1 + REPEATS_MAX).contains(&(moved / units));
             // Others' units hide the batch's own, on a licence that was never seen to be shared as well: nobody can tell.
             let is_hidden = !was_shared && units > 0 && !(0..units).contains(&moved);
-            if is_same_period && is_hidden && !is_counted {
+            // Where the period turned before the total was read, the same.
+            if !is_same_period || (is_hidden && !is_counted) {
                 self.hold(now, batch.no, Hold::Undecidable);
             }
             if is_same_period && is_counted {
@@ -214,12 +215,7 @@ impl Core {
                 self.note_finding(now, no, misfit);
                 self.hold(now, batch.no, Hold::Undecidable);
             }
-            if let Some(sealed) = self
-                .book
-                .batches
-                .get_mut(&batch.no)
-                .and_then(|batch| batch.sealed.as_mut())
-            {
+            if let Some(sealed) = self.sealed_mut(batch.no) {
                 sealed.refused_at = None;
             }
         }

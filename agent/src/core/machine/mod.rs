@@ -328,7 +328,7 @@ impl Core {
         if key == Some(KeyEcho::Replayed) {
             // Its total is that of back then, which others may have moved since, and whose period may be over.
             let is_of_now = !turn::is_beside(&standing, sealed_at, now.time);
-            self.replayed(now, batch.account, is_of_now.then_some(standing));
+            self.replayed(now, &batch, is_of_now.then_some(standing));
             return;
         }
         if let (Some(key), false) = (key, is_beside) {
@@ -353,9 +353,10 @@ impl Core {
         }
     }
 
-    /// The server had counted a batch before: its total stands for no less than that answer said, where it is of this period.
-    fn replayed(&mut self, now: Moment, no: AccountNo, standing: Option<Standing>) {
-        let Some(account) = self.book.account_mut(no) else {
+    /// The server had counted a batch before: its total stands for no less than that answer said, and for no less than the last
+    /// one with the batch's units, where it is of this period.
+    fn replayed(&mut self, now: Moment, batch: &Batch, standing: Option<Standing>) {
+        let Some(account) = self.book.account_mut(batch.account) else {
             return;
         };
         account.stale = true;
@@ -363,9 +364,10 @@ impl Core {
         account.unsure |= standing.is_none();
         if let Some(standing) = standing {
             let known = account.standing.total_at(now.time);
-            account.watch.is_replayed |= standing.total > known;
+            let with_batch = known.checked_add(batch.units).unwrap_or(known);
+            account.watch.is_replayed |= standing.total >= with_batch;
             account.standing = Standing {
-                total: known.max(standing.total),
+                total: with_batch.max(standing.total),
                 as_of: now.time,
                 ..account.standing
             };

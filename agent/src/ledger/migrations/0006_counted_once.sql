@@ -1,9 +1,10 @@
 -- How often the server certainly refused a batch's rows (a part of its id), under which server and credentials its key is
 -- known, and what of its overage setting is left out, because a later setting replaced it (1: allow_overages, 2:
--- max_overages).
+-- max_overages). Whether a server without keys refused its last attempt, and the total was not read since.
 ALTER TABLE batches ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE batches ADD COLUMN peer TEXT;
 ALTER TABLE batches ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batches ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
 
 -- Why the server refuses this counter while the licence goes on, the newest rows that set allow_overages and max_overages,
 -- and the consumption pool that limits it too (JSON).

@@ -142,6 +142,7 @@ pub(super) const TABLES: &[Table] = &[
             Added,
             MaybeTextAdded,
             Added,
+            Added,
         ],
     ),
     table(

@@ -396,7 +396,7 @@ fn read_batches(connection: &Connection) -> Result<Vec<Batch>> {
     let sql = "SELECT batches.no, lane, account, first_seq, last_seq, row_count, units, state,
                       reason, closed, id, sealed_at, attempts, before_total, before_as_of, sent_at,
                       before_limits, held_at, late, sealed_proven, refusals, peer, dropped,
-                      (SELECT hash FROM consumptions WHERE seq = last_seq)
+                      (SELECT hash FROM consumptions WHERE seq = last_seq), refused
                FROM batches JOIN lanes ON lanes.no = lane
                WHERE state NOT IN ('settled', 'superseded', 'waived') ORDER BY batches.no";
     read_all(connection, "reading the batches", sql, |row| {
@@ -450,14 +450,13 @@ fn sealed(row: &Row<'_>) -> rusqlite::Result<Result<Option<Sealed>>> {
     let Ok((before_limits, reset)) = serde_json::from_str(&limits) else {
         return Ok(Err(malformed("the limits of a batch", limits)));
     };
-    let attempts = row.get(12)?;
     let peer: Option<String> = row.get(21)?;
     Ok(Ok(Some(Sealed {
         id: uuid,
         at: Timestamp::from_millis(row.get(11)?),
         at_proven: row.get(19)?,
         since: None,
-        attempts,
+        attempts: row.get(12)?,
         before: Standing {
             limits: before_limits,
             reset,
@@ -466,8 +465,7 @@ fn sealed(row: &Row<'_>) -> rusqlite::Result<Result<Option<Sealed>>> {
         },
         sent_at: Timestamp::from_millis(row.get(15)?),
         doubtful: false,
-        // What became of an attempt without a key is read of the total, whatever was known of it before the restart.
-        refused_at: (attempts > 0 && peer.is_none()).then_some(Duration::ZERO),
+        refused_at: row.get::<_, bool>(24)?.then_some(Duration::ZERO),
         peer,
         readings: Readings::default(),
     })))

@@ -308,7 +308,7 @@ fn write_batch(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
             "INSERT OR REPLACE INTO batches
          VALUES (:no, :lane, :first, :last, :rows, :units, :state, :reason, :closed,
                  :id, :sealed_at, :attempts, :before_total, :before_as_of, :sent_at,
-                 :before_limits, :held_at, :late, :ended_at, :sealed_proven, :refusals, :peer, :dropped)",
+                 :before_limits, :held_at, :late, :ended_at, :sealed_proven, :refusals, :peer, :dropped, :refused)",
         )?
         .execute(named_params! {
             ":no": batch.no.0,
@@ -334,6 +334,7 @@ fn write_batch(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
             ":refusals": batch.refusals,
             ":peer": sealed.and_then(|sealed| sealed.peer.as_deref()),
             ":dropped": batch.dropped.bits(),
+            ":refused": sealed.is_some_and(|sealed| sealed.refused_at.is_some()),
         })
         .map(|_| ())
 }
