@@ -122,7 +122,8 @@ fn share(devices: u32, args: &Args) -> ExitCode {
     let per_cent = 100 * shared.undecidable.0 / shared.doubted.max(1);
     println!(
         "{devices} devices, {} units granted, {} counted, {} requests; {} batches in doubt: {} found counted, \
-         {} found not counted, {} taken for counted by coincidence, {} wrongly for not counted, {} undecidable ({per_cent} %; {} units), {} still unknown",
+         {} found not counted, {} taken for counted by coincidence, {} wrongly for not \
+         counted, {} undecidable ({per_cent} %; {} units), {} still unknown",
         shared.granted,
         shared.counted,
         shared.requests,

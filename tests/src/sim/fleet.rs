@@ -222,7 +222,7 @@ pub fn share(sharing: Sharing) -> Result<Shared, Failure> {
         member.network.between = Between::default();
     }
     fleet.pass(3_600_000, |fleet, no| {
-        judge(fleet, no, &mut doubts, &mut shared)
+        judge(fleet, no, &mut doubts, &mut shared);
     })?;
     shared.open = doubts.len();
     shared.requests = fleet.requests();
