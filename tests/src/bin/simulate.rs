@@ -12,7 +12,10 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use tally_tests::sim::{self, Counts, Failed, Kind, Kinds};
+use tally_tests::sim::{
+    self, Counts, Failed, Kind, Kinds,
+    fleet::{self, Sharing},
+};
 
 /// Simulate worlds of drops, crashes, power losses and clock jumps, and check that every unit is counted
 /// exactly once.
@@ -41,6 +44,19 @@ struct Args {
     /// No kind of trouble but weather, crashes, disks and clocks
     #[arg(long, conflicts_with_all = ["only", "without"])]
     plain: bool,
+
+    /// Instead: so many devices share one licence of a server that keeps no keys, and lose answers; say what
+    /// became of these
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["seed", "seeds", "clones"])]
+    devices: Option<u32>,
+
+    /// How many answers those lose, in percent; a third as many requests are lost on their way there
+    #[arg(long, default_value_t = 10, requires = "devices")]
+    lost: u8,
+
+    /// Instead: so many devices are started from one disk that owes something; say what was counted
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["seed", "seeds"])]
+    clones: Option<u32>,
 
     /// Go on after a failure, and say how often each came and at which seed first
     #[arg(long, conflicts_with = "seed")]
@@ -74,10 +90,82 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(devices) = args.devices {
+        return share(devices, &args);
+    }
+    if let Some(count) = args.clones {
+        return start_clones(count, args.first);
+    }
     match args.seed {
         Some(seed) => replay(seed, args.kinds()),
         None => run_all(&args),
     }
+}
+
+/// Fails where a batch was found not to be counted and was, or is still unknown.
+#[expect(clippy::print_stdout, reason = "what the program is for")]
+fn share(devices: u32, args: &Args) -> ExitCode {
+    let sharing = Sharing {
+        devices,
+        seconds: 1200,
+        lost: args.lost,
+        lost_before: args.lost.div_ceil(3),
+        seed: args.first + 1,
+    };
+    let shared = match fleet::share(sharing) {
+        Ok(shared) => shared,
+        Err(why) => {
+            println!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let per_cent = 100 * shared.undecidable.0 / shared.doubted.max(1);
+    println!(
+        "{devices} devices, {} units granted, {} counted, {} requests; {} batches in doubt: {} found counted, \
+         {} found not counted, {} taken for counted by coincidence, {} wrongly for not \
+         counted, {} undecidable ({per_cent} %; {} units), {} still unknown",
+        shared.granted,
+        shared.counted,
+        shared.requests,
+        shared.doubted,
+        shared.applied,
+        shared.not_applied,
+        shared.coincidences,
+        shared.wrong,
+        shared.undecidable.0,
+        shared.undecidable.1,
+        shared.open
+    );
+    ExitCode::from(u8::from(shared.wrong > 0 || shared.open > 0))
+}
+
+/// Fails where anything was counted more than once.
+#[expect(clippy::print_stdout, reason = "what the program is for")]
+fn start_clones(count: u32, seed: u64) -> ExitCode {
+    let mut is_right = true;
+    for keeps_keys in [true, false] {
+        let cloned = match fleet::clones(count, keeps_keys, seed) {
+            Ok(cloned) => cloned,
+            Err(why) => {
+                println!("{why}");
+                return ExitCode::FAILURE;
+            }
+        };
+        is_right &= cloned.counted <= cloned.owed;
+        println!(
+            "{count} devices from one disk, a server {} keys: {} units owed, {} counted; {} settled, {} hold \
+             it, {} neither; {} requests, at most {} in 10 s",
+            if keeps_keys { "with" } else { "without" },
+            cloned.owed,
+            cloned.counted,
+            cloned.settled,
+            cloned.held,
+            cloned.open,
+            cloned.requests,
+            cloned.most_at_once
+        );
+    }
+    ExitCode::from(u8::from(!is_right))
 }
 
 #[expect(clippy::print_stdout, reason = "what the program is for")]

@@ -148,7 +148,8 @@ impl World {
             opened.is_some_and(|opened| opened.contains(&license)),
             || {
                 format!(
-                    "{name} was recorded for licence {id:?}, and the server takes it for the indexes {opened:?}"
+                    "{name} was recorded for licence {id:?}, and the server takes it for these, by \
+                     index: {opened:?}"
                 )
             },
         )?;

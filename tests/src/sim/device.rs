@@ -149,21 +149,22 @@ impl Device {
         }
     }
 
-    /// Another device of the same make, with a copy of this disk and its marks.
-    pub(super) fn twin(&self, image: &Image) -> Self {
+    /// Another device of the same make, with a copy of this disk and its marks. It has a number, so that no two
+    /// have the same luck.
+    pub(super) fn twin(&self, image: &Image, number: u64) -> Self {
         let now = self.clocks.with(|state| state.now);
         let clocks = SimClocks(Mutex::new(ClockState {
             now,
             wall_error: 0,
             booted_at: now - 60_000,
-            boots: 1_000_000,
+            boots: 1_000_000 + u32::try_from(number).unwrap_or(0),
         }));
         let twin = Self {
             disk: Disk::new(),
             clocks: Arc::new(clocks),
             engine: None,
             settings: self.settings,
-            seed: self.seed ^ 0x7_1417,
+            seed: self.seed ^ (number + 1).wrapping_mul(0x7_1417_0000_0001),
             starts: 0,
             pulse: Pulse::default(),
             apps: Vec::new(),

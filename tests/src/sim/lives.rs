@@ -89,7 +89,7 @@ impl World {
     /// Somebody puts a copy of the disk into another device, which is not switched on yet.
     pub(super) fn make_twin(&mut self) {
         if let (Some(snapshot), None) = (&self.snapshot, &self.twin) {
-            let twin: Device = self.device.twin(&snapshot.image);
+            let twin: Device = self.device.twin(&snapshot.image, 0);
             let life = snapshot.revive(self.lives);
             self.lives += 1;
             self.twin = Some((twin, life));
@@ -113,6 +113,15 @@ impl World {
         self.device.set_now(self.now);
         self.crashes += 1;
         self.start()
+    }
+
+    /// A world where another device of this one's is started from its snapshot.
+    pub(super) fn clone_device(&self, mut other: Self, number: u32) -> Self {
+        if let Some(snapshot) = &self.snapshot {
+            other.device = self.device.twin(&snapshot.image, u64::from(number));
+            other.life = snapshot.revive(number);
+        }
+        other
     }
 
     /// The rows of a batch. Where ledgers were copied, each is one of its own, since a copy may have them in

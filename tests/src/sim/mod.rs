@@ -5,6 +5,9 @@
 //! acknowledged is there; once the world is calm, that all is settled but what cannot be known. A seed
 //! that fails is replayed by `cargo run --release -p tally-tests --bin simulate -- --seed N`, with the
 //! shortest plan that still fails.
+//!
+//! Beside weather, crashes, disks and clocks, each [`Kind`] of trouble is in some of the worlds; `--only` and
+//! `--without` choose among them. [`fleet`] has several devices on one server.
 
 mod answer;
 mod asked;
@@ -12,6 +15,7 @@ mod calm;
 mod check;
 mod counter;
 mod device;
+pub mod fleet;
 mod kinds;
 mod known;
 mod lives;

@@ -140,6 +140,11 @@ impl Network {
         }
     }
 
+    /// How many requests were sent.
+    pub(super) const fn sent(&self) -> usize {
+        self.messages.len()
+    }
+
     /// When something arrives next.
     pub(super) fn next(&self) -> Option<Instant> {
         self.arrivals.keys().next().map(|(at, _)| *at)
@@ -158,6 +163,11 @@ impl Network {
         if roll(weather.lost_before) {
             let exchange = Exchange::NoAnswer("timed out".to_owned());
             return self.hear(now + TIMEOUT, message, exchange);
+        }
+        let cut = self.between.cut_before;
+        if cut > 0 && roll(cut) {
+            let exchange = Exchange::NoAnswer("the connection broke".to_owned());
+            return self.hear(now + 10, message, exchange);
         }
         let (is_late, is_twice) = (roll(weather.late), may_repeat && roll(weather.twice));
         let way = random.random_range(1..=weather.slowness.max(1));
@@ -254,6 +264,10 @@ impl Network {
         if lost || now + way > message.sent_at + TIMEOUT {
             let exchange = Exchange::NoAnswer("timed out".to_owned());
             return self.hear((message.sent_at + TIMEOUT).max(at), no, exchange);
+        }
+        if self.between.cut_after > 0 && random.random_range(0..100) < self.between.cut_after {
+            let exchange = Exchange::NoAnswer("the connection broke".to_owned());
+            return self.hear(at, no, exchange);
         }
         if gateway {
             return self.hear(at, no, from_gateway(504, "<html>gateway timeout</html>"));

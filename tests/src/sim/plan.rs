@@ -100,6 +100,10 @@ pub(super) struct Between {
     pub(super) replica: u8,
     /// How far that is behind.
     pub(super) lag: Instant,
+    /// The connection breaks before the request is through, and the agent hears it at once.
+    pub(super) cut_before: u8,
+    /// The same after the server answered.
+    pub(super) cut_after: u8,
 }
 
 /// Something that happens.

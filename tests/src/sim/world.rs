@@ -253,33 +253,43 @@ impl World {
             if self.turns > most {
                 return Err("the agent is busy without end".to_owned());
             }
-            let wakeup = self.device.wakeup().map(|at| at.max(self.now));
-            let next = [self.network.next(), wakeup].into_iter().flatten().min();
-            let Some(at) = next.filter(|at| *at <= until) else {
+            let Some(at) = self.next().filter(|at| *at <= until) else {
                 break;
             };
-            self.set_now(at.max(self.now));
-            if self.network.next().is_some_and(|at| at <= self.now) {
-                let delivered = self
-                    .network
-                    .deliver(self.now, &mut self.server, &mut self.random);
-                if let Some((message, heard)) = delivered {
-                    self.hear(&message, heard)?;
-                }
-            } else {
-                // As the driver does: never two ticks at once.
-                self.set_now((self.now + 5).min(until));
-                self.turn(vec![Job::Event(Event::Tick)])?;
-            }
+            self.happen(at, until)?;
             if !self.is_running() {
-                self.start()?;
-                if !self.is_running() {
-                    break;
-                }
+                break;
             }
             self.check_sums()?;
         }
         self.set_now(until);
+        Ok(())
+    }
+
+    /// When something happens next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let wakeup = self.device.wakeup().map(|at| at.max(self.now));
+        [self.network.next(), wakeup].into_iter().flatten().min()
+    }
+
+    /// What is next happens, at this time, or a little later but no later than that.
+    pub(super) fn happen(&mut self, at: Instant, until: Instant) -> Result<(), Failure> {
+        self.set_now(at.max(self.now));
+        if self.network.next().is_some_and(|at| at <= self.now) {
+            let delivered = self
+                .network
+                .deliver(self.now, &mut self.server, &mut self.random);
+            if let Some((message, heard)) = delivered {
+                self.hear(&message, heard)?;
+            }
+        } else {
+            // As the driver does: never two ticks at once.
+            self.set_now((self.now + 5).min(until));
+            self.turn(vec![Job::Event(Event::Tick)])?;
+        }
+        if !self.is_running() {
+            self.start()?;
+        }
         Ok(())
     }
 
@@ -305,7 +315,7 @@ impl World {
         Ok(())
     }
 
-    fn set_now(&mut self, now: Instant) {
+    pub(super) fn set_now(&mut self, now: Instant) {
         self.now = now;
         self.device.set_now(now);
     }
