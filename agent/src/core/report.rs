@@ -18,6 +18,7 @@ use super::{
     clock::Moment,
     link::{Link, LinkState, NetworkMode},
     record::{Standings, answer, effective},
+    trouble::{PoolStatus, UnknownBatch},
 };
 
 /// Everything at a glance.
@@ -96,6 +97,8 @@ pub struct LicenseStatus {
     /// How many units its total leaves, where the server refuses for the limit all the same: the largest number there is where it has
     /// no limit. A consumption pool that the server does not tell of, perhaps.
     pub refused_with_room: Option<i64>,
+    /// The batch whose answer was lost, while nobody can tell what became of it.
+    pub unknown: Option<UnknownBatch>,
     /// The consumption pool that it draws from: what fits is the smaller of both.
     pub pool: Option<PoolStatus>,
     /// The highest total that is allowed, overage included; `None` without bound.
@@ -128,21 +131,6 @@ pub struct LicenseStatus {
     pub exposure: Exposure,
     /// What waits, and why.
     pub held: Vec<HeldBatch>,
-}
-
-/// A consumption pool that limits several licences together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct PoolStatus {
-    /// The server's id of it.
-    pub id: i64,
-    /// For people.
-    pub name: String,
-    /// The highest total that is allowed, overage included; `None` without bound.
-    pub cap: Option<i64>,
-    /// The pool's total that requests are judged by: the server's, and what its licences have granted here and the server has
-    /// not counted.
-    pub total: Total,
 }
 
 /// How far the limit could be passed, all devices together, because they did not hear of each other: at
@@ -385,18 +373,6 @@ impl Core {
         })
     }
 
-    fn pool_status(&self, now: Moment, account: &Account) -> Option<PoolStatus> {
-        let pool = self.book.pool_of(account)?;
-        let told = self.book.decide_by_pool(account, Units::ZERO, now.time);
-        let total = told.ok().flatten().and_then(|told| told.total_consumptions);
-        Some(PoolStatus {
-            id: pool.id,
-            name: pool.name.clone(),
-            cap: pool.standing.limits.cap(),
-            total: total.unwrap_or(pool.standing.total),
-        })
-    }
-
     fn license_status(&self, now: Moment, license: &License, account: &Account) -> LicenseStatus {
         let standing = effective(&self.book, account);
         let batches = self.book.batches_of(account.no);
@@ -415,10 +391,8 @@ impl Core {
                 // Where nothing was ever consumed, that a counter is none is no news.
                 .or(account.refused.filter(|_| account.rows > 0))
                 .map(tally_shared::wire::ErrorCode::as_str),
-            refused_with_room: self.is_contradicted(account).then(|| {
-                let left = self.book.room_left(account, now.time);
-                left.unwrap_or(i64::MAX)
-            }),
+            refused_with_room: self.refused_with_room(now, account),
+            unknown: self.unknown_batch(now, account),
             pool: self.pool_status(now, account),
             cap: standing.limits.cap(),
             max_consumptions: standing.limits.max_consumptions,

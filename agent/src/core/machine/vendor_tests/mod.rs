@@ -59,9 +59,9 @@ fn a_feature_that_is_taken_off_is_refused_alone_and_goes_on_when_it_is_back() {
         let mut world = World::new(100, keys);
         let feature = world.server.features["f"];
         world.add_feature(5).unwrap();
-        match how {
-            None => drop(world.server.features.clear()),
-            Some(kind) => drop(world.server.features.insert("f", (kind, feature.1))),
+        world.server.features.clear();
+        if let Some(kind) = how {
+            world.server.features.insert("f", (kind, feature.1));
         }
         assert_calm(&world.run(HOUR));
         assert_eq!(world.sums(Some("f")).held, 5);
@@ -169,8 +169,8 @@ fn a_counter_that_is_refused_against_its_description_is_tried_again_ever_more_sl
 }
 
 /// 5 units whose answer was lost, and no device that the total could be read by.
-fn gone(counted: bool) -> World {
-    let mut world = World::new(100, false);
+fn gone(counted: bool, keys: bool) -> World {
+    let mut world = World::new(100, keys);
     let fate = if counted {
         Fate::AnswerLost
     } else {
@@ -186,7 +186,7 @@ fn gone(counted: bool) -> World {
 #[test]
 fn what_is_unknown_of_a_device_that_is_gone_is_held_and_a_person_decides() {
     for counted in [true, false] {
-        let mut world = gone(counted);
+        let mut world = gone(counted, false);
         let asked = world.run(HOUR);
         assert_calm(&asked);
         let status = world.status(None);
@@ -218,7 +218,7 @@ fn what_is_unknown_of_a_device_that_is_gone_is_held_and_a_person_decides() {
 #[test]
 fn what_is_gone_is_decided_by_the_total_when_the_server_accepts_again() {
     for (counted, by) in [(true, "h1"), (false, "h1"), (true, "h2"), (false, "h2")] {
-        let mut world = gone(counted);
+        let mut world = gone(counted, false);
         world.run(HOUR);
         world.server.devices.insert(by, None);
         world
@@ -234,8 +234,22 @@ fn what_is_gone_is_decided_by_the_total_when_the_server_accepts_again() {
 }
 
 #[test]
+fn with_keys_a_refusal_says_of_what_is_gone_that_it_was_not_counted() {
+    let mut world = gone(false, true);
+    world.run(HOUR);
+    let status = world.status(None);
+    assert_eq!(status.held[0].reason, "device_not_found");
+    world.server.devices.insert("h1", None);
+    world.run(HOUR);
+    assert_eq!((world.sums(None).settled, world.server.own.total), (5, 5));
+    let mut world = gone(true, true);
+    world.run(HOUR);
+    assert_eq!((world.sums(None).settled, world.server.own.total), (5, 5));
+}
+
+#[test]
 fn a_device_that_is_gone_leaves_the_total_to_be_read_by_another() {
-    let mut world = gone(true);
+    let mut world = gone(true, false);
     world.server.devices.insert("h2", None);
     world.run(Duration::from_mins(5));
     assert_eq!(world.sums(None).settled, 5);
