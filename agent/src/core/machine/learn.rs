@@ -88,10 +88,15 @@ impl Core {
         self.schedule_refresh(now, no);
         self.take_up_gone(now, no);
         let told = |standing| Told { standing, asked_at };
-        self.learn_pool_of(now, no, asked_at);
+        let own = self.book.account_of(no, None);
+        let is_news = own.is_none_or(|own| own.heard_at <= asked_at);
         let is_counted = body.license_type == LICENSE_TYPE_CONSUMPTION;
         if is_counted || self.book.account_of(no, None).is_none() {
             self.learn_account(now, no, None, told(body.counter.standing(now.time)));
+        }
+        let own = self.book.account_of(no, None).map(|own| own.no);
+        if is_news {
+            self.learn_pool(now, own, body.pool().as_ref());
         }
         for feature in &body.product_features {
             if feature.feature_type == FEATURE_TYPE_CONSUMPTION {
@@ -143,16 +148,6 @@ impl Core {
                 }
             }
             Some(batch) => self.read_of_unknown(now, batch, Told { standing, asked_at }),
-        }
-    }
-
-    /// The pool that the licence's own counter draws from, by its description. An older word on it than the newest says
-    /// nothing.
-    fn learn_pool_of(&mut self, now: Moment, license: LicenseNo, asked_at: Duration) {
-        let own = self.book.account_of(license, None);
-        let pool = self.book.license(license).and_then(|it| it.body.pool());
-        if let Some(own) = own.filter(|own| own.heard_at <= asked_at) {
-            self.learn_pool(now, Some(own.no), pool.as_ref());
         }
     }
 

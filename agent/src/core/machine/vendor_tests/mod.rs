@@ -542,3 +542,21 @@ fn a_pool_limits_what_its_licences_have_left() {
         assert_eq!(standing["pool"]["total_consumptions"], json!(12));
     }
 }
+
+#[test]
+fn two_licences_of_a_pool_share_what_is_left() {
+    let mut world = World::new(100, true);
+    world.server.pool = Some((Counter::of(10), true));
+    world.ask("h1");
+    let mut other = world.server.description();
+    other["id"] = json!(2);
+    world.learn_other(other);
+    world.online = false;
+    world.add(6).unwrap();
+    let mut of_other = |units| world.consume_of("K2", "h1", None, units, OverageSetting::default());
+    assert_eq!(of_other(5), Err(ErrorCode::LicenseNotEnoughConsumptions));
+    let told = of_other(4).unwrap();
+    assert_eq!(told["total_consumptions"], json!(4));
+    assert_eq!(told["pool"]["total_consumptions"], json!(10));
+    assert_eq!(world.add(1), Err(ErrorCode::LicenseNotEnoughConsumptions));
+}

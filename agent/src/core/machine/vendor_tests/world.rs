@@ -360,8 +360,19 @@ impl World {
         units: i64,
         setting: OverageSetting,
     ) -> Result<Value, ErrorCode> {
+        self.consume_of("K", device, feature, units, setting)
+    }
+
+    pub(super) fn consume_of(
+        &mut self,
+        key: &str,
+        device: &str,
+        feature: Option<&str>,
+        units: i64,
+        setting: OverageSetting,
+    ) -> Result<Value, ErrorCode> {
         let request = AddConsumption {
-            subject: Subject::by_key("p", "K", device),
+            subject: Subject::by_key("p", key, device),
             feature: feature.map(str::to_owned),
             units: Units::new(units),
             setting,
@@ -534,6 +545,18 @@ impl World {
         self.pass(end.saturating_sub(self.now.mono));
         let requests = self.server.requests.get(from..).unwrap_or_default();
         requests.iter().map(|(_, what)| what.clone()).collect()
+    }
+
+    /// The server describes another licence, under the key `K2`.
+    pub(super) fn learn_other(&mut self, body: Value) {
+        let subject = Subject::by_key("p", "K2", "h1");
+        let answer = of_look_up(exchange((200, body)), &subject, None);
+        let LookUpOutcome::Found(found) = answer else {
+            panic!("{answer:?}");
+        };
+        let (now, key) = (self.now, self.key_of_reading());
+        self.core.learn(now, &found, now.mono, key);
+        self.commit();
     }
 
     /// The state of the licence's own counter, or of its feature.
