@@ -151,14 +151,14 @@ fn a_decision_is_undone_by_nobody() -> Result {
 }
 
 #[test]
-fn only_what_is_held_can_be_decided_about() -> Result {
+fn of_what_was_never_sent_nobody_can_say_what_became_of_it() -> Result {
     let stub = stub(&[seed::license(100, json!({}))], Keys::Kept)?;
     let agent = agent(&stub)?;
     let app = agent.app("inspector")?;
     agent.add_license()?;
     agent.network("offline")?;
     assert_eq!(app.add(5)?.status, 200);
-    for (batch, why) in [("1", "not held"), ("77", "no batch 77")] {
+    for (batch, why) in [("1", "not sent yet"), ("77", "no batch 77")] {
         let output = agent.tally(&["resolve", batch, "--applied"])?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{said}");

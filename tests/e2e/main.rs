@@ -20,6 +20,7 @@ mod scenario;
 mod server;
 mod service;
 mod upgrade;
+mod vendor;
 
 use serde_json::Value;
 use tally_tests::{

@@ -57,7 +57,7 @@ impl World<'_> {
                 let outcome = match reply.total {
                     Some(total) => {
                         let counter = counter(self.setup, total);
-                        SendOutcome::Applied(counter.standing(Timestamp::default()))
+                        SendOutcome::Applied(counter.standing(Timestamp::default()).into())
                     }
                     None => SendOutcome::RefusedLimit,
                 };

@@ -131,6 +131,15 @@ impl Stub {
             .unwrap_or_default())
     }
 
+    /// A licence, as its vendor sees it.
+    ///
+    /// # Errors
+    ///
+    /// Where the stub does not answer.
+    pub fn license(&self, license: i64) -> crate::Result<Value> {
+        self.get(&format!("licenses/{license}"))
+    }
+
     /// The totals of all licences, added up.
     ///
     /// # Errors

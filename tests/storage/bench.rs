@@ -301,7 +301,7 @@ impl Bench {
             Command::Send { batch, request, .. } => {
                 self.counted += request.units.get();
                 let standing = self.body().counter.standing(Timestamp::default());
-                let outcome = SendOutcome::Applied(standing);
+                let outcome = SendOutcome::Applied(standing.into());
                 Some(Event::Answered {
                     batch,
                     outcome,

@@ -69,7 +69,8 @@ fn next_step(reply: &Reply) -> String {
             ErrorCode::UnknownProduct
             | ErrorCode::LicenseNotFound
             | ErrorCode::DeviceNotFound
-            | ErrorCode::UnsupportedProductFeature,
+            | ErrorCode::UnsupportedProductFeature
+            | ErrorCode::InvalidLicenseFeatureCode,
         ) => {
             "`tally license list` shows what is known here, with its devices in `tally license show`"
         }

@@ -47,6 +47,7 @@ mod reconcile;
 mod record;
 pub mod refusal;
 pub mod report;
+pub mod trouble;
 
 use std::{collections::BTreeSet, time::Duration};
 

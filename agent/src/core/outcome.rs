@@ -7,11 +7,13 @@
 use std::time::Duration;
 
 use tally_shared::{
-    limits::Standing,
+    limits::{Limits, Standing},
+    period::Period,
     signature::Verifier,
     time::Timestamp,
+    units::Total,
     wire::{
-        Counter, ErrorCode, FeatureCounter, LicenseBody, Subject,
+        Counter, ErrorCode, InPool, LicenseBody, PoolCounter, Subject,
         add_consumption::FEATURE_TYPE_CONSUMPTION, error::ErrorBody,
     },
 };
@@ -20,10 +22,10 @@ use tally_shared::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
     /// 200: the server counted it, and stands so now (the time is filled in by the core).
-    Applied(Standing),
+    Applied(Counted),
     /// Refused for the limit.
     RefusedLimit,
-    /// Refused for the licence or the device.
+    /// Refused for the licence, the device or the counter.
     RefusedLicense(ErrorCode),
     /// Refused for the request itself: a defect.
     RefusedRequest(ErrorCode, String),
@@ -37,6 +39,22 @@ pub enum SendOutcome {
     Duplicate(String),
     /// It was sent, and no complete valid answer came; the server wants to be left alone for so long.
     Unknown(String, Option<Duration>),
+}
+
+/// How a counter stands after an answer, and the pool that it draws from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The counter.
+    pub standing: Standing,
+    /// The pool, where it draws from one.
+    pub pool: Option<PoolCounter>,
+}
+
+impl From<Standing> for Counted {
+    fn from(standing: Standing) -> Self {
+        let pool = None;
+        Self { standing, pool }
+    }
 }
 
 /// What reading a licence came to.
@@ -153,7 +171,7 @@ pub fn of_send(exchange: Exchange, is_feature: bool, verifier: Option<&Verifier>
         if !answer.is_signed(verifier) {
             return SendOutcome::Unknown("the answer's signature is not the server's".into(), wait);
         }
-        return standing(&answer.body, is_feature).map_or_else(
+        return counted(&answer.body, is_feature).map_or_else(
             || SendOutcome::Unknown("200 with a body that is not the contract's".into(), wait),
             SendOutcome::Applied,
         );
@@ -229,17 +247,48 @@ pub fn of_look_up(
     }
 }
 
-fn standing(body: &[u8], is_feature: bool) -> Option<Standing> {
+/// The fields of a feature's answer that bear on its limit. The server writes the limit in the plural here, and in the singular
+/// where it describes a licence.
+#[derive(serde::Deserialize)]
+struct FeatureAnswer {
+    #[serde(alias = "max_consumption")]
+    max_consumptions: i64,
+    total_consumptions: Total,
+    feature_type: Option<String>,
+    allow_unlimited_consumptions: Option<bool>,
+    allow_negative_consumptions: Option<bool>,
+    allow_overages: Option<bool>,
+    max_overages: Option<i64>,
+    reset_consumption: Option<bool>,
+    consumption_period: Option<Period>,
+}
+
+fn counted(body: &[u8], is_feature: bool) -> Option<Counted> {
     let as_of = Timestamp::default();
-    if is_feature {
-        let feature: FeatureCounter = serde_json::from_slice(body).ok()?;
-        if feature.feature_type != FEATURE_TYPE_CONSUMPTION {
-            return None;
-        }
-        return Some(feature.standing(as_of));
+    if !is_feature {
+        let InPool { counter, pool }: InPool<Counter> = serde_json::from_slice(body).ok()?;
+        let standing = counter.standing(as_of);
+        return Some(Counted { standing, pool });
     }
-    let counter: Counter = serde_json::from_slice(body).ok()?;
-    Some(counter.standing(as_of))
+    let InPool { counter, pool }: InPool<FeatureAnswer> = serde_json::from_slice(body).ok()?;
+    let kind = counter.feature_type.as_deref();
+    if kind.is_some_and(|kind| kind != FEATURE_TYPE_CONSUMPTION) {
+        return None;
+    }
+    let is_reset = counter.reset_consumption.unwrap_or_default();
+    let standing = Standing {
+        limits: Limits {
+            max_consumptions: counter.max_consumptions,
+            allow_unlimited_consumptions: counter.allow_unlimited_consumptions.unwrap_or_default(),
+            allow_negative_consumptions: counter.allow_negative_consumptions.unwrap_or_default(),
+            allow_overages: counter.allow_overages.unwrap_or_default(),
+            max_overages: counter.max_overages.unwrap_or_default(),
+        },
+        reset: counter.consumption_period.filter(|_| is_reset),
+        total: counter.total_consumptions,
+        as_of,
+    };
+    Some(Counted { standing, pool })
 }
 
 #[derive(PartialEq, Eq)]
@@ -263,9 +312,10 @@ fn kind(code: ErrorCode) -> Kind {
         | E::LicenseNotConsumption
         | E::DeviceNotFound
         | E::Blacklisted
-        | E::LicenseExpired => Kind::License,
-        E::NegativeConsumptionsNotAllowed
+        | E::LicenseExpired
         | E::UnsupportedProductFeature
+        | E::InvalidLicenseFeatureCode => Kind::License,
+        E::NegativeConsumptionsNotAllowed
         | E::ValidationError
         | E::MissingParameters
         | E::InvalidJson

@@ -4,8 +4,8 @@ use tally_shared::{
     limits::{Limits, OverageSetting, Refusal, Standing, decide},
     units::{Total, Units},
     wire::{
-        AddConsumption, ApiError, ConsumptionEvent, Counter, ErrorCode, FeatureCounter,
-        check_license::LICENSE_TYPE_CONSUMPTION,
+        AddConsumption, ApiError, ConsumptionEvent, Counter, ErrorCode, FeatureCounter, InPool,
+        PoolCounter, check_license::LICENSE_TYPE_CONSUMPTION,
     },
 };
 
@@ -30,9 +30,9 @@ pub struct Recorded {
 #[serde(untagged)]
 pub enum Standings {
     /// The answer of `add_consumption`.
-    License(Counter),
+    License(InPool<Counter>),
     /// The answer of `add_feature_consumption`.
-    Feature(FeatureCounter),
+    Feature(InPool<FeatureCounter>),
 }
 
 /// Why nothing was recorded.
@@ -61,6 +61,13 @@ pub(super) fn record(
     let account = book.account_of(license.no, request.feature.as_deref());
     let account = account.ok_or(Rejected::Unknown)?;
 
+    if let Some(code) = account.refused {
+        let why = match account.feature {
+            Some(_) => "the licence server refuses this feature",
+            None => "the licence server refuses consumptions of this licence",
+        };
+        return Err(Rejected::Refused(ApiError::new(code, why)));
+    }
     let standing = effective(book, account);
     let refused = |refusal: Refusal| {
         let code = ErrorCode::from_refusal(refusal, request.feature.is_some());
@@ -70,6 +77,10 @@ pub(super) fn record(
         .pending(account, now.time)
         .ok_or_else(|| refused(Refusal::Overflow))?;
     let grant = decide(&standing, pending, &request.request(), now.time).map_err(refused)?;
+    let pool = book.decide_by_pool(account, request.units, now.time);
+    let pool = pool.map_err(refused)?;
+    book.decide_by_refusals(account, pending, request.units, now.time)
+        .map_err(refused)?;
     if account.recorded.checked_add(request.units).is_none() {
         return Err(refused(Refusal::Overflow));
     }
@@ -78,7 +89,7 @@ pub(super) fn record(
         limits: grant.limits,
         ..standing
     };
-    let answer = answer(license, account, &after, grant.total).ok_or(Rejected::Unknown)?;
+    let answer = answer(license, account, &after, (grant.total, pool)).ok_or(Rejected::Unknown)?;
     // A setting that is in force already need not be sent: it would split requests for nothing.
     let setting = if grant.limits == standing.limits {
         OverageSetting::default()
@@ -116,20 +127,14 @@ pub(super) fn judged(book: &Book, now: Moment, request: &AddConsumption) -> Opti
     })
 }
 
-/// How an account stands with the overage settings that were granted and not settled yet.
+/// How an account stands with the overage settings that were granted and not settled yet, as far as they are sent.
 pub(super) fn effective(book: &Book, account: &Account) -> Standing {
-    let setting_of = |batch: &Batch| {
-        let lane = book.lane(batch.lane)?;
-        (!lane.key.setting.is_empty()).then_some(lane.key.setting)
-    };
-    if !book
-        .any_batches_of(account.no)
-        .any(|batch| setting_of(batch).is_some())
-    {
+    let is_set = |batch: &Batch| !book.setting_of(batch).is_empty();
+    if !book.any_batches_of(account.no).any(is_set) {
         return account.standing;
     }
     let batches = book.batches_of(account.no).into_iter();
-    let settings = batches.filter_map(setting_of);
+    let settings = batches.map(|batch| book.setting_of(batch));
     let limits = settings.fold(account.standing.limits, Limits::with);
     Standing {
         limits,
@@ -142,21 +147,19 @@ pub(super) fn answer(
     license: &License,
     account: &Account,
     standing: &Standing,
-    total: Total,
+    (total, pool): (Total, Option<PoolCounter>),
 ) -> Option<Standings> {
     let Some(code) = &account.feature else {
-        return Some(Standings::License(Counter::new(
-            license.body.counter.id,
-            standing,
-            total,
-        )));
+        let counter = Counter::new(license.body.counter.id, standing, total);
+        return Some(Standings::License(InPool { counter, pool }));
     };
     let feature = license
         .body
         .product_features
         .iter()
         .find(|feature| &feature.code == code)?;
-    Some(Standings::Feature(feature.with(standing, total)))
+    let counter = feature.with(standing, total);
+    Some(Standings::Feature(InPool { counter, pool }))
 }
 
 /// The server's checks that come before the limit, in its order, by what it last said.
@@ -221,7 +224,6 @@ fn enter(
         // What was granted before a setting changed must reach the server before it.
         close_open_batches(book, account);
     }
-    let setting = key.setting;
     let lane = book.lane_of(key);
     let digest = book
         .lane(lane)
@@ -257,17 +259,6 @@ fn enter(
         None => book.add_batch(|no| Batch::open(no, lane, account, seq, now.mono)),
     };
     book.grow(account, no, (seq, hash), units);
-    if !setting.is_empty()
-        && let Some(account) = book.account_mut(account)
-    {
-        let settings = &mut account.settings;
-        if setting.allow_overages.is_some() {
-            settings.allow_overages = seq;
-        }
-        if setting.max_overages.is_some() {
-            settings.max_overages = seq;
-        }
-    }
     seq
 }
 

@@ -18,6 +18,7 @@ use super::{
     clock::Moment,
     link::{Link, LinkState, NetworkMode},
     record::{Standings, answer, effective},
+    trouble::{PoolStatus, UnknownBatch},
 };
 
 /// Everything at a glance.
@@ -93,6 +94,13 @@ pub struct LicenseStatus {
     pub devices: Vec<String>,
     /// Why it is refused, if it is.
     pub refused: Option<&'static str>,
+    /// How many units its total leaves, where the server refuses for the limit all the same: the largest number there is where it has
+    /// no limit. A consumption pool that the server does not tell of, perhaps.
+    pub refused_with_room: Option<i64>,
+    /// The batch whose answer was lost, while nobody can tell what became of it.
+    pub unknown: Option<UnknownBatch>,
+    /// The consumption pool that it draws from: what fits is the smaller of both.
+    pub pool: Option<PoolStatus>,
     /// The highest total that is allowed, overage included; `None` without bound.
     pub cap: Option<i64>,
     /// The limit without overage.
@@ -280,9 +288,13 @@ impl Core {
         let standings = self
             .book
             .accounts_of(license.no)
+            // What is no counter any more stands as the server describes it.
+            .filter(|account| account.refused.is_none())
             .filter_map(|account| {
                 let standing = effective(&self.book, account);
-                answer(license, account, &standing, self.judged_total(now, account))
+                let pool = self.book.decide_by_pool(account, Units::ZERO, now.time);
+                let told = (self.judged_total(now, account), pool.ok().flatten());
+                answer(license, account, &standing, told)
             })
             .collect();
         LicenseView {
@@ -305,17 +317,22 @@ impl Core {
         };
         let turn = account.standing.reset.map(|period| period.next(now.time));
         let (reason, next_step, next_at) = match hold {
+            Hold::Limit { .. } if self.is_contradicted(account) => {
+                let wait = account.watch.contradicted.until;
+                let at = now.time.plus(wait.saturating_sub(now.mono));
+                (
+                    "limit",
+                    "tried again now and then, since its total leaves room",
+                    Some(at),
+                )
+            }
             Hold::Limit { .. } if turn.is_some() => (
                 "limit",
                 "sent when the limit rises or the period turns",
                 turn,
             ),
             Hold::Limit { .. } => ("limit", "sent when the limit rises", None),
-            Hold::Refused(code) => (
-                code.as_str(),
-                "sent when the server accepts the licence again",
-                None,
-            ),
+            Hold::Refused(code) => (code.as_str(), "sent when the server accepts it again", None),
             Hold::Defect(code) => (
                 code.as_str(),
                 "none: the server refuses the request as wrong",
@@ -333,7 +350,7 @@ impl Core {
             ),
             Hold::Gone(_) => (
                 "gone",
-                "none: the server no longer tells of it; a person must decide whether it was counted",
+                "none: its total cannot be read any more; a person must decide whether it was counted",
                 None,
             ),
             Hold::Copy => (
@@ -371,7 +388,12 @@ impl Core {
             refused: license
                 .blocked
                 .or_else(|| license.devices.values().flatten().next().copied())
+                // Where nothing was ever consumed, that a counter is none is no news.
+                .or(account.refused.filter(|_| account.rows > 0))
                 .map(tally_shared::wire::ErrorCode::as_str),
+            refused_with_room: self.refused_with_room(now, account),
+            unknown: self.unknown_batch(now, account),
+            pool: self.pool_status(now, account),
             cap: standing.limits.cap(),
             max_consumptions: standing.limits.max_consumptions,
             unlimited: standing.limits.allow_unlimited_consumptions,

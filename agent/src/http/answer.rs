@@ -78,7 +78,9 @@ impl From<ResolveError> for Refused {
                 why @ (Unresolvable::Unknown(_) | Unresolvable::NoFinding(_)),
             ) => Self::new(ErrorCode::NotFound, why.to_string()),
             ResolveError::Unresolvable(
-                why @ (Unresolvable::NotHeld(_)
+                why @ (Unresolvable::UnderWay(_)
+                | Unresolvable::NotSent(_)
+                | Unresolvable::TooEarly(..)
                 | Unresolvable::OfAnother(_)
                 | Unresolvable::SameServer),
             ) => Self::new(ErrorCode::ValidationError, why.to_string()),

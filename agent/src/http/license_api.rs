@@ -207,11 +207,16 @@ async fn license_body(api: &Api, view: LicenseView, subject: Subject) -> Result<
     let mut body = view.license.body;
     for standing in view.standings {
         match standing {
-            Standings::License(counter) => body.counter = counter,
+            Standings::License(own) => {
+                body.counter = own.counter;
+                if let Some(pool) = &own.pool {
+                    body.set_pool(pool);
+                }
+            }
             Standings::Feature(feature) => {
                 let known = body.product_features.iter_mut();
-                for slot in known.filter(|known| known.code == feature.code) {
-                    slot.clone_from(&feature);
+                for slot in known.filter(|known| known.code == feature.counter.code) {
+                    slot.clone_from(&feature.counter);
                 }
             }
         }

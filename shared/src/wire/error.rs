@@ -70,6 +70,8 @@ error_codes! {
 
     /// The product or licence has no consumption feature of that code.
     UnsupportedProductFeature = 400 "unsupported_product_feature";
+    /// The licence has no feature of that code.
+    InvalidLicenseFeatureCode = 400 "invalid_license_feature_code";
     /// The feature's limit would be passed.
     FeatureNotEnoughConsumptions = 400 "feature_not_enough_consumptions";
 

@@ -8,10 +8,12 @@ pub mod add_consumption;
 pub mod body;
 pub mod check_license;
 pub mod error;
+pub mod pool;
 
 pub use add_consumption::{AddConsumption, ConsumptionEvent, Counter, FeatureCounter};
 pub use check_license::{CheckLicense, LicenseBody};
 pub use error::{ApiError, ErrorCode};
+pub use pool::{InPool, PoolCounter};
 
 use std::fmt;
 

@@ -8,7 +8,7 @@ use tally_agent::{
     core::{
         book::Batch,
         event::{Event, KeyEcho},
-        outcome::SendOutcome,
+        outcome::{Counted, SendOutcome},
     },
     ledger::{
         engine::{Engine, Job},
@@ -89,10 +89,10 @@ fn settle(engine: &mut Engine) {
         let standing = book.account_of(license.no, None)?.standing;
         Some(Event::Answered {
             batch: batch.no,
-            outcome: SendOutcome::Applied(Standing {
+            outcome: SendOutcome::Applied(Counted::from(Standing {
                 total: standing.total.checked_add(batch.units)?,
                 ..standing
-            }),
+            })),
             key: KeyEcho::Echoed,
         })
     };

@@ -6,6 +6,7 @@ use tally_agent::core::{
     book::{AppNo, Seq},
     chain::{Hash, Key, Link},
 };
+use tally_shared::wire::InPool;
 use tally_shared::{
     auth::{self, Authorization, SharedKey},
     limits::{Limits, OverageSetting, Request, Standing, decide},
@@ -84,7 +85,10 @@ fn parse_request() -> AddConsumption {
 /// The body of an answer.
 #[divan::bench]
 fn write_answer(bencher: Bencher<'_, '_>) {
-    let answer = Standings::License(Counter::new(1, &standing(), Total::new(41_008)));
+    let answer = Standings::License(InPool {
+        counter: Counter::new(1, &standing(), Total::new(41_008)),
+        pool: None,
+    });
     bencher.bench(|| serde_json::to_string(black_box(&answer)));
 }
 
@@ -105,7 +109,10 @@ fn check_signature(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn sign_answer(bencher: Bencher<'_, '_>) {
     let signer = Signer::generate().unwrap();
-    let answer = Standings::License(Counter::new(1, &standing(), Total::new(41_008)));
+    let answer = Standings::License(InPool {
+        counter: Counter::new(1, &standing(), Total::new(41_008)),
+        pool: None,
+    });
     let answer = serde_json::to_string(&answer).unwrap();
     bencher.bench(|| signer.sign(black_box(answer.as_bytes())).unwrap());
 }

@@ -414,7 +414,9 @@ fn numbered(text: &str) -> Result<Numbered, String> {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-`tally status` shows what is held, and why. A decision is written into the ledger, and nobody can undo it.
+`tally status` shows what is held, and why. What was sent without an answer can be decided about once its request can no
+longer arrive; what was never sent can be given up, and `tally log` names its batch. A decision is written into the
+ledger, and nobody can undo it.
 
 Examples:
   tally resolve 7 --applied                the vendor's activity log shows it

@@ -122,7 +122,11 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
 }
 
 fn of_license(license: Facts<'_>, now: Option<Timestamp>) -> Vec<Matter> {
-    let name = license.text("/holder_value");
+    let holder = license.text("/holder_value");
+    let name = match license.find("/feature").and_then(Value::as_str) {
+        Some(feature) => format!("{holder} · {feature}"),
+        None => holder,
+    };
     let mut matters = Vec::new();
     if let Some(code) = license.find("/refused").and_then(Value::as_str) {
         matters.push(Matter {
@@ -130,6 +134,20 @@ fn of_license(license: Facts<'_>, now: Option<Timestamp>) -> Vec<Matter> {
             next: "the vendor can allow it again; `tally sync` then asks at once".to_owned(),
         });
     }
+    if let Some(left) = license.find("/refused_with_room").and_then(Value::as_i64) {
+        let left = match left {
+            i64::MAX => "no limit".to_owned(),
+            left => format!("{left} left"),
+        };
+        matters.push(Matter {
+            what: format!(
+                "the server refuses units of {name} for the limit although the licence has {left} (a pool?)"
+            ),
+            next: "ask the vendor; it is tried again now and then, and `tally sync` tries at once"
+                .to_owned(),
+        });
+    }
+    matters.extend(unknown_batch(&name, license, now));
     let held = license.find("/held").and_then(Value::as_array);
     matters.extend(
         held.into_iter()
@@ -137,6 +155,25 @@ fn of_license(license: Facts<'_>, now: Option<Timestamp>) -> Vec<Matter> {
             .map(|batch| held_batch(&name, Facts(batch), now)),
     );
     matters
+}
+
+/// What was sent and not answered, once a person may decide about it.
+fn unknown_batch(name: &str, license: Facts<'_>, now: Option<Timestamp>) -> Option<Matter> {
+    let number = license.find("/unknown/batch").and_then(Value::as_i64)?;
+    let decidable_at = Timestamp::parse(&license.text("/unknown/decidable_at"))?;
+    if now.is_none_or(|now| now < decidable_at) {
+        return None;
+    }
+    Some(Matter {
+        what: format!(
+            "batch {number} of {name}, {}, was sent, and its answer was lost",
+            human::units(license.number("/unknown/units")),
+        ),
+        next: format!(
+            "it goes on by itself when the server can be asked; or say what became of it: tally resolve {number} \
+             --applied | --not-applied | --resend | --waive REASON"
+        ),
+    })
 }
 
 fn held_batch(name: &str, batch: Facts<'_>, now: Option<Timestamp>) -> Matter {

@@ -95,6 +95,14 @@ fn usage(facts: Facts<'_>, now: Option<Timestamp>) -> Vec<Piece> {
         let style = AnsiColor::Yellow.on_default();
         pieces.push(Piece::new(format!("{owed} not counted yet"), style));
     }
+    if let Some(name) = facts.find("/pool/name").and_then(Value::as_str) {
+        let total = facts.number("/pool/total");
+        let of = match facts.find("/pool/cap").and_then(Value::as_i64) {
+            Some(cap) => format!("{total} of {cap}"),
+            None => total.to_string(),
+        };
+        pieces.push(Piece::plain(format!("pool {name}: {of} used")));
+    }
     let resets = facts.find("/resets_at").and_then(Value::as_str);
     if let Some(at) = resets.and_then(Timestamp::parse) {
         pieces.push(Piece::plain(resets_at(at, now)));

@@ -104,3 +104,28 @@ inspect · KEY
 "
     );
 }
+
+#[test]
+fn trouble_with_the_total_says_what_to_type() {
+    let mut pooled = license(1, "KEY", &json!([]));
+    pooled["refused_with_room"] = json!(100);
+    pooled["pool"] = json!({"id": 3, "name": "Fleet", "cap": 10, "total": 8});
+    let mut lost = license(
+        3,
+        "KEY",
+        &json!([
+            {"batch": 8, "units": 2, "reason": "gone", "next_step": "none: its total cannot be read any more"},
+        ]),
+    );
+    lost["unknown"] = json!({"batch": 9, "units": 5, "decidable_at": "2026-11-25T11:00:00.000Z"});
+    let page = plain(&status(&[pooled, lost], "online"), Detail::Full, 200);
+    for said in [
+        "the server refuses units of KEY for the limit although the licence has 100 left (a pool?)",
+        "pool Fleet: 8 of 10 used",
+        "batch 9 of KEY · thickness-of-the-wall, 5 units, was sent, and its answer was lost",
+        "tally resolve 9 --applied | --not-applied | --resend | --waive REASON",
+        "batch 8 of KEY · thickness-of-the-wall, 2 units, is held: whether it was counted is not known",
+    ] {
+        assert!(page.contains(said), "{said}\n{page}");
+    }
+}

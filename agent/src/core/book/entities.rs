@@ -296,6 +296,9 @@ pub struct Readings {
     pub arrives_until: Duration,
     /// Whether the first reading, which need not wait, was asked for.
     pub is_begun: bool,
+    /// Whether the limits were read since then. A setting that may have been lost is not sent again before that: the vendor may
+    /// have edited it.
+    pub limits_are_read: bool,
     /// When the total was first asked for after that and was found without these units, on the monotonic clock.
     pub without_at: Option<Duration>,
 }
@@ -467,6 +470,13 @@ impl License {
             .map(|(device, _)| device.clone())
     }
 
+    /// A device that the licence, and with it its totals, can be read by.
+    pub(in crate::core) fn reader(&self) -> Option<&str> {
+        let mut accepted = self.devices.iter().filter(|(_, refused)| refused.is_none());
+        let (device, _) = accepted.next().filter(|_| self.blocked.is_none())?;
+        Some(device)
+    }
+
     /// Whether the server, by its last word, does not refuse this licence on this device.
     pub(in crate::core) fn accepts(&self, hardware_id: &str) -> bool {
         self.blocked.is_none() && self.devices.get(hardware_id).is_none_or(Option::is_none)
@@ -534,7 +544,6 @@ impl Batch {
             state: BatchState::Open,
             closed: true,
             refusals: self.refusals.saturating_add(1),
-            dropped: Dropped::default(),
             sealed: None,
             held_at: None,
             // It has waited long enough.

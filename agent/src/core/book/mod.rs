@@ -7,6 +7,8 @@
 mod changes;
 mod entities;
 mod finding;
+mod overage;
+mod pools;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -7,7 +7,7 @@ use tally_shared::wire::Subject;
 use super::turn;
 use crate::core::{
     Core, LateUsage,
-    book::{Account, Batch, BatchNo, BatchState, Dropped, Hold, License, LicenseNo, Op, Sealed},
+    book::{Account, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Sealed},
     clock::Moment,
     command::{Command, Key},
 };
@@ -37,6 +37,8 @@ impl Core {
     pub(in crate::core) fn advance(&mut self, now: Moment) -> Vec<Command> {
         self.meet_server(now);
         self.hold_late(now);
+        self.drop_replaced_settings(now);
+        self.notice_contradictions(now);
         let mut commands = self.find_prefixes(now);
         let licenses: Vec<LicenseNo> = self.book.licenses.keys().copied().collect();
         let mut busy = self.busy();
@@ -52,7 +54,7 @@ impl Core {
                 Step::LookUp(hardware_id) => self.look_up(now, no, &hardware_id),
                 Step::FirstReading(batch) => {
                     self.begin_readings(batch);
-                    let hardware_id = self.hardware_id_of(batch);
+                    let hardware_id = self.device_to_read_by(no, batch);
                     self.look_up(now, no, &hardware_id)
                 }
             };
@@ -99,8 +101,9 @@ impl Core {
                 _ => (due, step),
             });
         let (due, step) = steps
-            .chain(Self::probe(license))
+            // Of those that are due, the first counts: a device that is accepted tells more than one that is not.
             .chain(self.refresh(license))
+            .chain(Self::probe(license))
             .min_by_key(|(due, _)| *due)?;
         if let Step::FirstReading(_) = step {
             return Some((due, step));
@@ -121,10 +124,14 @@ impl Core {
                 BatchState::Sent => return None,
                 BatchState::Unknown { look_at } => {
                     let look_at = look_at.max(turn::over_at(now, &account.standing));
-                    return Some(self.clear_up(now, batch, look_at));
+                    return Some(self.clear_up(now, license, batch, look_at));
                 }
                 _ => {}
             }
+        }
+        if account.refused.is_some() {
+            // Asking for its total would tell nothing; whether it is still refused is asked slowly.
+            return look_up(account.watch.contradicted.until).filter(|_| !batches.is_empty());
         }
         let is_held = is_held_for_limit(&batches);
         if account.stale
@@ -141,8 +148,10 @@ impl Core {
             .filter(|batch| license.accepts(&self.hardware_id_of(batch.no)))
             .collect();
         let Some(first) = waiting.first() else {
-            let turn = Self::next_turn(now, account).filter(|_| is_held)?;
-            return look_up(turn);
+            let turn = Self::next_turn(now, account).filter(|_| is_held);
+            let retry = account.watch.contradicted.until;
+            let retry = self.is_contradicted(account).then_some(retry);
+            return look_up(turn.into_iter().chain(retry).min()?);
         };
         let due = self.due_at(first).max(self.may_send_at(now, account));
         let together = waiting
@@ -157,16 +166,33 @@ impl Core {
 
     /// A batch without a valid answer: the same bytes again where the server keeps keys, else the
     /// total, once the request can no longer arrive.
-    fn clear_up(&self, now: Moment, batch: &Batch, look_at: Duration) -> (Duration, Step) {
-        if self.trusts_key(now, batch) {
+    fn clear_up(
+        &self,
+        now: Moment,
+        license: &License,
+        batch: &Batch,
+        look_at: Duration,
+    ) -> (Duration, Step) {
+        let sealed = batch.sealed.as_ref();
+        let may_be_edited = !self.book.setting_of(batch).is_empty()
+            && sealed.is_some_and(|sealed| !sealed.readings.limits_are_read);
+        if self.trusts_key(now, batch) && !may_be_edited {
             return (Duration::ZERO, Step::Send(batch.no));
         }
-        let hardware_id = self.hardware_id_of(batch.no);
-        let sealed = batch.sealed.as_ref();
+        let hardware_id = self.device_to_read_by(license.no, batch.no);
         if sealed.is_some_and(|sealed| !sealed.readings.is_begun) {
             return (look_at, Step::FirstReading(batch.no));
         }
         (look_at, Step::LookUp(hardware_id))
+    }
+
+    /// The device of a batch; another where the server refuses that one, and the licence can be read by another.
+    fn device_to_read_by(&self, license: LicenseNo, batch: BatchNo) -> String {
+        let hardware_id = self.hardware_id_of(batch);
+        let license = self.book.license(license);
+        let is_refused = license.is_some_and(|license| !license.accepts(&hardware_id));
+        let reader = license.and_then(License::reader).filter(|_| is_refused);
+        reader.map(str::to_owned).unwrap_or(hardware_id)
     }
 
     fn begin_readings(&mut self, no: BatchNo) {
@@ -284,16 +310,19 @@ impl Core {
 
     /// Asking again for a licence, or a device of it, that the server refuses.
     fn probe(license: &License) -> Option<(Duration, Step)> {
-        let refused = license
-            .devices
-            .iter()
-            .find(|(_, refused)| refused.is_some());
-        let device = match (license.blocked, refused) {
-            (Some(_), _) => license.any_device()?,
-            (None, Some((device, _))) => device.clone(),
-            (None, None) => return None,
+        if license.blocked.is_some() {
+            return Some((license.probe.until, Step::LookUp(license.any_device()?)));
+        }
+        let refused = || {
+            license
+                .devices
+                .iter()
+                .filter(|(_, refused)| refused.is_some())
         };
-        Some((license.probe.until, Step::LookUp(device)))
+        // One after the other: one that stays refused keeps no other from being asked about.
+        let turn = usize::try_from(license.probe.failures).unwrap_or(0);
+        let (device, _) = refused().nth(turn.checked_rem(refused().count())?)?;
+        Some((license.probe.until, Step::LookUp(device.clone())))
     }
 
     /// Reading a licence when its time has come, or as the try of a server that is down.
@@ -314,10 +343,11 @@ impl Core {
         if self.book.batch(no)?.state == BatchState::Open {
             let batch = self.book.batch(no)?;
             let (id, standing) = (self.book.id_of(batch)?, self.standing_of(batch)?);
+            let dropped = self.book.dropped_of(batch);
             let batch = self.book.batch_mut(no)?;
             batch.sealed = Some(Sealed::new(now, id, standing));
+            batch.dropped = dropped;
         }
-        self.drop_replaced_settings(no)?;
         let peer = self.keeps_keys().then(|| self.peer.clone());
         let batch = self.book.batch(no)?;
         let standing = self.standing_of(batch)?;
@@ -360,22 +390,6 @@ impl Core {
             license: no,
             subject,
         })
-    }
-
-    /// Leaves out what a later row has replaced of a batch's overage setting. Where an earlier attempt may have been counted, the
-    /// request stays as it was.
-    fn drop_replaced_settings(&mut self, no: BatchNo) -> Option<()> {
-        let batch = self.book.batch(no)?;
-        let newest = self.book.accounts.get(&batch.account)?.settings;
-        let dropped = Dropped {
-            allow_overages: batch.last < newest.allow_overages,
-            max_overages: batch.last < newest.max_overages,
-        };
-        let is_doubtful = batch.sealed.as_ref().is_some_and(|sealed| sealed.doubtful);
-        if !is_doubtful && batch.dropped != dropped {
-            self.book.batch_mut(no)?.dropped = dropped;
-        }
-        Some(())
     }
 }
 

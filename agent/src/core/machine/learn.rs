@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use tally_shared::{
     limits::Standing,
     units::Units,
-    wire::{Holder, add_consumption::FEATURE_TYPE_CONSUMPTION},
+    wire::{
+        Holder, PoolCounter, add_consumption::FEATURE_TYPE_CONSUMPTION,
+        check_license::LICENSE_TYPE_CONSUMPTION,
+    },
 };
 
 use super::{
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::core::{
     Core, UndecidablePolicy,
-    book::{AccountNo, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause},
+    book::{AccountNo, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause, Pool},
     clock::Moment,
     outcome::LicenseFound,
     reconcile::{Verdict, verdict},
@@ -70,24 +73,38 @@ impl Core {
                 refresh_at: Duration::ZERO,
             }),
         };
+        let contradicted = self.contradicted(no);
         if let Some(license) = self.book.license_mut(no) {
             license.body = body.clone();
-            license.blocked = None;
-            license.devices.insert(subject.hardware_id.clone(), None);
+            let was_blocked = license.blocked.take().is_some();
+            let device = license.devices.insert(subject.hardware_id.clone(), None);
             license.refreshed_at = now.time;
             license.pause = Pause::default();
-            license.probe = Pause::default();
+            if was_blocked || device.flatten().is_some() {
+                // What another device is refused for is asked about as slowly as before.
+                license.probe = Pause::default();
+            }
         }
         self.schedule_refresh(now, no);
+        self.take_up_gone(now, no);
         let told = |standing| Told { standing, asked_at };
-        self.learn_account(now, no, None, told(body.counter.standing(now.time)));
+        let own = self.book.account_of(no, None);
+        let is_news = own.is_none_or(|own| own.heard_at <= asked_at);
+        let is_counted = body.license_type == LICENSE_TYPE_CONSUMPTION;
+        if is_counted || self.book.account_of(no, None).is_none() {
+            self.learn_account(now, no, None, told(body.counter.standing(now.time)));
+        }
+        let own = self.book.account_of(no, None).map(|own| own.no);
+        if is_news {
+            self.learn_pool(now, own, body.pool().as_ref());
+        }
         for feature in &body.product_features {
             if feature.feature_type == FEATURE_TYPE_CONSUMPTION {
                 let told = told(feature.standing(now.time));
                 self.learn_account(now, no, Some(&feature.code), told);
             }
         }
-        self.keep_undescribed(now, no);
+        self.learn_refusals(now, no, &contradicted, asked_at);
         self.release_refused(now, no);
         if !is_fresh {
             for account in self.book.account_numbers_of(no) {
@@ -95,31 +112,6 @@ impl Core {
             }
         }
         no
-    }
-
-    /// A feature that the server no longer describes stands as it last did: asking for it again would
-    /// tell nothing new.
-    fn keep_undescribed(&mut self, now: Moment, license: LicenseNo) {
-        let Some(license) = self.book.license(license) else {
-            return;
-        };
-        let features = &license.body.product_features;
-        let undescribed: Vec<AccountNo> = self
-            .book
-            .accounts_of(license.no)
-            .filter(|account| {
-                let code = account.feature.as_ref();
-                code.is_some_and(|code| features.iter().all(|feature| &feature.code != code))
-            })
-            .map(|account| account.no)
-            .collect();
-        for no in undescribed {
-            if let Some(account) = self.book.account_mut(no) {
-                account.standing.total = account.standing.total_at(now.time);
-                account.standing.as_of = now.time;
-                account.stale = false;
-            }
-        }
     }
 
     fn learn_account(
@@ -145,6 +137,9 @@ impl Core {
             // It was on its way while something newer was heard.
             None if is_old => {}
             None => self.hear(now, no, Told { standing, asked_at }, None),
+            Some(batch)
+                if asked_at >= self.unknown_since(batch)
+                    && self.is_replaced(now, batch, &standing) => {}
             // Nothing is known of its outcome yet, or its key will tell more than the total (its age may be known only now, by
             // the answer's date): only the limits are news.
             Some(batch) if asked_at < self.unknown_since(batch) || self.keeps_key(now, batch) => {
@@ -153,6 +148,36 @@ impl Core {
                 }
             }
             Some(batch) => self.read_of_unknown(now, batch, Told { standing, asked_at }),
+        }
+    }
+
+    /// What an answer says of the pool that an account draws from.
+    pub(super) fn learn_pool(
+        &mut self,
+        now: Moment,
+        no: Option<AccountNo>,
+        pool: Option<&PoolCounter>,
+    ) {
+        let Some(account) = no.and_then(|no| self.book.accounts.get(&no)) else {
+            return;
+        };
+        let pool = pool.map(|pool| Pool::of(pool, now.time));
+        if account.pool == pool {
+            return;
+        }
+        let (no, before) = (account.no, self.book.room_left(account, now.time));
+        if let Some(account) = self.book.account_mut(no) {
+            account.pool = pool;
+        }
+        self.note_room(now, no, before);
+    }
+
+    /// Where there is more room than before, the totals are believed again.
+    fn note_room(&mut self, now: Moment, no: AccountNo, before: Option<i64>) {
+        let account = self.book.accounts.get(&no);
+        let room = account.and_then(|account| self.book.room_left(account, now.time));
+        if room.unwrap_or(i64::MAX) > before.unwrap_or(i64::MAX) {
+            self.forget_contradiction(no);
         }
     }
 
@@ -177,6 +202,8 @@ impl Core {
         let took = i64::try_from(now.mono.saturating_sub(asked_at).as_millis()).unwrap_or(i64::MAX);
         let asked = now.time.plus_millis(took.saturating_neg());
         let is_beside = turn::is_beside(&standing, asked, now.time);
+        let before = self.book.accounts.get(&no);
+        let before = before.and_then(|account| self.book.room_left(account, now.time));
         let doubtful = doubtful.or_else(|| self.doubtful_refusal(no, asked_at));
         let was_shared = self
             .book
@@ -201,7 +228,28 @@ impl Core {
             account.standing.as_of = asked;
         } else {
             self.audit_refusals(now, (no, was_shared), &standing, asked_at);
+            self.note_room(now, no, before);
         }
+    }
+
+    /// What the limits say of the setting of a batch whose outcome is unknown. Returns whether the vendor has edited it and
+    /// nothing else was in the batch: then it is at its end.
+    fn is_replaced(&mut self, now: Moment, no: BatchNo, standing: &Standing) -> bool {
+        if let Some(sealed) = self.sealed_mut(no) {
+            sealed.readings.limits_are_read = true;
+        }
+        let is_edited = self.drop_edited_setting(no, &standing.limits);
+        let is_setting_only = |batch: &Batch| batch.units == Units::ZERO;
+        let is_end = is_edited && self.book.batch(no).is_some_and(is_setting_only);
+        if is_end {
+            self.book.end_batch(now, no, BatchState::Settled);
+            if let Some(account) = self.book.batch(no).map(|batch| batch.account)
+                && let Some(account) = self.book.account_mut(account)
+            {
+                account.standing.limits = standing.limits;
+            }
+        }
+        is_end
     }
 
     /// A total that was read while a batch's outcome is unknown. One that moved by exactly its units shows that it was counted,
@@ -248,7 +296,7 @@ impl Core {
         }
     }
 
-    fn read_again(&mut self, now: Moment, no: BatchNo, at: Duration) {
+    pub(super) fn read_again(&mut self, now: Moment, no: BatchNo, at: Duration) {
         self.set_state(
             no,
             BatchState::Unknown {
@@ -257,8 +305,7 @@ impl Core {
         );
     }
 
-    /// No attempt was counted. A batch of nothing but a setting that the vendor has edited meanwhile is not sent again: that
-    /// would undo the edit.
+    /// No attempt was counted.
     fn not_applied(&mut self, now: Moment, no: BatchNo, account: AccountNo, told: Told) {
         self.certainly_not_counted(no);
         self.hear(now, account, told, None);
@@ -287,13 +334,14 @@ impl Core {
     }
 
     /// The server no longer refuses the licence: what was held for that goes on.
-    fn release_refused(&mut self, now: Moment, license: LicenseNo) {
+    pub(super) fn release_refused(&mut self, now: Moment, license: LicenseNo) {
         let Some(license) = self.book.license(license) else {
             return;
         };
         let released: Vec<BatchNo> = self
             .book
             .accounts_of(license.no)
+            .filter(|account| account.refused.is_none())
             .flat_map(|account| self.book.batches_of(account.no))
             .filter(|batch| matches!(batch.state, BatchState::Held(Hold::Refused(_))))
             .filter(|batch| {
@@ -309,6 +357,7 @@ impl Core {
 
     /// A batch that was certainly refused goes on as a new one, under another id: the old id has its answer.
     pub(super) fn reseal(&mut self, now: Moment, no: BatchNo) {
+        self.drop_edited_setting_of_held(no);
         let Some(old) = self.book.batch(no).cloned() else {
             return;
         };

@@ -127,9 +127,15 @@ impl Core {
                     format!("batch {no} ({units} units) is held, `tally resolve {no}` decides")
                 }
                 BatchState::Sent | BatchState::Unknown { .. } => {
-                    format!("batch {no} ({units} units) was sent, and is not confirmed yet")
+                    format!(
+                        "batch {no} ({units} units) was sent, and is not confirmed yet, \
+                         `tally resolve {no}` decides once it can no longer arrive"
+                    )
                 }
-                _ => format!("batch {no} ({units} units) waits, `tally sync` sends it"),
+                _ => format!(
+                    "batch {no} ({units} units) waits, `tally sync` sends it, \
+                     `tally resolve {no} --waive REASON` gives it up"
+                ),
             }
         });
         let mut lines: Vec<String> = named.collect();

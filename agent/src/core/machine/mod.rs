@@ -7,6 +7,7 @@
 
 mod agenda;
 mod audit;
+mod contradicted;
 mod distrust;
 mod learn;
 pub(super) mod membership;
@@ -16,6 +17,9 @@ mod split;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod vendor;
+#[cfg(test)]
+mod vendor_tests;
 
 use std::time::Duration;
 
@@ -27,7 +31,7 @@ use super::{
     clock::Moment,
     command::Command,
     event::{Event, KeyEcho},
-    outcome::{LookUpOutcome, SendOutcome},
+    outcome::{Counted, LookUpOutcome, SendOutcome},
 };
 
 /// A refused licence is read again after this many sync intervals, then less and less often.
@@ -107,7 +111,8 @@ impl Core {
                 code,
             } => {
                 self.link.reached(now.mono);
-                self.refused(now, license, &hardware_id, code);
+                // When it was asked, nobody knows.
+                self.refused(now, license, &hardware_id, (code, Duration::ZERO));
             }
             Event::PrefixFound {
                 batch,
@@ -124,6 +129,9 @@ impl Core {
         for license in self.book.licenses.values_mut() {
             license.pause = Pause::default();
             license.probe = Pause::default();
+        }
+        for account in self.book.accounts.values_mut() {
+            account.watch.contradicted = Pause::default();
         }
         for batch in self.book.batches.values_mut() {
             batch.opened_at = Duration::ZERO;
@@ -183,18 +191,17 @@ impl Core {
         // Already so where this is told again, after its first commit failed.
         self.set_op(license, Op::Idle);
         match outcome {
-            SendOutcome::Applied(standing) => {
+            SendOutcome::Applied(Counted { standing, pool }) => {
                 self.link.reached(now.mono);
                 self.resume_license(license);
-                self.settle(
-                    now,
-                    no,
-                    Standing {
-                        as_of: now.time,
-                        ..standing
-                    },
-                    Some(key),
-                );
+                let standing = Standing {
+                    as_of: now.time,
+                    ..standing
+                };
+                self.settle(now, no, standing, Some(key));
+                if key != KeyEcho::Replayed {
+                    self.learn_pool(now, account, pool.as_ref());
+                }
             }
             SendOutcome::RefusedLimit => {
                 self.link.reached(now.mono);
@@ -206,6 +213,10 @@ impl Core {
                 self.link.reached(now.mono);
                 self.hold(now, no, Hold::Refused(code));
                 self.note_refused(now, no);
+                if let (true, Some(account)) = (vendor::is_of_counter(code), account) {
+                    self.refuse_account(now, account, code);
+                    return;
+                }
                 let hardware_id = self.hardware_id_of(no);
                 self.block(now, license, &hardware_id, code);
             }
@@ -282,7 +293,7 @@ impl Core {
             LookUpOutcome::Refused(code, message) => {
                 self.link.reached(now.mono);
                 tracing::warn!(license = license.0, message, "the server refuses a licence");
-                self.refused(now, license, hardware_id, code);
+                self.refused(now, license, hardware_id, (code, asked_at));
             }
             LookUpOutcome::RefusedCredentials(code) => self.link.refused(now.mono, code),
             LookUpOutcome::Unreached(why) => {
@@ -303,11 +314,23 @@ impl Core {
     }
 
     /// The server refuses a licence that was read. One that was forgotten meanwhile stays so.
-    fn refused(&mut self, now: Moment, license: LicenseNo, hardware_id: &str, code: ErrorCode) {
-        if !self.is_forgotten(license) {
-            self.schedule_refresh(now, license);
-            self.block(now, license, hardware_id, code);
+    /// The trouble of one device does not postpone the reading by another.
+    fn refused(
+        &mut self,
+        now: Moment,
+        no: LicenseNo,
+        hardware_id: &str,
+        (code, asked_at): (ErrorCode, Duration),
+    ) {
+        if self.is_forgotten(no) {
+            return;
         }
+        self.block(now, no, hardware_id, code);
+        let license = self.book.license(no);
+        if license.is_none_or(|license| license.reader().is_none()) {
+            self.schedule_refresh(now, no);
+        }
+        self.give_up_license(now, no, code, asked_at);
     }
 
     fn is_forgotten(&self, license: LicenseNo) -> bool {
@@ -340,6 +363,8 @@ impl Core {
         let Some(account) = self.book.account_mut(batch.account) else {
             return;
         };
+        let was_refused = account.refused.take().is_some();
+        let license = account.license;
         account.standing = standing;
         account.heard_at = now.mono;
         account.stale = is_beside;
@@ -350,6 +375,10 @@ impl Core {
         if is_beside {
             // Before it turned or after? It is read again when that is over.
             account.standing.as_of = sent_at.min(now.time);
+        }
+        self.forget_contradiction(batch.account);
+        if was_refused {
+            self.release_refused(now, license);
         }
     }
 
@@ -380,6 +409,7 @@ impl Core {
             return;
         };
         let (account, units, late) = (batch.account, batch.units, batch.late);
+        self.book.note_setting_of(no);
         self.book.end_batch(now, no, BatchState::Settled);
         let Some(account) = self.book.account_mut(account) else {
             return;
@@ -439,6 +469,7 @@ impl Core {
             since: now.mono,
             arrives_until: now.mono.saturating_add(self.policy.settle_wait),
             is_begun: false,
+            limits_are_read: false,
             without_at: None,
         }
     }
@@ -494,6 +525,10 @@ impl Core {
     }
 
     fn hold(&mut self, now: Moment, no: BatchNo, why: Hold) {
+        if matches!(why, Hold::Undecidable | Hold::Gone(_) | Hold::Copy) {
+            // It may have been counted, with its setting.
+            self.book.note_setting_of(no);
+        }
         if let Some(batch) = self.book.batch_mut(no) {
             batch.state = BatchState::Held(why);
             batch.closed = true;

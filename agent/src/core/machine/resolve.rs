@@ -1,16 +1,18 @@
-//! Deciding what became of a held batch, where the agent cannot: by a person, or by the configured
+//! Deciding what became of a batch, where the agent cannot: by a person, or by the configured
 //! policy. Each decision is a note in the ledger, and nobody can undo it.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::core::{
     Core,
-    book::{BatchNo, BatchState, Hold, NoteKind, Seq},
+    book::{Batch, BatchNo, BatchState, Hold, NoteKind, Seq},
     clock::Moment,
 };
 
-/// What is decided about a held batch.
+/// What is decided about a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -44,9 +46,21 @@ pub enum Unresolvable {
         .0.0
     )]
     Unknown(BatchNo),
-    /// It is not held.
-    #[error("batch {} is not held: it goes on by itself", .0.0)]
-    NotHeld(BatchNo),
+    /// Its request is under way.
+    #[error("batch {} is being sent at this moment: wait for its answer", .0.0)]
+    UnderWay(BatchNo),
+    /// It was never sent.
+    #[error(
+        "batch {} was not sent yet, and goes by itself; it can only be given up (`--waive REASON`)",
+        .0.0
+    )]
+    NotSent(BatchNo),
+    /// Its request could still arrive.
+    #[error(
+        "batch {} was sent, and its request could still arrive: decide about it in {} s",
+        .0.0, .1.as_secs().saturating_add(1)
+    )]
+    TooEarly(BatchNo, Duration),
     /// It waits for another server than the one that is used.
     #[error(
         "batch {} waits for the former licence server: set its address again, say that it moved \
@@ -63,7 +77,8 @@ pub enum Unresolvable {
 }
 
 impl Core {
-    /// Decides what became of a held batch. Returns the place of the note that says so.
+    /// Decides what became of a batch. A person may always decide: about what is held, about what is unknown once its request
+    /// can no longer arrive, and may give up what was never sent. Returns the place of the note that says so.
     ///
     /// # Errors
     ///
@@ -77,19 +92,7 @@ impl Core {
     ) -> Result<Seq, Unresolvable> {
         let batch = self.book.batch(no).filter(|batch| !batch.state.is_end());
         let batch = batch.ok_or(Unresolvable::Unknown(no))?;
-        let is_former = self.owed_to().is_some() && self.book.owed_home().any(|owed| owed.no == no);
-        let was_sent = matches!(batch.state, BatchState::Sent | BatchState::Unknown { .. });
-        let hold = match batch.state {
-            // It may not go to the server that is used now.
-            _ if is_former && matches!(decision, Decision::NotApplied | Decision::Resend) => {
-                return Err(Unresolvable::OfAnother(no));
-            }
-            BatchState::Held(hold) => hold,
-            // It goes nowhere by itself.
-            _ if is_former && (was_sent || decision == Decision::Waive) => Hold::Undecidable,
-            _ if is_former => return Err(Unresolvable::OfAnother(no)),
-            _ => return Err(Unresolvable::NotHeld(no)),
-        };
+        let hold = self.decidable(now, batch, decision)?;
         let (account, units) = (batch.account, batch.units);
         let seq = self.note_decision(now, no, decision, By::Person, reason);
         match decision {
@@ -118,6 +121,40 @@ impl Core {
             }
         }
         Ok(seq)
+    }
+
+    /// Why a batch waits, for a decision about it.
+    fn decidable(
+        &self,
+        now: Moment,
+        batch: &Batch,
+        decision: Decision,
+    ) -> Result<Hold, Unresolvable> {
+        let no = batch.no;
+        let mut owed_home = self.book.owed_home();
+        let is_former = self.owed_to().is_some() && owed_home.any(|owed| owed.no == no);
+        let is_sent = matches!(decision, Decision::NotApplied | Decision::Resend);
+        if is_former && is_sent {
+            // It may not go to the server that is used now.
+            return Err(Unresolvable::OfAnother(no));
+        }
+        match batch.state {
+            BatchState::Held(hold) => Ok(hold),
+            // It goes nowhere by itself.
+            BatchState::Sent | BatchState::Unknown { .. } if is_former => Ok(Hold::Undecidable),
+            BatchState::Sent => Err(Unresolvable::UnderWay(no)),
+            BatchState::Unknown { .. } => {
+                let sealed = batch.sealed.as_ref();
+                let until = sealed.map_or(Duration::ZERO, |it| it.readings.arrives_until);
+                match until.checked_sub(now.mono).filter(|wait| !wait.is_zero()) {
+                    Some(wait) => Err(Unresolvable::TooEarly(no, wait)),
+                    None => Ok(Hold::Undecidable),
+                }
+            }
+            _ if decision == Decision::Waive => Ok(Hold::Undecidable),
+            _ if is_former => Err(Unresolvable::OfAnother(no)),
+            _ => Err(Unresolvable::NotSent(no)),
+        }
     }
 
     /// Writes a decision into the ledger, with what it is about: the batch itself may be folded away

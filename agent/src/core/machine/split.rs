@@ -1,10 +1,10 @@
 //! Splitting at the limit: the longest prefix of a batch's rows that fits is sent, the rest is held.
 
-use tally_shared::{limits::Standing, units::Units};
+use tally_shared::units::Units;
 
 use crate::core::{
     Core,
-    book::{Account, Batch, BatchNo, BatchState, Dropped, Hold},
+    book::{Account, Batch, BatchNo, BatchState, Hold},
     clock::Moment,
     command::Command,
     event::Prefix,
@@ -18,6 +18,7 @@ impl Core {
         room: Option<i64>,
         prefix: Option<Prefix>,
     ) {
+        self.drop_edited_setting_of_held(no);
         let Some(old) = self.book.batch(no).cloned() else {
             return;
         };
@@ -25,7 +26,7 @@ impl Core {
             return;
         }
         let Some(prefix) = prefix else {
-            self.hold(now, no, Hold::Limit { room_seen: room });
+            self.nothing_fits(now, &old, room);
             return;
         };
         let (Some(next), Some(rest)) = (prefix.next, old.rows.checked_sub(prefix.rows)) else {
@@ -48,7 +49,6 @@ impl Core {
             units: old.units.checked_sub(prefix.units).unwrap_or(Units::ZERO),
             state: BatchState::Held(Hold::Limit { room_seen: None }),
             sealed: None,
-            dropped: Dropped::default(),
             ..old
         };
         self.book.add_batch(|no| Batch { no, ..rest });
@@ -66,23 +66,36 @@ impl Core {
             .collect()
     }
 
-    fn find_prefix(&self, now: Moment, account: &Account) -> Option<Command> {
-        let (batch, room_seen) =
-            self.book
-                .batches_of(account.no)
-                .into_iter()
-                .find_map(|batch| match batch.state {
-                    BatchState::Held(Hold::Limit { room_seen }) => Some((batch, room_seen)),
-                    _ => None,
-                })?;
-        let setting = batch.dropped.leave(self.book.lane(batch.lane)?.key.setting);
-        let limits = account.standing.limits.with(setting);
-        let room = Standing {
-            limits,
-            ..account.standing
+    /// Not even a batch's first row fits. Where the server's total leaves room for it all the same, what the refusals before
+    /// made the agent believe is put to the test now and then.
+    fn nothing_fits(&mut self, now: Moment, batch: &Batch, room: Option<i64>) {
+        let account = self.book.accounts.get(&batch.account);
+        let left = account
+            .filter(|account| account.watch.believed_room.is_some())
+            .map(|account| self.book.room_for(account, batch, now.time));
+        if left.is_some_and(|left| left.is_none_or(|left| batch.units.get() <= left)) {
+            self.reseal(now, batch.no);
+            return;
         }
-        .room(Units::ZERO, now.time);
-        let news = room.is_none_or(|room| room > 0 && room_seen.is_none_or(|seen| room > seen));
+        if left.is_some() {
+            self.forget_contradiction(batch.account);
+        }
+        self.hold(now, batch.no, Hold::Limit { room_seen: room });
+    }
+
+    fn find_prefix(&self, now: Moment, account: &Account) -> Option<Command> {
+        let watch = &account.watch;
+        if watch.believed_room.is_some() && now.mono < watch.contradicted.until {
+            return None;
+        }
+        let batch = self.held_for_limit(account)?;
+        let BatchState::Held(Hold::Limit { room_seen }) = batch.state else {
+            return None;
+        };
+        let left = self.book.room_for(account, batch, now.time);
+        let room = left.into_iter().chain(watch.believed_room).min();
+        let news = watch.believed_room.is_some()
+            || room.is_none_or(|room| room > 0 && room_seen.is_none_or(|seen| room > seen));
         news.then_some(Command::FindPrefix {
             batch: batch.no,
             lane: batch.lane,
@@ -92,17 +105,26 @@ impl Core {
         })
     }
 
-    /// Whether nothing of an account is under way or about to be, and its total is the server's.
-    fn is_calm(&self, now: Moment, account: &Account) -> bool {
-        !Self::total_is_stale(now, account)
+    /// Whether nothing of an account is under way or about to be, and its total is the server's. What waits for a device that
+    /// the server refuses is not about to be.
+    pub(super) fn is_calm(&self, now: Moment, account: &Account) -> bool {
+        let license = self.book.license(account.license);
+        let is_accepted = |batch: &Batch| {
+            let lane = self.book.lane(batch.lane);
+            license
+                .zip(lane)
+                .is_some_and(|(license, lane)| license.accepts(&lane.key.hardware_id))
+        };
+        account.refused.is_none()
+            && !Self::total_is_stale(now, account)
             && self
                 .book
-                .batches_of(account.no)
-                .iter()
+                .any_batches_of(account.no)
                 .all(|batch| match batch.state {
                     BatchState::Held(_) => true,
-                    // Rows that were refused once and go out again take the room that there is.
-                    BatchState::Open => batch.refusals == 0,
+                    // Rows that were refused once are sent at once; others wait for company.
+                    BatchState::Open if batch.refusals == 0 => true,
+                    BatchState::Open | BatchState::Sealed => !is_accepted(batch),
                     _ => false,
                 })
     }

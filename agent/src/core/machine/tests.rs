@@ -215,7 +215,12 @@ impl World {
     }
 
     fn applied(&self, total: i64) -> SendOutcome {
-        SendOutcome::Applied(self.body(total).counter.standing(Timestamp::default()))
+        SendOutcome::Applied(
+            self.body(total)
+                .counter
+                .standing(Timestamp::default())
+                .into(),
+        )
     }
 
     fn sums(&self) -> Conservation {

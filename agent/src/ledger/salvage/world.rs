@@ -151,7 +151,7 @@ impl World {
                 let license: i64 = key.trim_start_matches('K').parse().unwrap();
                 let mut standing = body(license).counter.standing(self.now.time);
                 standing.total = Total::new(*counted);
-                SendOutcome::Applied(standing)
+                SendOutcome::Applied(standing.into())
             } else {
                 SendOutcome::RefusedLimit
             };
