@@ -537,32 +537,6 @@ impl Core {
         }
     }
 
-    /// The server refuses a licence, or one device of it. It is asked again slowly, and on demand.
-    fn block(&mut self, now: Moment, no: LicenseNo, hardware_id: &str, code: ErrorCode) {
-        if code == ErrorCode::LicenseNotFound && self.drop_name(now, no, hardware_id, None) {
-            return;
-        }
-        let first = self.book.license(no).map(|it| self.book.first_of(it).no);
-        let no = first.unwrap_or(no);
-        let Some(license) = self.book.license_mut(no) else {
-            return;
-        };
-        if matches!(code, ErrorCode::DeviceNotFound | ErrorCode::Blacklisted) {
-            license.devices.insert(hardware_id.to_owned(), Some(code));
-        } else {
-            license.blocked = Some(code);
-        }
-        self.probe_later(now, no);
-    }
-
-    fn probe_later(&mut self, now: Moment, no: LicenseNo) {
-        let base = self.policy.sync_interval.saturating_mul(PROBE_INTERVALS);
-        let max = self.policy.refresh_interval.max(base);
-        if let Some(license) = self.book.licenses.get_mut(&no) {
-            license.probe.grow(now.mono, base, max, &mut self.random);
-        }
-    }
-
     /// The server's refusal contradicts the total: it is read again before it is relied on.
     fn mark_stale(&mut self, batch: BatchNo) {
         if let Some(account) = self.book.batch(batch).map(|batch| batch.account) {

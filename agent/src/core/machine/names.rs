@@ -13,6 +13,7 @@ use std::{
 
 use tally_shared::wire::{ErrorCode, Holder, Subject};
 
+use super::PROBE_INTERVALS;
 use crate::core::{
     Core,
     book::{AccountNo, BatchNo, BatchState, Book, License, LicenseNo, Name},
@@ -182,6 +183,32 @@ impl Core {
             return;
         }
         self.refused(now, no, hardware_id, code);
+    }
+
+    /// The server refuses a licence, or one device of it. It is asked again slowly, and on demand.
+    pub(super) fn block(&mut self, now: Moment, no: LicenseNo, hardware_id: &str, code: ErrorCode) {
+        if code == ErrorCode::LicenseNotFound && self.drop_name(now, no, hardware_id, None) {
+            return;
+        }
+        let first = self.book.license(no).map(|it| self.book.first_of(it).no);
+        let no = first.unwrap_or(no);
+        let Some(license) = self.book.license_mut(no) else {
+            return;
+        };
+        if matches!(code, ErrorCode::DeviceNotFound | ErrorCode::Blacklisted) {
+            license.devices.insert(hardware_id.to_owned(), Some(code));
+        } else {
+            license.blocked = Some(code);
+        }
+        self.probe_later(now, no);
+    }
+
+    fn probe_later(&mut self, now: Moment, no: LicenseNo) {
+        let base = self.policy.sync_interval.saturating_mul(PROBE_INTERVALS);
+        let max = self.policy.refresh_interval.max(base);
+        if let Some(license) = self.book.licenses.get_mut(&no) {
+            license.probe.grow(now.mono, base, max, &mut self.random);
+        }
     }
 
     /// The server knows no such licence under a name. Where another key or user opens it, that is asked instead. Returns
