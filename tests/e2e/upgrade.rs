@@ -2,13 +2,21 @@
 
 use rusqlite::Connection;
 use serde_json::json;
-use tally_tests::{Result, agent::Agent, seed, stub::Keys};
+use tally_tests::{Result, agent::Agent, client::by_user, seed, stub::Keys};
 
 use crate::{agent_with, disk::Tmpfs, stub};
 
-/// Makes the ledger one of version 3: what versions 4 and 5 brought is taken away.
+/// Takes away what version 6 brought.
+const BEFORE_6: &str = "DROP TABLE names;
+    ALTER TABLE batches DROP COLUMN refusals; ALTER TABLE batches DROP COLUMN peer;
+    ALTER TABLE batches DROP COLUMN dropped; ALTER TABLE accounts DROP COLUMN refused;
+    ALTER TABLE accounts DROP COLUMN allow_seq; ALTER TABLE accounts DROP COLUMN max_seq;
+    ALTER TABLE accounts DROP COLUMN pool; PRAGMA user_version = 5;";
+
+/// Makes the ledger one of version 3: what the later versions brought is taken away.
 fn make_older(agent: &Agent) -> Result {
     let ledger = Connection::open(agent.data_dir().join("ledger.db"))?;
+    ledger.execute_batch(BEFORE_6)?;
     ledger.execute_batch(
         "DROP TABLE judgements; ALTER TABLE accounts DROP COLUMN stale; PRAGMA user_version = 3",
     )?;
@@ -72,5 +80,51 @@ fn on_a_full_disk_the_upgrade_waits_and_the_ledger_is_left_alone() -> Result {
     disk.make_space()?;
     agent.restart()?;
     assert_eq!(version(&agent, "ledger.db.v3-1")?, 3);
+    Ok(())
+}
+
+#[test]
+fn the_copies_of_a_licence_that_an_older_version_made_are_one() -> Result {
+    let stub = stub(&[seed::user_license(10, json!({}))], Keys::Kept)?;
+    let mut agent = agent_with(stub.url(), &[])?;
+    let app = agent.app("inspector")?;
+    agent.add_user_license()?;
+    agent.terminate()?;
+    let ledger = Connection::open(agent.data_dir().join("ledger.db"))?;
+    ledger.execute_batch(BEFORE_6)?;
+    for copy in 2..=4 {
+        let sql = "INSERT INTO licenses
+                   SELECT ?1, product, holder_field, holder_value, id, body, blocked, refreshed_at
+                   FROM licenses WHERE no = 1";
+        ledger.execute(sql, [copy])?;
+        let sql = "INSERT INTO devices (license, hardware_id) VALUES (?1, ?2)";
+        ledger.execute(sql, (copy, seed::DEVICE))?;
+        ledger.execute_batch(&format!(
+            "CREATE TEMP TABLE one AS SELECT * FROM accounts WHERE no = 1;
+             UPDATE one SET no = {copy}, license = {copy}, seal = NULL;
+             INSERT INTO accounts SELECT * FROM one; DROP TABLE one;"
+        ))?;
+    }
+    drop(ledger);
+    agent.restart()?;
+    let known = agent.json(&["license", "list"])?;
+    assert_eq!(known.as_array().map(Vec::len), Some(1), "{known}");
+    let app = app.at(agent.url()?);
+    for (units, status) in [(9, 200), (2, 400), (1, 200)] {
+        let reply = app.post("/api/v4/add_consumption", &by_user(units))?;
+        assert_eq!(reply.status, status, "{}", reply.text);
+    }
+    agent.wait_settled(0)?;
+    assert_eq!(stub.total(2)?, 10);
+    let looks = stub.requests()?;
+    let looks = looks
+        .iter()
+        .filter(|request| request["path"] == "/api/v4/check_license");
+    assert!(looks.count() <= 4, "each copy was read");
+    agent.json(&["license", "remove", seed::USER])?;
+    agent.terminate()?;
+    agent.restart()?;
+    let known = agent.json(&["license", "list"])?;
+    assert_eq!(known, json!([]), "a copy came back");
     Ok(())
 }

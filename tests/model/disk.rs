@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 use tally_agent::core::{
     book::{
         Account, AccountNo, AccountWatch, Batch, BatchNo, BatchState, Book, Contents, Finding,
-        Hold, Home, LaneKey, LaneNo, License, LicenseNo, Op, Pause, Readings, Row, Seq,
+        Hold, Home, LaneKey, LaneNo, License, LicenseNo, Name, Op, Pause, Readings, Row, Seq,
     },
     chain::{self, Hash},
     event::Prefix,
@@ -20,6 +20,7 @@ use uuid::Uuid;
 #[derive(Clone)]
 pub(crate) struct Disk {
     licenses: BTreeMap<LicenseNo, License>,
+    names: Vec<(Name, LicenseNo, bool)>,
     accounts: BTreeMap<AccountNo, Account>,
     lanes: BTreeMap<LaneNo, LaneKey>,
     /// All batches that ever were.
@@ -36,6 +37,7 @@ impl Default for Disk {
     fn default() -> Self {
         Self {
             licenses: BTreeMap::new(),
+            names: Vec::new(),
             accounts: BTreeMap::new(),
             lanes: BTreeMap::new(),
             batches: BTreeMap::new(),
@@ -60,6 +62,14 @@ impl Disk {
                 ..license.clone()
             };
             self.licenses.insert(license.no, kept);
+        }
+        for (name, opens) in book.changed_names() {
+            self.names.retain(|(known, _, _)| known != name);
+            let licenses = opens.iter().flat_map(|opens| &opens.licenses);
+            self.names.extend(licenses.map(|no| {
+                let is_default = opens.is_some_and(|opens| opens.default == Some(*no));
+                (name.clone(), *no, is_default)
+            }));
         }
         for account in book.changed_accounts() {
             let kept = Account {
@@ -111,6 +121,7 @@ impl Disk {
     pub(crate) fn contents(&self) -> Contents {
         Contents {
             licenses: self.licenses.values().cloned().collect(),
+            names: self.names.clone(),
             accounts: self.accounts.values().cloned().collect(),
             lanes: self
                 .lanes

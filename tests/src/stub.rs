@@ -174,6 +174,15 @@ impl Stub {
         taken(self.control.patch(url), fields).map(|_| ())
     }
 
+    /// Adds a licence of this id, as its vendor might.
+    ///
+    /// # Errors
+    ///
+    /// Where the stub does not take it.
+    pub fn give(&self, license: i64, with: &Value) -> crate::Result {
+        self.put(&format!("licenses/{license}"), with).map(|_| ())
+    }
+
     /// The activity log of a licence: events with their units.
     ///
     /// # Errors

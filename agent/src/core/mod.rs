@@ -60,6 +60,7 @@ use self::{
     command::Command,
     event::{Event, KeyEcho},
     link::Link,
+    machine::names::Asking,
     outcome::LicenseFound,
     refusal::{Refusal, Refusals},
 };
@@ -150,6 +151,7 @@ pub struct Core {
     /// Batches that rows could still be added to when the ledger was opened. In the original of a copy they may have grown
     /// further, so that their ids there may be others.
     open_at_start: BTreeSet<BatchNo>,
+    asking: Asking,
 }
 
 impl Core {
@@ -177,6 +179,7 @@ impl Core {
             peer,
             clocks: None,
             open_at_start: BTreeSet::new(),
+            asking: Asking::default(),
         };
         if core.book.id().is_nil() {
             let id = core.random_id();
@@ -199,6 +202,11 @@ impl Core {
     ) -> Result<Recorded, Rejected> {
         let offline = !self.link.is_up();
         let recorded = record::record(&mut self.book, now, app, request, offline);
+        if let Err(Rejected::Refused(error)) = &recorded
+            && self.may_be_another(&request.subject, error.code)
+        {
+            return Err(Rejected::Unknown);
+        }
         if let Err(Rejected::Refused(error)) = &recorded {
             self.refusals.add(Refusal {
                 no: 0,
@@ -253,18 +261,24 @@ impl Core {
 
     /// Makes a licence known, or brings what is known of it up to date. For answers that were asked
     /// for outside of [`Command::LookUp`], at `asked_at` on the monotonic clock, such as when a licence
-    /// is added.
+    /// is added. Returns `None` where the server told of another licence than was asked for by its id.
     pub fn learn(
         &mut self,
         now: Moment,
         found: &LicenseFound,
         asked_at: Duration,
         key: KeyEcho,
-    ) -> LicenseNo {
+    ) -> Option<LicenseNo> {
         self.notice_jump(now);
         self.link.reached(now.mono);
         self.note_echo(key);
-        self.learn_license(now, found, asked_at)
+        let no = self.learn_license(now, found, asked_at);
+        let id = found.subject.license_id;
+        if id.is_some_and(|id| id != found.body.counter.id) {
+            self.not_opened(now, found);
+            return None;
+        }
+        no
     }
 
     /// Closes all open batches, for a process that ends: their rows are fixed from here on, and with them their ids, in this
@@ -293,6 +307,11 @@ impl Core {
                 license.refresh_at = license.refresh_at.min(latest);
             }
         }
+    }
+
+    /// How often a licence is read while nothing else happens.
+    pub const fn refresh_interval(&self) -> Duration {
+        self.policy.refresh_interval
     }
 
     /// When the next [`Event::Tick`] is due, on the monotonic clock; `None` while there is nothing to

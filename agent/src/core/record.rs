@@ -52,11 +52,11 @@ pub(super) fn record(
     offline: bool,
 ) -> Result<Recorded, Rejected> {
     let license = book.find(&request.subject).ok_or(Rejected::Unknown)?;
+    let device = license.devices.get(&request.subject.hardware_id);
+    let refused = device.ok_or(Rejected::Unknown)?;
     check_license(license, request, now).map_err(Rejected::Refused)?;
-    match license.devices.get(&request.subject.hardware_id) {
-        None => return Err(Rejected::Unknown),
-        Some(Some(code)) => return Err(Rejected::Refused(device_refusal(*code, request))),
-        Some(None) => {}
+    if let Some(code) = refused {
+        return Err(Rejected::Refused(device_refusal(*code, request)));
     }
     let account = book.account_of(license.no, request.feature.as_deref());
     let account = account.ok_or(Rejected::Unknown)?;
@@ -130,11 +130,17 @@ pub(super) fn judged(book: &Book, now: Moment, request: &AddConsumption) -> Opti
 /// How an account stands with the overage settings that were granted and not settled yet, as far as they are sent.
 pub(super) fn effective(book: &Book, account: &Account) -> Standing {
     let is_set = |batch: &Batch| !book.setting_of(batch).is_empty();
-    if !book.any_batches_of(account.no).any(is_set) {
+    let batches = book
+        .batches_of_counter(account)
+        .filter(|batch| is_set(batch));
+    let mut settings: Vec<_> = batches
+        .map(|batch| (batch.first, book.setting_of(batch)))
+        .collect();
+    if settings.is_empty() {
         return account.standing;
     }
-    let batches = book.batches_of(account.no).into_iter();
-    let settings = batches.map(|batch| book.setting_of(batch));
+    settings.sort_by_key(|(first, _)| *first);
+    let settings = settings.into_iter().map(|(_, setting)| setting);
     let limits = settings.fold(account.standing.limits, Limits::with);
     Standing {
         limits,

@@ -2,7 +2,7 @@
 //!
 //! These shapes are a contract with scripts: fields are added, never changed.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::Serialize;
 use tally_shared::{
@@ -88,6 +88,8 @@ pub struct LicenseStatus {
     pub holder: &'static str,
     /// The key or the user.
     pub holder_value: String,
+    /// Further keys and users that open it.
+    pub other_names: Vec<String>,
     /// The feature, if this is one.
     pub feature: Option<String>,
     /// The devices that it is known with.
@@ -373,16 +375,26 @@ impl Core {
         })
     }
 
+    fn other_names(&self, license: &License) -> Vec<String> {
+        let names = self.book.names_of(license.no).map(|(name, _)| &name.holder);
+        let others: BTreeSet<&Holder> = names.filter(|name| **name != license.holder).collect();
+        others
+            .into_iter()
+            .map(|name| name.value().to_owned())
+            .collect()
+    }
+
     fn license_status(&self, now: Moment, license: &License, account: &Account) -> LicenseStatus {
         let standing = effective(&self.book, account);
         let batches = self.book.batches_of(account.no);
         let counted = account.standing.total_at(now.time);
         let total = self.judged_total(now, account);
         LicenseStatus {
-            id: license.id,
+            id: license.server_id(),
             product: license.product.clone(),
             holder: license.holder.field(),
             holder_value: license.holder.value().to_owned(),
+            other_names: self.other_names(license),
             feature: account.feature.clone(),
             devices: license.devices.keys().cloned().collect(),
             refused: license

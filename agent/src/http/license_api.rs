@@ -20,7 +20,7 @@ use super::{
     body,
     connection::Connection,
     guard::Decisive,
-    look_up::look_up,
+    look_up::look_up_again,
 };
 use crate::{
     apps::App,
@@ -92,7 +92,7 @@ async fn check_license(api: &Api, app: &App, query: &str) -> Result<Response> {
     let view = if let Some(view) = view(api, &subject).await? {
         view
     } else {
-        look_up(api, &subject).await?;
+        look_up_again(api, &subject).await?;
         view(api, &subject).await?.ok_or(RecordError::Unknown)?
     };
     let body = license_body(api, view, subject).await?;
@@ -127,7 +127,7 @@ async fn consume(
     crate::fail_point!("http.after-record");
     let is_unknown = answer == Err(RecordError::Unknown);
     if is_unknown {
-        look_up(api, &request.subject).await?;
+        look_up_again(api, &request.subject).await?;
         answer = record(key.clone()).await;
     }
     // From here on the ledger knows what the key was used for. Where it does not, the key stays bound.
@@ -185,13 +185,15 @@ async fn view(api: &Api, subject: &Subject) -> Result<Option<LicenseView>> {
     let asked = subject.clone();
     let found = api.ledger.ask(move |core, now| {
         let license = core.book().find(&asked)?;
-        Some(core.view(now, license))
+        let device = license.devices.get(&asked.hardware_id);
+        let refused = license.blocked.or_else(|| device.copied().flatten());
+        let is_asked_again = refused.is_some_and(|code| core.may_be_another(&asked, code));
+        (!is_asked_again).then(|| (core.view(now, license), refused))
     });
-    let Some(view) = found.await? else {
+    let Some((view, refused)) = found.await? else {
         return Ok(None);
     };
     let device = view.license.devices.get(&subject.hardware_id);
-    let refused = view.license.blocked.or_else(|| device.copied().flatten());
     match (refused, device) {
         (Some(code), _) => Err(Refused::new(
             code,

@@ -17,7 +17,7 @@ use super::{
     answer::{Refused, plain},
     body::Posted,
     control_api::{check_reason, current_status, read},
-    look_up::{Asked, ask_for, look_up},
+    look_up::{Asked, TOLD_OF_ANOTHER, ask_for, look_up},
 };
 use crate::{
     core::{
@@ -150,6 +150,9 @@ pub struct LicenseDetail {
     pub refused: Option<&'static str>,
     /// The devices that it is known with.
     pub devices: Vec<DeviceDetail>,
+    /// The keys and users that open it, by device. Empty where none does any more: the server no longer knows it by a
+    /// name that this agent knows.
+    pub names: Vec<NameDetail>,
     /// Its own counter, then those of its features.
     pub counters: Vec<LicenseStatus>,
 }
@@ -162,6 +165,20 @@ pub struct DeviceDetail {
     pub hardware_id: String,
     /// Why the server refuses it, if it does.
     pub refused: Option<&'static str>,
+}
+
+/// A key or a user that opens a licence on a device.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NameDetail {
+    /// `license_key` or `username`.
+    pub holder: &'static str,
+    /// The key or the user.
+    pub holder_value: String,
+    /// The device.
+    pub hardware_id: String,
+    /// Whether requests under this name that give no `license_id` are for this licence.
+    pub is_default: bool,
 }
 
 /// What `DELETE /v1/license` answers.
@@ -313,6 +330,7 @@ async fn by_name(api: &Api, subject: &Subject, later: bool) -> Result<Imported> 
         match ask_for(api, subject).await? {
             Asked::Known => return Ok(imported(ImportOutcome::Added, None)),
             Asked::Refused(code, message) => return Err(Refused::new(code, message)),
+            Asked::Another => TOLD_OF_ANOTHER.to_owned(),
             Asked::NotTold(why) => why,
         }
     };
@@ -332,7 +350,7 @@ pub(super) async fn show(State(api): State<Api>, Query(named): Query<Named>) -> 
         let license = core.book().license(no)?;
         let mut counters = core.status(now).licenses;
         counters.retain(|counter| is_of(counter, license));
-        Some(detail(license, counters))
+        Some(detail(core, license, counters))
     });
     plain(&detail.await?.ok_or_else(not_known)?)
 }
@@ -360,10 +378,8 @@ pub(super) async fn refresh(
                 api.ledger.tell(refused).await;
                 return Err(Refused::new(code, message));
             }
-            Asked::NotTold(why) => {
-                let message = format!("the licence was not read, and stays as it was known: {why}");
-                return Err(Refused::new(ErrorCode::Unavailable, message));
-            }
+            Asked::Another => return Err(not_read(TOLD_OF_ANOTHER)),
+            Asked::NotTold(why) => return Err(not_read(&why)),
         }
     }
     show(State(api), Query(named)).await
@@ -439,6 +455,11 @@ async fn read_one(api: &Api, license: AddLicense) -> bool {
             api.waiting.refuse(&license, code.as_str());
             true
         }
+        Ok(Asked::Another) => {
+            let code = ErrorCode::LicenseNotFound.as_str();
+            api.waiting.refuse(&license, code);
+            true
+        }
         Ok(Asked::NotTold(_)) | Err(_) => false,
     }
 }
@@ -446,11 +467,15 @@ async fn read_one(api: &Api, license: AddLicense) -> bool {
 async fn find(api: &Api, named: &Named) -> Result<LicenseNo> {
     let named = named.clone();
     let found = api.ledger.ask(move |core, _| {
-        let mut licenses = core.book().licenses().filter(|license| {
+        let book = core.book();
+        let mut licenses = book.licenses().filter(|license| {
+            let mut opened_by = book.names_of(license.no);
             license.product == named.product
-                && license.holder.value() == named.license
-                && named.id.is_none_or(|id| license.id == id)
-                && !core.book().is_forgotten(license)
+                && (license.holder.value() == named.license
+                    || opened_by.any(|(name, _)| name.holder.value() == named.license))
+                && named.id.is_none_or(|id| license.server_id() == id)
+                && !book.is_forgotten(license)
+                && book.first_of(license).no == license.no
         });
         let first = licenses.next().map(|license| license.no);
         (first, licenses.next().is_some())
@@ -459,7 +484,7 @@ async fn find(api: &Api, named: &Named) -> Result<LicenseNo> {
         (Some(no), false) => Ok(no),
         (Some(_), true) => Err(Refused::new(
             ErrorCode::ValidationError,
-            "this user holds several licences of the product: name one by `id`",
+            "this name is of several licences of the product: name one by `id`",
         )),
         (None, _) => Err(not_known()),
     }
@@ -473,19 +498,21 @@ fn subjects(core: &Core, no: LicenseNo) -> Vec<Subject> {
     let accepted = license.devices.iter().filter(|(_, code)| code.is_none());
     let refused = license.devices.iter().filter(|(_, code)| code.is_some());
     let devices = accepted.take(1).chain(refused);
-    devices.map(|(device, _)| license.subject(device)).collect()
+    devices
+        .map(|(device, _)| core.book().subject_of(license, device))
+        .collect()
 }
 
 fn is_of(counter: &LicenseStatus, license: &License) -> bool {
-    counter.id == license.id
+    counter.id == license.server_id()
         && counter.product == license.product
         && counter.holder_value == license.holder.value()
 }
 
-fn detail(license: &License, counters: Vec<LicenseStatus>) -> LicenseDetail {
+fn detail(core: &Core, license: &License, counters: Vec<LicenseStatus>) -> LicenseDetail {
     let body = &license.body;
     LicenseDetail {
-        id: license.id,
+        id: license.server_id(),
         product: license.product.clone(),
         holder: license.holder.field(),
         holder_value: license.holder.value().to_owned(),
@@ -507,8 +534,23 @@ fn detail(license: &License, counters: Vec<LicenseStatus>) -> LicenseDetail {
                 refused: refused.map(ErrorCode::as_str),
             })
             .collect(),
+        names: core
+            .book()
+            .names_of(license.no)
+            .map(|(name, is_default)| NameDetail {
+                holder: name.holder.field(),
+                holder_value: name.holder.value().to_owned(),
+                hardware_id: name.hardware_id.clone(),
+                is_default,
+            })
+            .collect(),
         counters,
     }
+}
+
+fn not_read(why: &str) -> Refused {
+    let message = format!("the licence was not read, and stays as it was known: {why}");
+    Refused::new(ErrorCode::Unavailable, message)
 }
 
 fn not_known() -> Refused {

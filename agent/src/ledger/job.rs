@@ -78,8 +78,8 @@ pub type Recording = Result<Answer, RecordError>;
 /// The place of a decision's note, or why there is none.
 pub type Resolving = Result<Seq, ResolveError>;
 
-/// The number of a licence that was learnt of.
-pub type Learning = Result<LicenseNo, RecordError>;
+/// The number of a licence that was learnt of; `None` where the answer is about another than was asked for.
+pub type Learning = Result<Option<LicenseNo>, RecordError>;
 
 /// The place of the note about a change of what is known, or why there is none.
 pub type Changing = Result<Option<Seq>, MembershipError>;

@@ -95,7 +95,7 @@ impl Ledger {
     }
 
     /// Makes a licence known, by what the server said when it was asked at `asked_at` on the monotonic
-    /// clock.
+    /// clock; `None` where that is about another licence than was asked for by its id.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl Ledger {
         found: LicenseFound,
         asked_at: Duration,
         key: KeyEcho,
-    ) -> Result<LicenseNo, RecordError> {
+    ) -> Result<Option<LicenseNo>, RecordError> {
         self.put(|reply| Job::Learn(Box::new(found), asked_at, key, reply))
             .await?
     }

@@ -17,7 +17,17 @@ pub(super) fn resolve(agent: &Agent, args: &LicenseNameArgs) -> anyhow::Result<N
     let known = licenses.iter().filter_map(|license| {
         let text = |key: &str| license.get(key)?.as_str().map(str::to_owned);
         let id = license.get("id")?.as_i64();
-        Some((text("product")?, text("holder_value")?, id))
+        let others = license.get("other_names").and_then(Value::as_array);
+        let is_other = others
+            .into_iter()
+            .flatten()
+            .any(|name| name.as_str() == Some(args.license.as_str()));
+        let named = if is_other {
+            Some(args.license.clone())
+        } else {
+            text("holder_value")
+        };
+        Some((text("product")?, named?, id))
     });
     let waiting: Vec<WaitingLicense> = agent.get("/v1/licenses/waiting")?;
     let waiting = waiting.into_iter().filter_map(|waiting| {

@@ -38,11 +38,31 @@ fn page(detail: &Value) -> String {
             &format!("{}{refused}", text(device, "hardware_id")),
         );
     }
+    let names = detail.get("names").and_then(Value::as_array);
+    for line in name_lines(names.map_or(&[], Vec::as_slice)) {
+        page.add("opened by", &line);
+    }
     let counters = detail.get("counters").and_then(Value::as_array);
     for counter in counters.into_iter().flatten() {
         add_counter(&mut page, counter);
     }
     page.0
+}
+
+/// The keys and users that open the licence, and the devices where they do.
+fn name_lines(names: &[Value]) -> Vec<String> {
+    if names.is_empty() {
+        return vec![
+            "no name any more: the server tells of another licence, or of none".to_owned(),
+        ];
+    }
+    let line = |name: &Value| {
+        let is_default = name.get("is_default") == Some(&Value::Bool(true));
+        let how = if is_default { "" } else { ", with its id" };
+        let (holder, device) = (text(name, "holder_value"), text(name, "hardware_id"));
+        format!("{holder} on {device}{how}")
+    };
+    names.iter().map(line).collect()
 }
 
 fn add_counter(page: &mut Page, counter: &Value) {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Account, AccountNo, Batch, BatchNo, Book, Finding, Home, Lane, LaneNo, License, LicenseNo,
-    Note, NoteKind, Row, Seq,
+    Name, Note, NoteKind, Opens, Row, Seq,
 };
 use crate::core::chain::Hash;
 
@@ -15,6 +15,7 @@ use crate::core::chain::Hash;
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) licenses: BTreeMap<LicenseNo, Option<License>>,
+    pub(super) names: BTreeMap<Name, Option<Opens>>,
     pub(super) accounts: BTreeMap<AccountNo, Option<Account>>,
     pub(super) batches: BTreeMap<BatchNo, Option<Batch>>,
     pub(super) lanes: BTreeSet<LaneNo>,
@@ -62,6 +63,7 @@ impl Changes {
     /// Whether there is more than rows.
     fn is_structural(&self) -> bool {
         !(self.licenses.is_empty()
+            && self.names.is_empty()
             && self.accounts.is_empty()
             && self.batches.is_empty()
             && self.lanes.is_empty()
@@ -208,6 +210,7 @@ impl Book {
     pub fn roll_back(&mut self) {
         let changes = std::mem::take(&mut self.changes);
         restore(&mut self.licenses, changes.licenses);
+        self.restore_names(changes.names);
         restore(&mut self.accounts, changes.accounts);
         restore(&mut self.batches, changes.batches);
         for growth in changes.growth.iter().rev() {

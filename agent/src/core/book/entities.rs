@@ -10,7 +10,7 @@ use tally_shared::{
     limits::{OverageSetting, Standing},
     time::Timestamp,
     units::{Total, Units},
-    wire::{ConsumptionEvent, ErrorCode, Holder, LicenseBody, Subject},
+    wire::{ConsumptionEvent, ErrorCode, Holder, LicenseBody},
 };
 use uuid::Uuid;
 
@@ -49,9 +49,9 @@ pub struct License {
     pub no: LicenseNo,
     /// The product's short code.
     pub product: String,
-    /// The key, or the user.
+    /// The key, or the user, that it was first known by.
     pub holder: Holder,
-    /// The server's id of it.
+    /// The server's id of it when it was first known.
     pub id: i64,
     /// The server's last answer to `check_license`.
     pub body: LicenseBody,
@@ -154,7 +154,7 @@ pub struct NewestSettings {
 /// A consumption pool: several licences draw from it, and its own limit refuses too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
-    /// The server's id of it.
+    /// The server's id of it when it was first known.
     pub id: i64,
     /// For people.
     pub name: String,
@@ -482,19 +482,10 @@ impl License {
         self.blocked.is_none() && self.devices.get(hardware_id).is_none_or(Option::is_none)
     }
 
-    /// How a request to the server names this licence. A user can hold several for one product, so a
-    /// user's is always named by its id as well.
-    pub fn subject(&self, hardware_id: &str) -> Subject {
-        let license_id = match self.holder {
-            Holder::LicenseKey(_) => None,
-            Holder::Username(_) => Some(self.id),
-        };
-        Subject {
-            product: self.product.clone(),
-            holder: self.holder.clone(),
-            license_id,
-            hardware_id: hardware_id.to_owned(),
-        }
+    /// The server's id of it. The number in [`Self::id`] is the one that the hashes of its rows cover; an older version kept
+    /// one entry for a key whatever licence the key opened, so that the two can differ.
+    pub const fn server_id(&self) -> i64 {
+        self.body.counter.id
     }
 }
 

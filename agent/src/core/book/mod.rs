@@ -7,6 +7,7 @@
 mod changes;
 mod entities;
 mod finding;
+mod names;
 mod overage;
 mod pools;
 
@@ -15,14 +16,8 @@ use std::{
     time::Duration,
 };
 
-use tally_shared::{
-    limits::Standing,
-    time::Timestamp,
-    units::Units,
-    wire::{AddConsumption, Holder, Subject},
-};
+use tally_shared::{limits::Standing, time::Timestamp, units::Units, wire::AddConsumption};
 
-use self::changes::{Changes, Former};
 pub use self::entities::{
     Account, AccountNo, AccountWatch, AppNo, Batch, BatchNo, BatchState, Dropped, Hold, Home, Lane,
     LaneKey, LaneNo, License, LicenseNo, NewestSettings, Note, NoteKind, Op, Pause, Pool, Readings,
@@ -31,6 +26,11 @@ pub use self::entities::{
 pub use self::{
     changes::Judgement,
     finding::{Finding, FindingKind},
+    names::{Name, Opens},
+};
+use self::{
+    changes::{Changes, Former},
+    names::Names,
 };
 use uuid::Uuid;
 
@@ -46,8 +46,9 @@ pub struct Book {
     pub(in crate::core) lanes: BTreeMap<LaneNo, Lane>,
     lane_numbers: BTreeMap<LaneKey, LaneNo>,
     pub(in crate::core) batches: BTreeMap<BatchNo, Batch>,
-    /// By product, then by holder.
-    by_name: BTreeMap<String, BTreeMap<Holder, Vec<LicenseNo>>>,
+    names: Names,
+    /// By the server's id, lowest number first.
+    by_id: BTreeMap<i64, Vec<LicenseNo>>,
     by_license: BTreeMap<LicenseNo, BTreeMap<Option<String>, AccountNo>>,
     by_account: BTreeMap<AccountNo, BTreeSet<BatchNo>>,
     head: (Seq, Hash),
@@ -69,6 +70,8 @@ pub struct Book {
 pub struct Contents {
     /// All licences.
     pub licenses: Vec<License>,
+    /// The licences that names open, and whether each is the name's default.
+    pub names: Vec<(Name, LicenseNo, bool)>,
     /// All accounts.
     pub accounts: Vec<Account>,
     /// All lanes.
@@ -102,7 +105,8 @@ impl Book {
             lanes: BTreeMap::new(),
             lane_numbers: BTreeMap::new(),
             batches: BTreeMap::new(),
-            by_name: BTreeMap::new(),
+            names: Names::default(),
+            by_id: BTreeMap::new(),
             by_license: BTreeMap::new(),
             by_account: BTreeMap::new(),
             head: contents.head,
@@ -118,7 +122,7 @@ impl Book {
             changes: Changes::default(),
         };
         for license in contents.licenses {
-            book.index_license(&license);
+            book.index_id(&license);
             book.licenses.insert(license.no, license);
         }
         for account in contents.accounts {
@@ -135,6 +139,7 @@ impl Book {
                 .insert(batch.no);
             book.batches.insert(batch.no, batch);
         }
+        book.take_names(contents.names);
         book
     }
 
@@ -227,15 +232,6 @@ impl Book {
         numbers.filter_map(|no| self.batches.get(no))
     }
 
-    /// The licence that a request means.
-    pub fn find(&self, subject: &Subject) -> Option<&License> {
-        let candidates = self.by_name.get(&subject.product)?.get(&subject.holder)?;
-        candidates
-            .iter()
-            .filter_map(|no| self.licenses.get(no))
-            .find(|license| subject.license_id.is_none_or(|id| id == license.id))
-    }
-
     /// Whether that changed since the last commit.
     pub fn keeper_changed(&self) -> bool {
         let before = self.changes.keeper.as_ref();
@@ -296,7 +292,7 @@ impl Book {
     /// What is granted in the current period and not in the server's total.
     pub(in crate::core) fn pending(&self, account: &Account, now: Timestamp) -> Option<Units> {
         let current = account.standing.period_start(now);
-        self.any_batches_of(account.no)
+        self.batches_of_counter(account)
             .filter(|batch| {
                 let period = self.lanes.get(&batch.lane).and_then(|lane| lane.key.period);
                 // Rows without a period were recorded when the licence had none: they always count.
@@ -311,7 +307,7 @@ impl Book {
         let account = self.accounts.get(&batch.account)?;
         let license = self.licenses.get(&account.license)?;
         Some(AddConsumption {
-            subject: license.subject(&lane.key.hardware_id),
+            subject: self.subject_of(license, &lane.key.hardware_id),
             feature: account.feature.clone(),
             units: batch.units,
             setting: batch.dropped.leave(lane.key.setting),
@@ -404,7 +400,7 @@ impl Book {
                 .map_or(1, |last| last.0 + 1),
         );
         let license = make(no);
-        self.index_license(&license);
+        self.index_id(&license);
         self.licenses.insert(no, license);
         self.changes.licenses.insert(no, None);
         no
@@ -519,11 +515,12 @@ impl Book {
     }
 
     fn rebuild_indices(&mut self) {
-        self.by_name.clear();
+        self.by_id.clear();
         self.by_license.clear();
         self.by_account.clear();
         for license in self.licenses.values() {
-            add_name(&mut self.by_name, license);
+            let numbers = self.by_id.entry(license.server_id()).or_default();
+            numbers.push(license.no);
         }
         for account in self.accounts.values() {
             let features = self.by_license.entry(account.license).or_default();
@@ -535,10 +532,6 @@ impl Book {
                 .or_default()
                 .insert(batch.no);
         }
-    }
-
-    fn index_license(&mut self, license: &License) {
-        add_name(&mut self.by_name, license);
     }
 
     fn index_account(&mut self, account: &Account) {
@@ -558,10 +551,4 @@ impl Book {
         let license = account.and_then(|account| self.licenses.get(&account.license));
         chain::lane_digest(license, account, key)
     }
-}
-
-fn add_name(by_name: &mut BTreeMap<String, BTreeMap<Holder, Vec<LicenseNo>>>, license: &License) {
-    let holders = by_name.entry(license.product.clone()).or_default();
-    let named = holders.entry(license.holder.clone()).or_default();
-    named.push(license.no);
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tally_shared::wire::Subject;
-
 use super::turn;
 use crate::core::{
     Core, LateUsage,
@@ -28,6 +26,8 @@ enum Step {
     Send(BatchNo),
     /// Read the licence for this device.
     LookUp(String),
+    /// Read the licence under the next of its names.
+    Refresh,
     /// The first reading after this batch's answer was lost. No pause delays it: the sooner the total is read, the less others
     /// can have moved it.
     FirstReading(BatchNo),
@@ -51,11 +51,12 @@ impl Core {
             };
             let command = match step {
                 Step::Send(batch) => self.send(now, no, batch),
-                Step::LookUp(hardware_id) => self.look_up(now, no, &hardware_id),
+                Step::LookUp(hardware_id) => self.look_up(now, no, Some(&hardware_id), false),
+                Step::Refresh => self.look_up(now, no, None, false),
                 Step::FirstReading(batch) => {
                     self.begin_readings(batch);
                     let hardware_id = self.device_to_read_by(no, batch);
-                    self.look_up(now, no, &hardware_id)
+                    self.look_up(now, no, Some(&hardware_id), true)
                 }
             };
             busy += usize::from(command.is_some());
@@ -89,21 +90,23 @@ impl Core {
         if license.op != Op::Idle {
             return None;
         }
+        // Of several of one id, the first is read for all, and knows what the server refuses.
+        let first = self.book.first_of(license);
         let steps = self
             .book
             .accounts_of(no)
-            .filter_map(|account| self.agenda_of(now, license, account))
+            .filter_map(|account| self.agenda_of(now, first, account))
             .map(|(due, step)| match &step {
                 // What the server refuses to tell is asked for slowly.
-                Step::LookUp(device) if !license.accepts(device) => {
-                    (due.max(license.probe.until), step)
+                Step::LookUp(device) if !first.accepts(device) => {
+                    (due.max(first.probe.until), step)
                 }
                 _ => (due, step),
             });
         let (due, step) = steps
             // Of those that are due, the first counts: a device that is accepted tells more than one that is not.
-            .chain(self.refresh(license))
-            .chain(Self::probe(license))
+            .chain(self.refresh(license).filter(|_| no == first.no))
+            .chain(Self::probe(license).filter(|_| no == first.no))
             .min_by_key(|(due, _)| *due)?;
         if let Step::FirstReading(_) = step {
             return Some((due, step));
@@ -132,6 +135,11 @@ impl Core {
         if account.refused.is_some() {
             // Asking for its total would tell nothing; whether it is still refused is asked slowly.
             return look_up(account.watch.contradicted.until).filter(|_| !batches.is_empty());
+        }
+        // One at a time for all accounts of a counter: its total is one.
+        let twins = self.book.twins_of(account);
+        if twins.iter().any(|twin| self.is_doubtful(twin.no)) {
+            return None;
         }
         let is_held = is_held_for_limit(&batches);
         if account.stale
@@ -327,7 +335,7 @@ impl Core {
 
     /// Reading a licence when its time has come, or as the try of a server that is down.
     fn refresh(&self, license: &License) -> Option<(Duration, Step)> {
-        if license.blocked.is_some() {
+        if license.blocked.is_some() || license.devices.values().all(Option::is_some) {
             return None;
         }
         let due = if self.link.is_trying() {
@@ -335,7 +343,7 @@ impl Core {
         } else {
             license.refresh_at
         };
-        Some((due, Step::LookUp(license.any_device()?)))
+        Some((due, Step::Refresh))
     }
 
     /// Sends a batch, sealing it first where it is open: both are in one commit.
@@ -382,10 +390,15 @@ impl Core {
         })
     }
 
-    fn look_up(&mut self, now: Moment, no: LicenseNo, hardware_id: &str) -> Option<Command> {
-        let license = self.book.licenses.get_mut(&no)?;
-        license.op = Op::LookingUp(now.mono);
-        let subject: Subject = license.subject(hardware_id);
+    fn look_up(
+        &mut self,
+        now: Moment,
+        no: LicenseNo,
+        hardware_id: Option<&str>,
+        is_by_id: bool,
+    ) -> Option<Command> {
+        let subject = self.question(no, hardware_id, is_by_id)?;
+        self.set_op(no, Op::LookingUp(now.mono));
         Some(Command::LookUp {
             license: no,
             subject,

@@ -6,7 +6,7 @@ use tally_shared::{
     limits::Standing,
     units::Units,
     wire::{
-        Holder, PoolCounter, add_consumption::FEATURE_TYPE_CONSUMPTION,
+        PoolCounter, add_consumption::FEATURE_TYPE_CONSUMPTION,
         check_license::LICENSE_TYPE_CONSUMPTION,
     },
 };
@@ -31,23 +31,21 @@ struct Told {
 }
 
 impl Core {
-    /// Takes in what the server said of a licence when it was asked at `asked_at`.
+    /// Takes in what the server said of a licence when it was asked at `asked_at`: it is the one of the answer's id, whatever
+    /// name asked. Returns `None` where another was asked for by its id, and the answer's is not known.
     pub(in crate::core) fn learn_license(
         &mut self,
         now: Moment,
         found: &LicenseFound,
         asked_at: Duration,
-    ) -> LicenseNo {
+    ) -> Option<LicenseNo> {
         let LicenseFound {
             subject,
             body,
             is_fresh,
         } = found;
-        let known = self.book.find(subject).filter(|known| match known.holder {
-            Holder::LicenseKey(_) => true,
-            // A user can hold several licences of one product.
-            Holder::Username(_) => known.id == body.counter.id,
-        });
+        let id = body.counter.id;
+        let known = self.book.by_id(&subject.product, id);
         let no = match known.map(|known| known.no) {
             // An old answer decides nothing of what is known, and shows that the device is.
             Some(no) if !is_fresh => {
@@ -55,9 +53,11 @@ impl Core {
                 if let Some(license) = self.book.license_mut(no) {
                     license.devices.entry(hardware_id.clone()).or_default();
                 }
-                return no;
+                self.point(now, found, no);
+                return Some(no);
             }
             Some(no) => no,
+            None if subject.license_id.is_some_and(|asked| asked != id) => return None,
             None => self.book.add_license(|no| License {
                 no,
                 product: subject.product.clone(),
@@ -66,7 +66,7 @@ impl Core {
                 blocked: None,
                 devices: BTreeMap::new(),
                 refreshed_at: now.time,
-                id: body.counter.id,
+                id,
                 op: Op::Idle,
                 pause: Pause::default(),
                 probe: Pause::default(),
@@ -74,17 +74,25 @@ impl Core {
             }),
         };
         let contradicted = self.contradicted(no);
-        if let Some(license) = self.book.license_mut(no) {
+        for no in self.licenses_of_id(no) {
+            let Some(license) = self.book.license_mut(no) else {
+                continue;
+            };
             license.body = body.clone();
             let was_blocked = license.blocked.take().is_some();
-            let device = license.devices.insert(subject.hardware_id.clone(), None);
+            let device = license.devices.get(&subject.hardware_id);
+            let was_refused = device.is_some_and(Option::is_some);
             license.refreshed_at = now.time;
             license.pause = Pause::default();
-            if was_blocked || device.flatten().is_some() {
+            if was_blocked || was_refused {
                 // What another device is refused for is asked about as slowly as before.
                 license.probe = Pause::default();
             }
         }
+        if let Some(license) = self.book.license_mut(no) {
+            license.devices.insert(subject.hardware_id.clone(), None);
+        }
+        self.point(now, found, no);
         self.schedule_refresh(now, no);
         self.take_up_gone(now, no);
         let told = |standing| Told { standing, asked_at };
@@ -105,13 +113,15 @@ impl Core {
             }
         }
         self.learn_refusals(now, no, &contradicted, asked_at);
-        self.release_refused(now, no);
+        for no in self.licenses_of_id(no) {
+            self.release_refused(now, no);
+        }
         if !is_fresh {
             for account in self.book.account_numbers_of(no) {
                 self.mark_account_unsure(account);
             }
         }
-        no
+        Some(no)
     }
 
     fn learn_account(
@@ -126,7 +136,11 @@ impl Core {
                 .add_account(license, feature.map(str::to_owned), standing);
             return;
         };
-        let (no, is_old) = (account.no, asked_at < account.heard_at);
+        let no = self.told_account(account.no);
+        let Some(account) = self.book.accounts.get(&no) else {
+            return;
+        };
+        let is_old = asked_at < account.heard_at;
         let doubtful = self
             .book
             .batches_of(no)
@@ -149,6 +163,7 @@ impl Core {
             }
             Some(batch) => self.read_of_unknown(now, batch, Told { standing, asked_at }),
         }
+        self.tell_twins(no);
     }
 
     /// What an answer says of the pool that an account draws from.
@@ -346,7 +361,8 @@ impl Core {
             .filter(|batch| matches!(batch.state, BatchState::Held(Hold::Refused(_))))
             .filter(|batch| {
                 let lane = self.book.lane(batch.lane);
-                lane.is_some_and(|lane| license.accepts(&lane.key.hardware_id))
+                let first = self.book.first_of(license);
+                lane.is_some_and(|lane| first.accepts(&lane.key.hardware_id))
             })
             .map(|batch| batch.no)
             .collect();

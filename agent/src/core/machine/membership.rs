@@ -1,15 +1,13 @@
 //! Which licences are known here: one that nothing is owed of can be forgotten, and one that was never
 //! known can be taken in by an answer that the server signed. Both stand in the ledger as notes.
 
-use serde_json::json;
-use tally_shared::wire::{Holder, Subject};
-
 use crate::core::{
     Core,
-    book::{BatchState, License, LicenseNo, NoteKind, Seq},
+    book::{BatchState, LicenseNo, Name, NoteKind, Seq},
     clock::Moment,
     outcome::LicenseFound,
 };
+use serde_json::json;
 
 /// A message names so many batches; more say the same.
 const BATCHES_NAMED: usize = 5;
@@ -58,10 +56,7 @@ impl Core {
             "devices": devices,
         });
         tracing::info!(license = no.0, "forgot a licence");
-        if let Some(license) = self.book.license_mut(no) {
-            license.devices.clear();
-            license.blocked = None;
-        }
+        self.forget_names(no);
         Ok(self
             .book
             .add_note(now, NoteKind::Decision, note.to_string()))
@@ -73,17 +68,24 @@ impl Core {
     /// nothing to take.
     pub fn take_in(&mut self, now: Moment, found: &LicenseFound) -> Option<Seq> {
         let LicenseFound { subject, body, .. } = found;
-        let known = self.known_as(subject, body.counter.id);
+        let known = self.book.by_id(&subject.product, body.counter.id);
         let (device, limits) = (&subject.hardware_id, known.is_none());
-        match known.map(|license| (license.no, license.devices.contains_key(device))) {
-            Some((_, true)) => return None,
-            Some((no, false)) => {
+        let opens = self.book.opens(&Name::of(subject));
+        match known.map(|license| license.no) {
+            Some(no) if opens.is_some_and(|opens| opens.licenses.contains(&no)) => return None,
+            Some(no) => {
                 let license = self.book.license_mut(no)?;
-                license.devices.insert(device.clone(), None);
+                license.devices.entry(device.clone()).or_default();
                 license.refresh_at = now.mono;
+                let is_fresh = false;
+                let found = LicenseFound {
+                    is_fresh,
+                    ..found.clone()
+                };
+                self.point(now, &found, no);
             }
             None => {
-                let no = self.learn_license(now, found, now.mono);
+                let no = self.learn_license(now, found, now.mono)?;
                 // How old the answer is, nobody knows: the server is asked before the total is relied on.
                 for account in self.book.account_numbers_of(no) {
                     self.mark_account_unsure(account);
@@ -103,15 +105,6 @@ impl Core {
         tracing::info!("took in a licence by an answer on file");
         let note = note.to_string();
         Some(self.book.add_note(now, NoteKind::Decision, note))
-    }
-
-    /// The licence of that name, whether it was forgotten or not.
-    fn known_as(&self, subject: &Subject, id: i64) -> Option<&License> {
-        self.book.licenses().find(|license| {
-            let is_named = license.product == subject.product && license.holder == subject.holder;
-            // A user can hold several licences of one product.
-            is_named && (matches!(license.holder, Holder::LicenseKey(_)) || license.id == id)
-        })
     }
 
     /// What is owed of a licence, and what settles it, if anything is.

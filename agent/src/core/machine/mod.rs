@@ -11,6 +11,9 @@ mod contradicted;
 mod distrust;
 mod learn;
 pub(super) mod membership;
+pub(super) mod names;
+#[cfg(test)]
+mod names_tests;
 pub(super) mod resolve;
 mod server;
 mod split;
@@ -202,6 +205,9 @@ impl Core {
                 if key != KeyEcho::Replayed {
                     self.learn_pool(now, account, pool.as_ref());
                 }
+                if let Some(account) = account {
+                    self.tell_twins(account);
+                }
             }
             SendOutcome::RefusedLimit => {
                 self.link.reached(now.mono);
@@ -284,16 +290,12 @@ impl Core {
             LookUpOutcome::Found(_) if self.is_forgotten(license) => self.link.reached(now.mono),
             LookUpOutcome::Found(found) => {
                 self.link.reached(now.mono);
-                self.learn_license(now, &found, asked_at);
-                if !found.is_fresh {
-                    // A cache answers: it may have the server's own answer later.
-                    self.pause(now, license, None);
-                }
+                self.found(now, license, &found, asked_at);
             }
             LookUpOutcome::Refused(code, message) => {
                 self.link.reached(now.mono);
                 tracing::warn!(license = license.0, message, "the server refuses a licence");
-                self.refused(now, license, hardware_id, (code, asked_at));
+                self.look_up_refused(now, license, hardware_id, (code, asked_at));
             }
             LookUpOutcome::RefusedCredentials(code) => self.link.refused(now.mono, code),
             LookUpOutcome::Unreached(why) => {
@@ -570,21 +572,6 @@ impl Core {
         }
     }
 
-    /// The server refuses a licence, or one device of it. It is asked again slowly, and on demand.
-    fn block(&mut self, now: Moment, no: LicenseNo, hardware_id: &str, code: ErrorCode) {
-        let Some(license) = self.book.license_mut(no) else {
-            return;
-        };
-        if matches!(code, ErrorCode::DeviceNotFound | ErrorCode::Blacklisted) {
-            license.devices.insert(hardware_id.to_owned(), Some(code));
-        } else {
-            license.blocked = Some(code);
-        }
-        let base = self.policy.sync_interval.saturating_mul(PROBE_INTERVALS);
-        let max = self.policy.refresh_interval.max(base);
-        license.probe.grow(now.mono, base, max, &mut self.random);
-    }
-
     /// The server's refusal contradicts the total: it is read again before it is relied on.
     fn mark_stale(&mut self, batch: BatchNo) {
         if let Some(account) = self.book.batch(batch).map(|batch| batch.account) {
@@ -609,9 +596,14 @@ impl Core {
     }
 
     fn mark_account_stale(&mut self, account: AccountNo) {
-        // A restart must not forget it: until then, the total decides nothing.
-        if let Some(account) = self.book.account_mut(account) {
-            account.stale = true;
+        let same = self.book.accounts.get(&account).into_iter();
+        let same = same.flat_map(|account| self.book.twins_of(account));
+        let same: Vec<AccountNo> = same.map(|twin| twin.no).chain([account]).collect();
+        for account in same {
+            // A restart must not forget it: until then, the total decides nothing.
+            if let Some(account) = self.book.account_mut(account) {
+                account.stale = true;
+            }
         }
     }
 

@@ -36,6 +36,7 @@ impl World {
     fn new(max: i64, key: KeyEcho) -> Self {
         let contents = Contents {
             licenses: vec![],
+            names: vec![],
             accounts: vec![],
             lanes: vec![],
             batches: vec![],

@@ -454,5 +454,31 @@ fn add_lost(connection: &Connection, restored: &mut Restored) -> rusqlite::Resul
         "DELETE FROM devices WHERE license NOT IN (SELECT no FROM licenses)",
         [],
     )?;
-    Ok(())
+    restore_names(connection)
+}
+
+/// A licence opens under the name that it was first known by where nothing says how else; the server's answers say the rest
+/// again. One that no name opens is marked as not found on that device, and stays so.
+fn restore_names(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute(
+        "DELETE FROM names WHERE license NOT IN (SELECT no FROM licenses)",
+        [],
+    )?;
+    connection
+        .execute(
+            "INSERT OR IGNORE INTO names
+             SELECT product, holder_field, holder_value, devices.hardware_id, licenses.no, NOT EXISTS (
+                 SELECT 1 FROM names other
+                 WHERE other.product = licenses.product AND other.holder_field = licenses.holder_field
+                   AND other.holder_value = licenses.holder_value
+                   AND other.hardware_id = devices.hardware_id AND other.is_default
+             )
+             FROM licenses JOIN devices ON devices.license = licenses.no
+             WHERE coalesce(devices.blocked, '') <> 'license_not_found' AND NOT EXISTS (
+                 SELECT 1 FROM names known
+                 WHERE known.license = licenses.no AND known.hardware_id = devices.hardware_id
+             )",
+            [],
+        )
+        .map(|_| ())
 }

@@ -413,11 +413,24 @@ fn check_forgotten(table: &str) {
                WHERE holder_value = 'K1'";
     let devices: i64 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
     assert_eq!(devices, 0, "{table}: it stays forgotten");
+    let opened = |no: i64| -> i64 {
+        let sql = "SELECT count(*) FROM names WHERE holder_value = ?1 AND is_default";
+        let holder = format!("K{no}");
+        connection
+            .query_row(sql, [holder], |row| row.get(0))
+            .unwrap()
+    };
+    assert_eq!(opened(1), 0, "{table}: its key opens nothing");
+    if table == "names" {
+        assert_eq!([opened(2), opened(3)], [1, 1], "the keys open the others");
+    }
 }
 
 #[test]
 fn a_forgotten_licence_keeps_its_rows_and_stays_forgotten() {
-    for table in ["licenses", "devices", "accounts", "lanes", "batches"] {
+    for table in [
+        "licenses", "devices", "accounts", "lanes", "batches", "names",
+    ] {
         check_forgotten(table);
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     core::{
         book::{
             Account, AccountNo, AccountWatch, Batch, BatchNo, BatchState, Contents, Dropped,
-            Finding, Hold, LaneKey, LaneNo, License, LicenseNo, NewestSettings, Op, Pause,
+            Finding, Hold, LaneKey, LaneNo, License, LicenseNo, Name, NewestSettings, Op, Pause,
             Readings, Sealed, Seq,
         },
         chain::{self, Hash},
@@ -51,6 +51,7 @@ pub fn load(connection: &Connection, chain: &chain::Key) -> Result<Contents> {
         .map_err(LedgerError::while_doing("reading the batches"))?;
     Ok(Contents {
         licenses: read_licenses(connection)?,
+        names: read_names(connection)?,
         accounts: read_accounts(connection)?,
         lanes: read_lanes(connection)?,
         batches,
@@ -262,10 +263,7 @@ fn read_licenses(connection: &Connection) -> Result<Vec<License>> {
             Ok(License {
                 no: LicenseNo(no),
                 product,
-                holder: match field.as_str() {
-                    "license_key" => Holder::LicenseKey(value),
-                    _ => Holder::Username(value),
-                },
+                holder: holder(&field, value),
                 id,
                 body: serde_json::from_str(&body)
                     .map_err(|_| malformed("a licence", body.clone()))?,
@@ -278,6 +276,27 @@ fn read_licenses(connection: &Connection) -> Result<Vec<License>> {
                 refresh_at: Duration::ZERO,
             })
         }))
+    })
+}
+
+fn holder(field: &str, value: String) -> Holder {
+    match field {
+        "license_key" => Holder::LicenseKey(value),
+        _ => Holder::Username(value),
+    }
+}
+
+fn read_names(connection: &Connection) -> Result<Vec<(Name, LicenseNo, bool)>> {
+    let sql =
+        "SELECT product, holder_field, holder_value, hardware_id, license, is_default FROM names";
+    read_all(connection, "reading the names of licences", sql, |row| {
+        let (field, value): (String, String) = (row.get(1)?, row.get(2)?);
+        let name = Name {
+            product: row.get(0)?,
+            holder: holder(&field, value),
+            hardware_id: row.get(3)?,
+        };
+        Ok(Ok((name, LicenseNo(row.get(4)?), row.get(5)?)))
     })
 }
 

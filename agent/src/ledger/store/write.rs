@@ -8,7 +8,7 @@ use super::{
     UNDECIDABLE, UNSURE,
 };
 use crate::core::{
-    book::{Account, AppNo, Batch, BatchState, Book, Hold, Lane, License},
+    book::{Account, AppNo, Batch, BatchState, Book, Hold, Lane, License, Name, Opens},
     chain,
     clock::SavedClock,
 };
@@ -18,6 +18,9 @@ use crate::ledger::LedgerError;
 pub fn write_changes(connection: &Connection, book: &Book) -> rusqlite::Result<()> {
     for license in book.changed_licenses() {
         write_license(connection, license)?;
+    }
+    for (name, opens) in book.changed_names() {
+        write_name(connection, name, opens)?;
     }
     for account in book.changed_accounts() {
         write_account(connection, account, book.chain())?;
@@ -143,6 +146,30 @@ fn write_license(connection: &Connection, license: &License) -> rusqlite::Result
             license.no.0,
             hardware_id,
             blocked.map(ErrorCode::as_str)
+        ])?;
+    }
+    Ok(())
+}
+
+fn write_name(connection: &Connection, name: &Name, opens: Option<&Opens>) -> rusqlite::Result<()> {
+    let (field, value) = (name.holder.field(), name.holder.value());
+    connection
+        .prepare_cached(
+            "DELETE FROM names
+             WHERE product = ?1 AND holder_field = ?2 AND holder_value = ?3 AND hardware_id = ?4",
+        )?
+        .execute([&name.product, field, value, &name.hardware_id])?;
+    let mut statement =
+        connection.prepare_cached("INSERT INTO names VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let licenses = opens.map(|opens| &opens.licenses);
+    for no in licenses.into_iter().flatten() {
+        statement.execute(params![
+            name.product,
+            field,
+            value,
+            name.hardware_id,
+            no.0,
+            opens.is_some_and(|opens| opens.default == Some(*no)),
         ])?;
     }
     Ok(())

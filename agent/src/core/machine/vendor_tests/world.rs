@@ -257,6 +257,7 @@ impl World {
         };
         let contents = Contents {
             licenses: vec![],
+            names: vec![],
             accounts: vec![],
             lanes: vec![],
             batches: vec![],
