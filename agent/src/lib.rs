@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod deps;
+pub mod file_system;
 pub mod http;
 pub mod keyring;
 pub mod ledger;

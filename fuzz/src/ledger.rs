@@ -13,6 +13,7 @@ use tally_agent::{
         Keeping, LedgerError,
         engine::{Engine, Job, Opening, RecordJob},
         evidence::{Evidence, MarkFile},
+        files::Files,
         health,
         recovery::{self, Guard, RecoveryError},
         schema,
@@ -125,6 +126,7 @@ fn open(connection: Connection, guard: Guard) -> Result<Engine, LedgerError> {
         clocks: Arc::new(FixedClocks),
         reserve: Box::new(ReserveFile::new(reserve)),
         evidence: Evidence::new(guard.key, Box::new(MarkFile::new(guard.mark))),
+        files: Files::simulated(),
         server: "server".to_owned(),
         peer: "peer".to_owned(),
     })

@@ -13,6 +13,7 @@ mod known;
 mod lifecycle;
 mod main_job;
 mod metrics;
+mod one_ledger;
 mod page;
 mod periods;
 mod reload;

@@ -14,6 +14,7 @@ use tally_agent::{
         Keeping,
         engine::{Engine, Job, Opening, RecordJob, Recording},
         evidence::{self, Evidence, MarkFile},
+        files::Files,
         schema,
         storage::ReserveFile,
     },
@@ -146,6 +147,7 @@ pub fn open_engine(folder: &Path) -> crate::Result<Engine> {
         clocks: Arc::new(SystemClocks::new()),
         reserve: Box::new(ReserveFile::new(names.reserve())),
         evidence: Evidence::new(key, Box::new(MarkFile::new(names.mark()))),
+        files: Files::simulated(),
         // As an agent calls a stub: rows that are another server's are not sent to it.
         server: "loopback stub".to_owned(),
         peer: "peer".to_owned(),

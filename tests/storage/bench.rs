@@ -22,6 +22,7 @@ use tally_agent::{
         Keeping, LedgerError,
         answers::RequestKey,
         engine::{Engine, Job, Opening, RecordError, RecordJob, Recording, lock},
+        files::Files,
         schema,
         storage::Reserve,
         verify::verify,
@@ -137,6 +138,7 @@ impl Bench {
             clocks: Arc::clone(&self.clocks) as Arc<dyn Clocks>,
             reserve: Box::new(NoReserve),
             evidence: marks::evidence(&self.marks),
+            files: Files::simulated(),
             server: "server".to_owned(),
             peer: "peer".to_owned(),
         })?;

@@ -105,8 +105,24 @@ pub struct FullStatus {
     pub storage: Storage,
     /// What to do where it cannot.
     pub storage_advice: Option<&'static str>,
+    /// How often the ledger was written back since the agent started: it had been deleted or moved away.
+    pub written_back: u64,
+    /// The file system that the data directory is on, where a ledger is not safe on it.
+    pub risky_file_system: Option<RiskyFileSystem>,
     /// How many requests came with a wrong key since the start.
     pub wrong_keys: u64,
+}
+
+/// A file system that a ledger should not be on.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RiskyFileSystem {
+    /// Its name, such as `NFS` or `tmpfs`.
+    pub name: &'static str,
+    /// Why.
+    pub risk: &'static str,
+    /// What to do about it.
+    pub advice: &'static str,
 }
 
 /// What `POST /v1/sync` answers.
@@ -375,11 +391,18 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Response> {
 
 pub(super) async fn current_status(api: &Api) -> Result<FullStatus> {
     let status = api.ledger.ask(Core::status).await?;
-    let storage = api.ledger.pulse().borrow().storage;
+    let pulse = *api.ledger.pulse().borrow();
+    let storage = pulse.storage;
     Ok(FullStatus {
         status,
         server: api.client.shown_url(),
         storage,
+        written_back: pulse.written_back,
+        risky_file_system: api.risky.map(|risky| RiskyFileSystem {
+            name: risky.name,
+            risk: risky.risk(),
+            advice: risky.advice(),
+        }),
         storage_advice: (storage != Storage::Ok).then(|| storage.advice()),
         wrong_keys: api.strangers.met(),
     })

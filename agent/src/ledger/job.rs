@@ -6,7 +6,7 @@ use tally_shared::wire::AddConsumption;
 use tokio::sync::oneshot;
 
 use super::{
-    Keeping,
+    Ended, Keeping,
     answers::{Answer, RequestKey},
     delivery::Recipient,
     storage::Storage,
@@ -70,6 +70,8 @@ pub struct Pulse {
     pub facts: u64,
     /// Whether the ledger can be written.
     pub storage: Storage,
+    /// How often the ledger was written back since the agent started: it had been deleted or moved away.
+    pub written_back: u64,
 }
 
 /// What a request came to.
@@ -188,6 +190,8 @@ pub struct Turn {
     pub commands: Vec<Command>,
     /// Whether it was the last.
     pub stop: bool,
+    /// Why it was the last, where nobody asked for that: nothing may be written any more.
+    pub ended: Option<Ended>,
     /// Whether it may have changed what people are shown.
     pub changed: bool,
     /// What there is to wait for.

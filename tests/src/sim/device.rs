@@ -13,6 +13,7 @@ use tally_agent::{
     ledger::{
         Keeping, LedgerError,
         engine::{Engine, Job, Opening, Pulse},
+        files::Files,
         schema,
         storage::Reserve,
     },
@@ -232,6 +233,7 @@ impl Device {
                 capacity: Arc::clone(&self.capacity),
             }),
             evidence: marks::evidence(&self.marks),
+            files: Files::simulated(),
             server: "server".to_owned(),
             peer,
         })?;

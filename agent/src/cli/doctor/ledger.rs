@@ -11,9 +11,22 @@ use crate::{
     },
 };
 
-pub(super) fn checks(data_dir: &DataDir) -> [Check; 2] {
-    [pending(data_dir), ledger(data_dir)]
+/// `holders` are the processes that have the ledger open.
+pub(super) fn checks(data_dir: &DataDir, holders: &[u32]) -> [Check; 2] {
+    [pending(data_dir), ledger(data_dir, holders)]
 }
+
+/// Nothing is at the ledger's name, and a process has it open: a start, or an end, would lose it.
+pub(super) fn held(holder: u32) -> Check {
+    Check::problem(
+        NAME,
+        format!("it is gone, and process {holder} has it open: that is the only copy"),
+        "do not stop it, and start no other: `tally sync`, or a consumption, has it look and write the ledger back to \
+         its place. Where that fails, its log says why",
+    )
+}
+
+const NAME: &str = "ledger";
 
 fn pending(data_dir: &DataDir) -> Check {
     const NAME: &str = "recovery";
@@ -37,8 +50,7 @@ fn pending(data_dir: &DataDir) -> Check {
     }
 }
 
-fn ledger(data_dir: &DataDir) -> Check {
-    const NAME: &str = "ledger";
+fn ledger(data_dir: &DataDir, holders: &[u32]) -> Check {
     let path = data_dir.ledger();
     if !path.exists() && !data_dir.reserve().exists() {
         return Check::fine(NAME, "there is none yet".to_owned());
@@ -48,11 +60,22 @@ fn ledger(data_dir: &DataDir) -> Check {
     match found {
         Ok(Health::New) => Check::fine(NAME, "there is none yet".to_owned()),
         Ok(Health::Sound) => proved(data_dir),
-        Ok(Health::Damaged(cause)) => Check::problem(
-            NAME,
-            format!("it is damaged: {cause}"),
-            "start the agent again with `tally run`: it keeps the file and salvages what can be read",
-        ),
+        Ok(Health::Damaged(cause)) => match holders.first() {
+            // The file may be another one than the process has.
+            Some(holder) => Check::problem(
+                NAME,
+                format!("it is damaged: {cause}"),
+                &format!(
+                    "process {holder} has it open and may hold more than the disk: let it run, and ask it with \
+                     `tally sync` and then `tally status`, which says what to do"
+                ),
+            ),
+            None => Check::problem(
+                NAME,
+                format!("it is damaged: {cause}"),
+                "start the agent again with `tally run`: it keeps the file and salvages what can be read",
+            ),
+        },
         Err(error) => {
             let found = format!("{:#}", anyhow::Error::from(error));
             Check::problem(NAME, found, "mend what it names")
@@ -62,7 +85,6 @@ fn ledger(data_dir: &DataDir) -> Check {
 
 /// Nothing refers to what is missing; now whether it is as the agent wrote it.
 fn proved(data_dir: &DataDir) -> Check {
-    const NAME: &str = "ledger";
     match verify::prove(data_dir) {
         Ok(findings) => match findings.faults.first() {
             None => Check::fine(

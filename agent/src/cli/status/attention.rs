@@ -52,6 +52,19 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
             advice,
         );
     }
+    if facts.number("/written_back") > 0 {
+        add(
+            "the ledger was deleted or moved away while the agent ran, and was written back"
+                .to_owned(),
+            "find out what did it, before it does so while no agent runs; `tally log` has the row",
+        );
+    }
+    if facts.find("/risky_file_system/name").is_some() {
+        let name = facts.text("/risky_file_system/name");
+        let risk = facts.text("/risky_file_system/risk");
+        let what = format!("the data directory is on {name}: {risk}");
+        add(what, &facts.text("/risky_file_system/advice"));
+    }
     match facts.text("/connection/state").as_str() {
         "refused" => add(
             format!(

@@ -6,8 +6,8 @@ use tally_shared::{limits::Standing, units::Units};
 use uuid::Uuid;
 
 use super::{
-    Account, AccountNo, Batch, BatchNo, Book, Finding, Home, Lane, LaneNo, License, LicenseNo,
-    Note, NoteKind, Row, Seq,
+    Account, AccountNo, Batch, BatchNo, BatchState, Book, Finding, Home, Lane, LaneNo, License,
+    LicenseNo, Note, NoteKind, Row, Seq,
 };
 use crate::core::chain::Hash;
 
@@ -179,6 +179,16 @@ impl Book {
             .batches
             .keys()
             .filter_map(|no| self.batches.get(no))
+    }
+
+    /// The batches that are open on disk, and no more in memory.
+    pub fn newly_sealed(&self) -> impl Iterator<Item = BatchNo> {
+        let is_open = |batch: &Batch| batch.state == BatchState::Open;
+        let changed = self.changes.batches.iter();
+        let were_open = changed.filter(move |(_, before)| before.as_ref().is_some_and(is_open));
+        were_open
+            .filter(move |(no, _)| self.batches.get(no).is_some_and(|batch| !is_open(batch)))
+            .map(|(no, _)| *no)
     }
 
     /// The batches of which nothing but the sums is to be written.

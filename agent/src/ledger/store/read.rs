@@ -216,13 +216,19 @@ pub fn find_prefix(
     Ok(found)
 }
 
-fn read_meta(connection: &Connection, key: &str) -> Result<Option<String>> {
+/// A fact that has one value.
+pub(in crate::ledger) fn fact(
+    connection: &Connection,
+    key: &str,
+) -> rusqlite::Result<Option<String>> {
     connection
-        .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
-            row.get(0)
-        })
+        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+        .query_row([key], |row| row.get(0))
         .optional()
-        .map_err(LedgerError::while_doing("reading its settings"))
+}
+
+fn read_meta(connection: &Connection, key: &str) -> Result<Option<String>> {
+    fact(connection, key).map_err(LedgerError::while_doing("reading its settings"))
 }
 
 /// Reads all rows of a query; `read` may find a value that cannot be understood.
