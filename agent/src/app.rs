@@ -22,6 +22,7 @@ use crate::{
         serve::{self, Server, TlsListener},
         tls::{Tls, TlsError},
     },
+    instance,
     ledger::{
         Ended, LedgerError,
         engine::{Engine, Opening},
@@ -217,6 +218,7 @@ impl App {
             reserve: Box::new(ReserveFile::new(data_dir.reserve())),
             evidence: Evidence::new(guard.key.clone(), Box::new(MarkFile::new(guard.mark))),
             files,
+            instance: instance::read(&data_dir.ledger()),
             server: config.server.name(),
             peer: peer.clone(),
         })?;

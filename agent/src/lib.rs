@@ -14,6 +14,7 @@ pub mod core;
 pub mod deps;
 pub mod file_system;
 pub mod http;
+pub mod instance;
 pub mod keyring;
 pub mod ledger;
 pub mod private_file;

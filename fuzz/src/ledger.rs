@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use tally_agent::{
     core::{
         LateUsage, Policy, UndecidablePolicy, chain, clock::Reading, event::KeyEcho,
-        outcome::LicenseFound,
+        instance::Instance, outcome::LicenseFound,
     },
     deps::Clocks,
     ledger::{
@@ -127,6 +127,7 @@ fn open(connection: Connection, guard: Guard) -> Result<Engine, LedgerError> {
         reserve: Box::new(ReserveFile::new(reserve)),
         evidence: Evidence::new(guard.key, Box::new(MarkFile::new(guard.mark))),
         files: Files::simulated(),
+        instance: Instance::default(),
         server: "server".to_owned(),
         peer: "peer".to_owned(),
     })

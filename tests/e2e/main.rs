@@ -1,6 +1,7 @@
 //! The whole thing over real processes and sockets: an application, an agent, a network, a server.
 
 mod contract;
+mod copied;
 mod copies;
 mod damage;
 mod disk;

@@ -114,6 +114,24 @@ impl Agent {
         Ok(agent)
     }
 
+    /// An agent on a copy of this one's data directory, which `copy` makes. It is not started yet.
+    ///
+    /// # Errors
+    ///
+    /// What `copy` says.
+    pub fn copied(&self, copy: impl FnOnce(&Path, &Path) -> crate::Result) -> crate::Result<Self> {
+        let copied = Self {
+            program: self.program.clone(),
+            folder: scratch()?,
+            server_url: self.server_url.clone(),
+            flags: self.flags.clone(),
+            keys: self.keys.clone(),
+            process: None,
+        };
+        copy(&self.data_dir(), &copied.data_dir())?;
+        Ok(copied)
+    }
+
     /// Starts it again, on the same data directory.
     ///
     /// # Errors

@@ -7,7 +7,8 @@ use anyhow::{Context as _, ensure};
 use tally_agent::{
     config::paths::DataDir,
     core::{
-        LateUsage, Policy, UndecidablePolicy, book::AppNo, event::KeyEcho, outcome::LicenseFound,
+        LateUsage, Policy, UndecidablePolicy, book::AppNo, event::KeyEcho, instance::Instance,
+        outcome::LicenseFound,
     },
     deps::SystemClocks,
     ledger::{
@@ -148,6 +149,7 @@ pub fn open_engine(folder: &Path) -> crate::Result<Engine> {
         reserve: Box::new(ReserveFile::new(names.reserve())),
         evidence: Evidence::new(key, Box::new(MarkFile::new(names.mark()))),
         files: Files::simulated(),
+        instance: Instance::default(),
         // As an agent calls a stub: rows that are another server's are not sent to it.
         server: "loopback stub".to_owned(),
         peer: "peer".to_owned(),

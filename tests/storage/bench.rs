@@ -14,6 +14,7 @@ use tally_agent::{
         clock::Reading,
         command::Command,
         event::{Event, KeyEcho},
+        instance::Instance,
         outcome::{LicenseFound, LookUpOutcome, SendOutcome},
         report::Conservation,
     },
@@ -139,6 +140,7 @@ impl Bench {
             reserve: Box::new(NoReserve),
             evidence: marks::evidence(&self.marks),
             files: Files::simulated(),
+            instance: Instance::default(),
             server: "server".to_owned(),
             peer: "peer".to_owned(),
         })?;

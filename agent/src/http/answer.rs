@@ -80,6 +80,7 @@ impl From<ResolveError> for Refused {
             ResolveError::Unresolvable(
                 why @ (Unresolvable::NotHeld(_)
                 | Unresolvable::OfAnother(_)
+                | Unresolvable::NoCopy
                 | Unresolvable::SameServer),
             ) => Self::new(ErrorCode::ValidationError, why.to_string()),
             ResolveError::Record(error) => error.into(),

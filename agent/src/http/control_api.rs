@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     core::{
-        Core, Decision,
+        Core, Decision, DeviceIs,
         book::{BatchNo, Seq},
         event::Event,
         link::NetworkMode,
@@ -84,7 +84,20 @@ pub struct Seen {
     pub reason: Option<String>,
 }
 
-/// What `POST /v1/batches/{batch}/resolve`, `POST /v1/server/moved` and `POST /v1/findings/{finding}/seen` answer.
+/// The body of `POST /v1/device`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Device {
+    /// Whether the original of the copy lives on (`new`) or is gone (`moved`).
+    pub device: DeviceIs,
+    /// Why; it stands in the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What `POST /v1/batches/{batch}/resolve`, `POST /v1/server/moved`, `POST /v1/device` and
+/// `POST /v1/findings/{finding}/seen` answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resolved {
@@ -311,6 +324,23 @@ pub(super) async fn see_finding(
     let reason = check_reason(reason)?;
     let seen = Resolution::Finding(Seq(finding));
     let seq = api.ledger.resolve(seen, reason).await?;
+    plain(&Resolved { seq: seq.0 })
+}
+
+/// Says what this device is, where its ledger is a copy: a new one, whose original lives on, or the original, moved or put
+/// back.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/device", operation_id = "device_is", tag = "ledger",
+    request_body(content = Device, example = json!({"device": "moved", "reason": "the disk is in another machine now"})),
+    responses((status = 200, description = "It is so from here on", body = Resolved)),
+))]
+pub(super) async fn device_is(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
+    let Device { device, reason } = read(&body)?;
+    let reason = check_reason(reason)?;
+    let seq = api
+        .ledger
+        .resolve(Resolution::Device(device), reason)
+        .await?;
     plain(&Resolved { seq: seq.0 })
 }
 

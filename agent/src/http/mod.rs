@@ -54,7 +54,7 @@ use crate::{
 pub use self::admin::DashboardLink;
 pub(crate) use self::control_api::SEARCHED;
 pub use self::control_api::{
-    FullStatus, Resolve, Resolved, Seen, ServerMoved, SetNetwork, SyncResult,
+    Device, FullStatus, Resolve, Resolved, Seen, ServerMoved, SetNetwork, SyncResult,
 };
 pub use self::licenses::{
     AddLicense, Forgotten, ImportLicense, ImportOutcome, Imported, LicenseDetail, Named,
@@ -189,6 +189,7 @@ fn router(api: Api) -> Router {
         .route("/v1/batches", get(control_api::batches))
         .route("/v1/batches/{batch}/resolve", post(control_api::resolve))
         .route("/v1/server/moved", post(control_api::server_moved))
+        .route("/v1/device", post(control_api::device_is))
         .route(
             "/v1/findings/{finding}/seen",
             post(control_api::see_finding),

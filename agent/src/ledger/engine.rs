@@ -29,6 +29,7 @@ use super::{
     evidence::Evidence,
     fence::Fence,
     files::{Files, Place},
+    instances::Instances,
     recovery,
     retention::{self, Slice, Sweep},
     schema,
@@ -43,6 +44,7 @@ use crate::{
         clock::{Clock, Moment},
         command::Command,
         event::Event,
+        instance::Instance,
     },
     deps::Clocks,
 };
@@ -78,6 +80,8 @@ pub struct Opening {
     pub evidence: Evidence,
     /// The ledger's files.
     pub files: Files,
+    /// The place that the ledger lives at.
+    pub instance: Instance,
     /// What names the server: see [`Core::new`].
     pub server: String,
     /// What stands for the server and the credentials together: see [`Core::new`].
@@ -95,6 +99,7 @@ pub struct Engine {
     evidence: Evidence,
     fence: Fence,
     files: Files,
+    instances: Instances,
     /// What was at the names of the files, when they were last looked at.
     place: Place,
     /// When they are looked at next, where nothing is written.
@@ -161,11 +166,13 @@ impl Engine {
             mut reserve,
             mut evidence,
             files,
+            instance,
             server,
             peer,
         } = opening;
         // Before anything is read: from here on, nobody else writes.
         let fence = Fence::claim(&connection, &mut random)?;
+        let instances = Instances::look(&connection, instance)?;
         let reading = clocks.reading();
         let saved = store::load_clock(&connection)?;
         let high_water = store::high_water(&connection)?;
@@ -173,7 +180,8 @@ impl Engine {
         let now = clock.now(reading.mono);
         let contents = store::load(&connection, evidence.key())?;
         // Written with the first turn, and again where that fails.
-        let doubts = evidence.examine(&connection, &contents)?;
+        let mut doubts = evidence.examine(&connection, &contents)?;
+        instances.doubt(&mut doubts, (high_water, &contents));
         let book = Book::new(contents);
         if let Err(error) = reserve.take() {
             tracing::warn!(%error, "no space can be set aside for a full disk");
@@ -188,6 +196,7 @@ impl Engine {
             evidence,
             fence,
             files,
+            instances,
             place: Place::Same,
             look_at: Duration::ZERO,
             write_back_at: Duration::ZERO,
@@ -442,6 +451,7 @@ impl Engine {
         let generation = is_structural.then(|| self.evidence.generation());
         self.fence.committed(generation, head.0);
         self.notices.clear();
+        self.instances.committed();
         self.logged += store::pages_of(book);
         self.core.book_mut().committed();
         self.is_failing = false;
@@ -454,6 +464,7 @@ impl Engine {
     fn write(&self, now: Moment, group: &Group) -> rusqlite::Result<()> {
         let book = self.core.book();
         self.fence.seal(&self.connection, book)?;
+        self.instances.write(&self.connection)?;
         store::write_changes(&self.connection, book)?;
         self.evidence
             .write(&self.connection, book.has_structural_changes())?;

@@ -11,7 +11,7 @@ use std::{
 use rusqlite::Connection;
 use zeroize::Zeroizing;
 
-use super::{LedgerError, beside, copy, log_file, schema};
+use super::{LedgerError, beside, copy, instances::Instances, log_file, schema};
 use crate::private_file;
 
 /// The log's name is looked at so often at most: whoever deletes the log alone is rare, and what is recorded until then
@@ -142,7 +142,12 @@ impl Files {
     }
 
     /// Writes the ledger back to its place, as the open connection has it; never over a file that stands there.
-    pub(super) fn write_back(&mut self, connection: &Connection) -> Result<Returned, LedgerError> {
+    /// `instances` makes the record of the new file.
+    pub(super) fn write_back(
+        &mut self,
+        connection: &Connection,
+        instances: &Instances,
+    ) -> Result<Returned, LedgerError> {
         let place = self.look_at_all();
         let Some(open) = &mut self.0 else {
             return Err(copy_failed(Path::new(""), io::ErrorKind::NotFound.into()));
@@ -152,7 +157,7 @@ impl Files {
             Place::Same | Place::NoLog => empty_log(connection)?,
             Place::Empty => {
                 let part = beside(&path, ".back");
-                write_copy(connection, &part)?;
+                write_copy(connection, &part, instances)?;
                 open.remove_log()?;
                 if put(&part, &path).map_err(|error| copy_failed(&path, error))? {
                     return open.reopen();
@@ -161,7 +166,7 @@ impl Files {
             }
             Place::Taken => {
                 let part = beside(&path, ".back");
-                write_copy(connection, &part)?;
+                write_copy(connection, &part, instances)?;
                 let kept = open.keep(&part)?;
                 open.remove_log()?;
                 return Ok(Returned::Kept(kept));
@@ -264,13 +269,23 @@ fn empty_log(connection: &Connection) -> Result<(), LedgerError> {
     Ok(())
 }
 
-fn write_copy(connection: &Connection, part: &Path) -> Result<(), LedgerError> {
+fn write_copy(
+    connection: &Connection,
+    part: &Path,
+    instances: &Instances,
+) -> Result<(), LedgerError> {
     match fs::remove_file(part) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => private_file::create(part, &[]),
     }
     .map_err(|error| copy_failed(part, error))?;
-    copy::write_from(connection, part).map(|_| ())
+    copy::write_from(connection, part)?;
+    // From its first moment on it says that this file is the ledger, and no copy of it.
+    instances
+        .introduce(part)
+        .map_err(LedgerError::while_doing("writing where it is"))?;
+    let synced = fs::File::open(part).and_then(|copy| copy.sync_all());
+    synced.map_err(|error| copy_failed(part, error))
 }
 
 /// Gives a file a name that nothing has; `false` where something has it.

@@ -12,7 +12,7 @@ use super::{
     storage::Storage,
 };
 use crate::core::{
-    Core, Decision, Policy, Unforgettable, Unresolvable,
+    Core, Decision, DeviceIs, Policy, Unforgettable, Unresolvable,
     book::{AppNo, BatchNo, LicenseNo, Seq},
     clock::Moment,
     command::Command,
@@ -157,6 +157,8 @@ pub enum Resolution {
     Batch(BatchNo, Decision),
     /// That the server which is used now is the one that what is owed was recorded for.
     ServerMoved,
+    /// What this device is: the ledger on it is a copy.
+    Device(DeviceIs),
     /// That a finding was seen.
     Finding(Seq),
 }
@@ -178,6 +180,7 @@ impl ResolveJob {
         Ok(match self.resolution {
             Resolution::Batch(batch, decision) => core.resolve(now, batch, decision, reason)?,
             Resolution::ServerMoved => core.server_moved(now, reason)?,
+            Resolution::Device(what) => core.device_is(now, what, reason)?,
             Resolution::Finding(finding) => core.see_finding(now, finding, reason)?,
         })
     }

@@ -16,6 +16,7 @@ pub mod explain;
 mod fence;
 pub mod files;
 pub mod health;
+mod instances;
 pub mod job;
 pub mod known;
 mod log_file;

@@ -8,7 +8,7 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tally_agent::{
-    core::{Policy, book::AppNo, clock::Reading, command::Command},
+    core::{Policy, book::AppNo, clock::Reading, command::Command, instance::Instance},
     deps::Clocks,
     ledger::{
         Keeping, LedgerError,
@@ -234,6 +234,7 @@ impl Device {
             }),
             evidence: marks::evidence(&self.marks),
             files: Files::simulated(),
+            instance: Instance::default(),
             server: "server".to_owned(),
             peer,
         })?;

@@ -1,5 +1,7 @@
 //! Whether the ledger is whole, and as the agent wrote it.
 
+use serde_json::Value;
+
 use super::Check;
 use crate::{
     cli::verify,
@@ -104,4 +106,20 @@ fn proved(data_dir: &DataDir) -> Check {
             Check::problem(NAME, found, "mend what it names")
         }
     }
+}
+
+/// What the agent that runs says of a copy.
+pub(super) fn copy(status: Option<&Value>) -> Option<Check> {
+    let copy = status?.get("copy").filter(|copy| !copy.is_null())?;
+    let text = |key: &str| copy.get(key).and_then(Value::as_str).unwrap_or("?");
+    let found = format!(
+        "the ledger is a copy (found at {}, row {}): the original may have sent what it owes",
+        text("since"),
+        copy.get("seq").unwrap_or(&Value::Null)
+    );
+    Some(Check::problem(
+        "copy",
+        found,
+        "say what became of the original: `tally device moved`, it is gone; `tally device new`, it lives on",
+    ))
 }

@@ -128,6 +128,7 @@ fn checks(known: &Known) -> anyhow::Result<Vec<Check>> {
         checks.push(disk::modes(data_dir));
         checks.push(agent(data_dir, status, &holders));
         checks.extend(ledger::checks(data_dir, &holders));
+        checks.extend(ledger::copy(status));
         checks.extend(disk::space(data_dir));
     }
     checks.extend(network::checks(known, status)?);

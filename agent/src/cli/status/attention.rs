@@ -28,7 +28,8 @@ struct Matter {
 /// One paragraph each; empty where nothing needs anybody.
 pub(super) fn attention(status: &Value, now: Option<Timestamp>, screen: Screen) -> String {
     let facts = Facts(status);
-    let mut matters = of_agent(facts);
+    let mut matters: Vec<Matter> = copy(facts).into_iter().collect();
+    matters.extend(of_agent(facts));
     for license in facts.licenses() {
         matters.extend(of_license(Facts(license), now));
     }
@@ -98,7 +99,8 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
         ),
         _ => {}
     }
-    if facts.number("/evidence") > 0 {
+    let of_copy = i64::from(facts.find("/copy/what").is_some());
+    if facts.number("/evidence") > of_copy {
         add(
             "the ledger was changed behind the agent's back".to_owned(),
             "`tally verify` says where it shows",
@@ -132,6 +134,34 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
         );
     }
     matters
+}
+
+/// A copy, and what a person says of it.
+fn copy(facts: Facts<'_>) -> Option<Matter> {
+    facts.find("/copy/what")?;
+    let of = match (facts.text("/copy/host"), facts.text("/copy/path")) {
+        (host, path) if host.is_empty() || path.is_empty() => "an earlier one".to_owned(),
+        (host, path) => format!("{path} on {host}"),
+    };
+    let what = if facts.text("/copy/what") == "older_copy" {
+        "this is a copy of an earlier state of this ledger, put back".to_owned()
+    } else {
+        let written = facts.text("/copy/written_at");
+        format!("this is a copy of {of}, written last at {written}: started elsewhere, or put back")
+    };
+    let held = match facts.number("/copy/held") {
+        0 => String::new(),
+        units => format!(
+            "; {} of it, which the original may have sent, are held",
+            human::units(units)
+        ),
+    };
+    Some(Matter {
+        what: what + &held,
+        next: "say what became of the original: `tally device moved`, it is gone and this one goes on; \
+               `tally device new`, it lives on and this is another"
+            .to_owned(),
+    })
 }
 
 fn of_license(license: Facts<'_>, now: Option<Timestamp>) -> Vec<Matter> {

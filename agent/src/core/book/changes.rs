@@ -205,6 +205,9 @@ impl Book {
     pub fn committed(&mut self) {
         let changes = std::mem::take(&mut self.changes);
         self.evidence += changes.evidence();
+        for note in &changes.notes {
+            self.copies.take(note);
+        }
         for no in changes.ended {
             self.batches.remove(&no);
         }

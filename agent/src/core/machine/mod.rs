@@ -7,6 +7,7 @@
 
 mod agenda;
 mod audit;
+pub(super) mod copies;
 mod distrust;
 mod learn;
 pub(super) mod membership;

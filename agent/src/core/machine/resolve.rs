@@ -57,6 +57,9 @@ pub enum Unresolvable {
     /// There is no finding of that number that nobody has seen.
     #[error("there is no finding {}: `tally status` lists those that nobody has seen", .0.0)]
     NoFinding(Seq),
+    /// Nothing says that this ledger is a copy.
+    #[error("nothing says that this ledger is a copy: `tally status` would show it")]
+    NoCopy,
     /// Nothing is owed to another server than the one that is used.
     #[error("nothing is owed to another server than the one that this agent uses")]
     SameServer,
@@ -90,7 +93,7 @@ impl Core {
             _ if is_former => return Err(Unresolvable::OfAnother(no)),
             _ => return Err(Unresolvable::NotHeld(no)),
         };
-        let (account, units) = (batch.account, batch.units);
+        let account = batch.account;
         let seq = self.note_decision(now, no, decision, By::Person, reason);
         match decision {
             Decision::Applied => {
@@ -109,15 +112,25 @@ impl Core {
                 }
                 self.reseal(now, no);
             }
-            Decision::Waive => {
-                self.book.end_batch(now, no, BatchState::Waived);
-                if let Some(account) = self.book.account_mut(account) {
-                    // In range: waived is a part of recorded.
-                    account.waived = account.waived.checked_add(units).unwrap_or(account.waived);
-                }
-            }
+            Decision::Waive => self.waive(now, no),
         }
         Ok(seq)
+    }
+
+    /// Gives a batch up.
+    pub(super) fn waive(&mut self, now: Moment, no: BatchNo) {
+        let Some((account, units)) = self
+            .book
+            .batch(no)
+            .map(|batch| (batch.account, batch.units))
+        else {
+            return;
+        };
+        self.book.end_batch(now, no, BatchState::Waived);
+        if let Some(account) = self.book.account_mut(account) {
+            // In range: waived is a part of recorded.
+            account.waived = account.waived.checked_add(units).unwrap_or(account.waived);
+        }
     }
 
     /// Writes a decision into the ledger, with what it is about: the batch itself may be folded away

@@ -108,7 +108,7 @@ impl Engine {
             // Before the ledger is back: the mark is never ahead of it, and one that is missing was taken away.
             self.evidence.renew(self.core.book().head());
         }
-        match self.files.write_back(&self.connection) {
+        match self.files.write_back(&self.connection, &self.instances) {
             Ok(Returned::Back(connection)) => {
                 self.take_over(connection);
                 let what = match place {
@@ -141,7 +141,12 @@ impl Engine {
 
     /// Goes on with another connection to the same ledger.
     fn take_over(&mut self, connection: Connection) {
+        if self.place == Place::Empty {
+            // Where the former file is kept somewhere, it is not this ledger any more.
+            self.instances.leave(&self.connection);
+        }
         self.connection = connection;
+        self.instances.renew(self.files.path());
         if let Err(error) = self.fence.look(&self.connection) {
             tracing::error!(%error, "cannot look at the ledger that was written back");
         }

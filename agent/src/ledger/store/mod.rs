@@ -16,6 +16,7 @@ pub use self::{
 
 const CHAIN_KEY: &str = "chain_key";
 const CLOCK: &str = "clock";
+pub(in crate::ledger) const INSTANCE: &str = "instance";
 pub(in crate::ledger) const GENERATION: &str = "generation";
 const KEEPER: &str = "keeps_idempotency_keys";
 const LEDGER_ID: &str = "ledger_id";
