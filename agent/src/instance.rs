@@ -31,12 +31,11 @@ pub fn file(ledger: &Path) -> Instance {
     let found = fs::metadata(ledger).ok();
     let born = found.as_ref().and_then(|found| found.created().ok());
     let born = born.and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    let number = found.as_ref().and_then(number);
     let kind = kind(ledger);
     Instance {
         born: born.and_then(|born| i64::try_from(born.as_nanos()).ok()),
-        inode: found
-            .filter(|_| kind.is_some_and(keeps_numbers))
-            .and_then(inode),
+        inode: number.filter(|_| kind.is_some_and(keeps_numbers)),
         file_system: kind,
         ..Instance::default()
     }
@@ -115,13 +114,16 @@ const fn keeps_numbers(kind: u64) -> bool {
 }
 
 #[cfg(unix)]
-fn inode(found: fs::Metadata) -> Option<u64> {
-    Some(std::os::unix::fs::MetadataExt::ino(&found))
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "other systems have no such number"
+)]
+fn number(found: &fs::Metadata) -> Option<u64> {
+    Some(std::os::unix::fs::MetadataExt::ino(found))
 }
 
-/// Other systems have no such number.
 #[cfg(not(unix))]
-fn inode(_found: fs::Metadata) -> Option<u64> {
+fn number(_found: &fs::Metadata) -> Option<u64> {
     None
 }
 
@@ -170,6 +172,70 @@ mod tests {
         assert_eq!(read(&moved).differs(&was), None);
         if was.born.is_some() || was.inode.is_some() {
             assert!(read(&copy).differs(&was).is_some());
+        }
+    }
+
+    /// Copies a folder in one of the ways that people do.
+    #[cfg(unix)]
+    fn copy(way: usize, from: &Path, to: &Path) {
+        use std::process::Command;
+        let run =
+            |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
+        match way {
+            0 => run(Command::new("cp").arg("-a").arg(from).arg(to)),
+            1 => {
+                let archive = to.with_extension("tar");
+                let pack = ["-cf", archive.to_str().unwrap(), "."];
+                run(Command::new("tar").arg("-C").arg(from).args(pack));
+                fs::create_dir(to).unwrap();
+                let unpack = ["-xpf", archive.to_str().unwrap()];
+                run(Command::new("tar").arg("-C").arg(to).args(unpack));
+            }
+            // Put back from a backup, at the place where it was.
+            _ => {
+                run(Command::new("cp")
+                    .arg("-a")
+                    .arg(from)
+                    .arg(to.with_extension("backup")));
+                fs::remove_dir_all(from).unwrap();
+                fs::rename(to.with_extension("backup"), from).unwrap();
+                std::os::unix::fs::symlink(from, to).unwrap();
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_hundred_copies_of_each_kind_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        let from = root.path().join("data");
+        for way in 0..3 {
+            for number in 0..100 {
+                let _ = fs::remove_dir_all(&from);
+                fs::create_dir(&from).unwrap();
+                fs::write(from.join("ledger.db"), "a ledger").unwrap();
+                let was = read(&from.join("ledger.db"));
+                if was.born.is_none() && was.inode.is_none() {
+                    // A file system that tells nothing.
+                    return;
+                }
+                // Nobody copies a ledger within the tick of the kernel's clock that it was made in.
+                let probe = root.path().join("probe");
+                loop {
+                    let _ = fs::remove_file(&probe);
+                    fs::write(&probe, "").unwrap();
+                    if was.born.is_none() || file(&probe).born != was.born {
+                        break;
+                    }
+                }
+                let to = root.path().join(format!("copy-{way}-{number}"));
+                copy(way, &from, &to);
+                let is = read(&to.join("ledger.db"));
+                assert!(
+                    is.differs(&was).is_some(),
+                    "way {way}, {number}: {is:?} {was:?}"
+                );
+            }
         }
     }
 }

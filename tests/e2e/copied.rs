@@ -139,10 +139,8 @@ fn both_live(how: fn(&Path, &Path) -> Result, keys: Keys) -> Result {
     copy.terminate()?;
     copy.restart()?;
     assert_eq!(stub.total(1)?, 3 + OWED);
-    assert_eq!(
-        copy.json(&["device", "new", "--reason", "a second one"])?["seq"].is_i64(),
-        true
-    );
+    let said = copy.json(&["device", "new", "--reason", "a second one"])?;
+    assert!(said["seq"].is_i64(), "{said}");
     is_clean(&copy)?;
     let app = copy.app("planner")?;
     assert_eq!(app.add(2)?.status, 200);
@@ -292,6 +290,36 @@ fn a_restore_by_the_book_is_said_once_and_answered_once() -> Result {
     agent.terminate()?;
     agent.restart()?;
     is_clean(&agent)
+}
+
+/// The device died, and its backup goes into another one, where neither key nor mark are.
+#[test]
+fn a_backup_on_another_device_is_answered_once_and_then_clean() -> Result {
+    let stub = stub(&[seed::license(1000, json!({}))], Keys::NotKept)?;
+    let mut agent = agent(&stub)?;
+    agent.add_license()?;
+    let app = agent.app("inspector")?;
+    agent.network("offline")?;
+    assert_eq!(app.add(5)?.status, 200);
+    let file = agent.log().with_extension("db");
+    let made = agent.tally(&["backup", &file.display().to_string()])?;
+    assert!(made.status.success(), "{made:?}");
+    agent.kill()?;
+    let mut other = agent.copied(|_, to| {
+        fs::create_dir(to)?;
+        run(Command::new("chmod").arg("700").arg(to))?;
+        Ok(fs::rename(&file, to.join("ledger.db"))?)
+    })?;
+    other.restart()?;
+    is_found(&other)?;
+    wait_held(&other, 5)?;
+    other.json(&["device", "moved"])?;
+    is_clean(&other)?;
+    other.wait_settled(0)?;
+    assert_eq!(stub.total(1)?, 5);
+    other.terminate()?;
+    other.restart()?;
+    is_clean(&other)
 }
 
 #[test]

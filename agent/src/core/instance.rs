@@ -125,24 +125,24 @@ mod tests {
             ("nothing", |_| {}),
             ("a reboot", |now| now.boot = Some("another".to_owned())),
             ("a machine id made anew", |now| {
-                now.machine = Some("another".to_owned())
+                now.machine = Some("another".to_owned());
             }),
             ("no machine id", |now| now.machine = None),
             ("another host name", |now| {
-                now.host = Some("another".to_owned())
+                now.host = Some("another".to_owned());
             }),
             ("mounted elsewhere", |now| {
-                now.path = Some("/mnt/ledger.db".to_owned())
+                now.path = Some("/mnt/ledger.db".to_owned());
             }),
             ("a kernel that tells no births", |now| now.born = None),
             ("a file system that keeps no numbers", |now| {
-                now.inode = None
+                now.inode = None;
             }),
             ("another kind of file system", |now| {
-                now.file_system = Some(0x5846_5342)
+                now.file_system = Some(0x5846_5342);
             }),
             ("a user that may not read the hardware", |now| {
-                now.hardware.clear()
+                now.hardware.clear();
             }),
             ("a container without machine id, started again", |now| {
                 now.machine = None;

@@ -78,6 +78,8 @@ pub struct CopyStatus {
     pub path: Option<String>,
     /// When it was last written there.
     pub written_at: Option<Timestamp>,
+    /// How many of the notes of evidence it explains: an answer is one to all of them.
+    pub explains: u64,
     /// The units that wait until a person has said what became of the original.
     pub held: i64,
 }
@@ -291,7 +293,9 @@ impl Core {
     }
 
     fn copy_status(&self) -> Option<CopyStatus> {
-        let copied = self.book.copies().open.pop()?;
+        let mut copies = self.book.copies();
+        let explains = copies.to_answer().len();
+        let copied = copies.open.pop()?;
         let held = self.book.batches();
         let held = held.filter(|batch| batch.state == BatchState::Held(Hold::Copy));
         Some(CopyStatus {
@@ -303,6 +307,7 @@ impl Core {
             host: copied.host,
             path: copied.path,
             written_at: copied.written_at,
+            explains: explains as u64,
             held: held
                 .map(|batch| batch.units.get())
                 .fold(0, i64::saturating_add),

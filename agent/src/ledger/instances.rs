@@ -31,18 +31,15 @@ pub(super) struct Instances {
 impl Instances {
     /// Compares the place that a ledger lives at with its record, and renews that where it is the same.
     pub(super) fn look(connection: &Connection, is: Instance) -> Result<Self, LedgerError> {
-        let failed = || LedgerError::while_doing("looking where it was written");
-        let text = store::fact(connection, INSTANCE).map_err(failed())?;
-        // One that cannot be read is none.
-        let was: Option<Instance> = text.and_then(|text| serde_json::from_str(&text).ok());
+        let failed = LedgerError::while_doing("looking where it was written");
+        let was = read(connection).map_err(failed)?;
         let differs = was.as_ref().and_then(|was| is.differs(was));
-        let instances = Self {
+        Ok(Self {
             is_due: was.as_ref() != Some(&is),
             is,
             was,
             differs,
-        };
-        Ok(instances)
+        })
     }
 
     /// What shows that the ledger is a copy, beside what else was found. A ledger that is behind its mark was put back on the
@@ -112,6 +109,28 @@ impl Instances {
             tracing::debug!(%error, "the file that was moved away does not say so");
         }
     }
+}
+
+/// Has a ledger that was salvaged into another file say so, where the damaged one was in the file that it should be in: a
+/// damaged copy stays one.
+pub(super) fn made_anew(
+    connection: &Connection,
+    damaged: &Path,
+    salvaged: &Path,
+) -> rusqlite::Result<()> {
+    let Some(was) = read(connection)? else {
+        return Ok(());
+    };
+    if instance::file(damaged).differs(&was).is_some() {
+        return Ok(());
+    }
+    write(connection, &was.in_another_file(&instance::file(salvaged)))
+}
+
+/// The record; one that cannot be read is none.
+fn read(connection: &Connection) -> rusqlite::Result<Option<Instance>> {
+    let text = store::fact(connection, INSTANCE)?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
 fn write(connection: &Connection, instance: &Instance) -> rusqlite::Result<()> {

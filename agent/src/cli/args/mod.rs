@@ -417,18 +417,24 @@ fn numbered(text: &str) -> Result<Numbered, String> {
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
-A disk, an image, a volume or a folder was copied, or put back from a backup: `tally status` says so.
-What the copy owes may be owed by the original as well. To a server that keeps idempotency keys it goes
-under the same keys, and is counted once; all else waits until somebody says which of the two goes on.
-That is written into the ledger, and nobody can undo it.
+A disk, an image, a volume or a folder was copied, or put back from a backup: `tally status`
+says so. What the copy owes may be owed by the original as well. To a server that keeps
+idempotency keys it goes under the same keys, and is counted once; all else waits until somebody
+says which of the two goes on. That is written into the ledger, and nobody can undo it.
 
 Examples:
   tally device moved                       the original is gone: the disk was moved, or put back
   tally device new                         the original lives on: this is another device")]
 pub(in crate::cli) enum DeviceCommand {
     /// The original lives on: give up here what it owes, and be a device of its own
+    #[command(after_help = "\
+Example:
+  tally device new --reason \"made from the image of line 3\"")]
     New(DeviceArgs),
     /// The original is gone: go on in its place, with what it owed
+    #[command(after_help = "\
+Example:
+  tally device moved --reason \"the disk is in another machine now\"")]
     Moved(DeviceArgs),
 }
 

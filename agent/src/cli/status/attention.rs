@@ -99,8 +99,7 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
         ),
         _ => {}
     }
-    let of_copy = i64::from(facts.find("/copy/what").is_some());
-    if facts.number("/evidence") > of_copy {
+    if facts.number("/evidence") > facts.number("/copy/explains") {
         add(
             "the ledger was changed behind the agent's back".to_owned(),
             "`tally verify` says where it shows",

@@ -1,5 +1,7 @@
 //! Scenarios of the state machine, without I/O: facts in, orders out.
 
+mod copies;
+
 use std::time::Duration;
 
 use tally_shared::{
