@@ -1,5 +1,8 @@
 //! A running agent, put together from its configuration.
 
+#[cfg(unix)]
+mod socket;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rand::Rng as _;
@@ -13,15 +16,18 @@ use crate::{
     config::{Config, paths::DataDir},
     core::chain,
     deps::Clocks,
+    file_system,
     http::{
         self, Api,
         serve::{self, Server, TlsListener},
         tls::{Tls, TlsError},
     },
+    instance,
     ledger::{
-        LedgerError,
+        Ended, LedgerError,
         engine::{Engine, Opening},
         evidence::{self, Evidence, MarkFile},
+        files::Files,
         recovery::{self, Guard, RecoveryError},
         storage::ReserveFile,
         writer::{self, Ledger},
@@ -120,6 +126,9 @@ pub enum AppError {
     /// The system has no thread to give.
     #[error("cannot start the ledger's thread")]
     Thread(#[source] std::io::Error),
+    /// The ledger may not be written any more.
+    #[error(transparent)]
+    Ended(Ended),
     /// The ledger's thread ended by a defect; nothing that was acknowledged is lost.
     #[error("the ledger's thread ended unexpectedly; start tally again")]
     WriterEnded,
@@ -131,7 +140,7 @@ pub struct App {
     tls: Option<Arc<Tls>>,
     origin: String,
     #[cfg(unix)]
-    socket: tokio::net::UnixListener,
+    socket: socket::Socket,
     api: Api,
     in_force: Config,
     ledger: Ledger,
@@ -139,7 +148,6 @@ pub struct App {
     client: Arc<Client>,
     key: chain::Key,
     clocks: Arc<dyn Clocks>,
-    data_dir: DataDir,
     stopping: CancellationToken,
     _lock: Lock,
 }
@@ -168,11 +176,25 @@ impl App {
         let had_one = data_dir.reserve().exists();
         let guard = open_guard(&data_dir)?;
         let connection = recovery::open(data_dir.path(), had_one, clocks.as_ref(), &guard)?;
+        let risky = file_system::risky(data_dir.path());
+        if let Some(risky) = risky {
+            tracing::warn!(
+                file_system = risky.name,
+                risk = risky.risk(),
+                advice = risky.advice(),
+                "the data directory is on a file system that a ledger is not safe on"
+            );
+        }
+        let files = Files::open(&data_dir.ledger(), &data_dir.chain_key());
+        let files = files.map_err(|source| AppError::DataDir {
+            path: data_dir.ledger(),
+            source,
+        })?;
         let listen = config.listen;
         let unusable = |source| AppError::Listen { listen, source };
         let listener = serve::listen(listen).map_err(unusable)?;
         #[cfg(unix)]
-        let socket = bind_socket(&data_dir)?;
+        let socket = socket::Socket::bind(&data_dir)?;
         let address = listener.local_addr().map_err(unusable)?;
         let origin = match (&tls, public_name) {
             (None, _) => format!("http://{address}"),
@@ -195,6 +217,8 @@ impl App {
             clocks: Arc::clone(&clocks),
             reserve: Box::new(ReserveFile::new(data_dir.reserve())),
             evidence: Evidence::new(guard.key.clone(), Box::new(MarkFile::new(guard.mark))),
+            files,
+            instance: instance::read(&data_dir.ledger()),
             server: config.server.name(),
             peer: peer.clone(),
         })?;
@@ -206,6 +230,7 @@ impl App {
         let api = Api::new(http::Parts {
             ledger: ledger.clone(),
             ledger_path: data_dir.ledger(),
+            risky,
             waiting,
             apps,
             admin_token,
@@ -232,7 +257,6 @@ impl App {
             client,
             key: guard.key,
             clocks,
-            data_dir,
             stopping,
             _lock: lock,
         })
@@ -275,7 +299,7 @@ impl App {
             None => servers.spawn(Arc::clone(&server).serve(self.listener)),
         };
         #[cfg(unix)]
-        servers.spawn(server.serve(self.socket));
+        servers.spawn(server.serve(self.socket.listener));
         servers.spawn(http::licenses::read_waiting(self.api));
         servers.close();
         let driving = tokio::spawn(driver::run(
@@ -312,15 +336,15 @@ impl App {
         self.ledger.stop();
         driving.abort();
         #[cfg(unix)]
-        if let Err(error) = std::fs::remove_file(self.data_dir.socket()) {
-            tracing::debug!(%error, "the socket was gone already");
-        }
+        self.socket.name.remove();
+        let (ended, was_asked) = match ended {
+            Some(ended) => (ended, false),
+            None => (writer.await, true),
+        };
         match ended {
-            Some(_) => Err(AppError::WriterEnded),
-            None => match writer.await {
-                Ok(Ok(())) => Ok(()),
-                _ => Err(AppError::WriterEnded),
-            },
+            Ok(Ok(Some(ended))) => Err(AppError::Ended(ended)),
+            Ok(Ok(None)) if was_asked => Ok(()),
+            _ => Err(AppError::WriterEnded),
         }
     }
 }
@@ -402,18 +426,6 @@ fn take_data_dir(data_dir: &DataDir) -> Result<Lock, AppError> {
         Err(source) => return Err(AppError::DataDir { path, source }),
     }
     Ok(Lock(lock))
-}
-
-#[cfg(unix)]
-fn bind_socket(data_dir: &DataDir) -> Result<tokio::net::UnixListener, AppError> {
-    let path = data_dir.socket();
-    // A socket that a crash left behind: the lock says that nobody serves it.
-    let left_behind = std::fs::symlink_metadata(&path)
-        .is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()));
-    if left_behind && let Err(source) = std::fs::remove_file(&path) {
-        return Err(AppError::Socket { path, source });
-    }
-    tokio::net::UnixListener::bind(&path).map_err(|source| AppError::Socket { path, source })
 }
 
 fn open_signer(data_dir: &DataDir) -> Result<Signer, AppError> {

@@ -6,13 +6,14 @@ use rusqlite::Connection;
 use tally_agent::{
     core::{
         LateUsage, Policy, UndecidablePolicy, chain, clock::Reading, event::KeyEcho,
-        outcome::LicenseFound,
+        instance::Instance, outcome::LicenseFound,
     },
     deps::Clocks,
     ledger::{
         Keeping, LedgerError,
         engine::{Engine, Job, Opening, RecordJob},
         evidence::{Evidence, MarkFile},
+        files::Files,
         health,
         recovery::{self, Guard, RecoveryError},
         schema,
@@ -125,6 +126,8 @@ fn open(connection: Connection, guard: Guard) -> Result<Engine, LedgerError> {
         clocks: Arc::new(FixedClocks),
         reserve: Box::new(ReserveFile::new(reserve)),
         evidence: Evidence::new(guard.key, Box::new(MarkFile::new(guard.mark))),
+        files: Files::simulated(),
+        instance: Instance::default(),
         server: "server".to_owned(),
         peer: "peer".to_owned(),
     })

@@ -78,6 +78,7 @@ fn all_is_well_with_the_agent_running_and_stopped() -> Result {
         "version",
         "settings",
         "data directory",
+        "file system",
         "modes",
         "agent",
         "recovery",

@@ -1,6 +1,7 @@
 //! The whole thing over real processes and sockets: an application, an agent, a network, a server.
 
 mod contract;
+mod copied;
 mod copies;
 mod damage;
 mod disk;
@@ -14,6 +15,7 @@ mod lifecycle;
 mod main_job;
 mod metrics;
 mod names;
+mod one_ledger;
 mod page;
 mod periods;
 mod reload;

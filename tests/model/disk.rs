@@ -7,8 +7,9 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use tally_agent::core::{
     book::{
-        Account, AccountNo, AccountWatch, Batch, BatchNo, BatchState, Book, Contents, Finding,
-        Hold, Home, LaneKey, LaneNo, License, LicenseNo, Name, Op, Pause, Readings, Row, Seq,
+        Account, AccountNo, AccountWatch, Batch, BatchNo, BatchState, Book, Contents, Copies,
+        Finding, Hold, Home, LaneKey, LaneNo, License, LicenseNo, Name, Op, Pause, Readings, Row,
+        Seq,
     },
     chain::{self, Hash},
     event::Prefix,
@@ -150,6 +151,7 @@ impl Disk {
             keeper: self.keeper.clone(),
             id: self.id,
             findings: self.findings.clone(),
+            copies: Copies::default(),
         }
     }
 

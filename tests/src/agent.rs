@@ -3,10 +3,12 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
+use tally_agent::file_system;
 use tempfile::TempDir;
 
 use crate::{
@@ -69,7 +71,7 @@ impl Agent {
         setup: &Setup,
         keys: (&str, &str),
     ) -> crate::Result<Self> {
-        Self::start_on(TempDir::new()?, program.into(), server_url, setup, keys)
+        Self::start_on(scratch()?, program.into(), server_url, setup, keys)
     }
 
     /// As [`Self::start`], with its data directory inside of a folder: on a disk to measure.
@@ -110,6 +112,24 @@ impl Agent {
         };
         agent.restart()?;
         Ok(agent)
+    }
+
+    /// An agent on a copy of this one's data directory, which `copy` makes. It is not started yet.
+    ///
+    /// # Errors
+    ///
+    /// What `copy` says.
+    pub fn copied(&self, copy: impl FnOnce(&Path, &Path) -> crate::Result) -> crate::Result<Self> {
+        let copied = Self {
+            program: self.program.clone(),
+            folder: scratch()?,
+            server_url: self.server_url.clone(),
+            flags: self.flags.clone(),
+            keys: self.keys.clone(),
+            process: None,
+        };
+        copy(&self.data_dir(), &copied.data_dir())?;
+        Ok(copied)
     }
 
     /// Starts it again, on the same data directory.
@@ -398,6 +418,16 @@ impl Agent {
             .terminate()
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run, or still does after this time.
+    pub fn ended_within(&mut self, patience: Duration) -> crate::Result<ExitStatus> {
+        let mut process = self.process.take().context("the agent does not run")?;
+        process.ended_within(patience)
+    }
+
     /// Asks it to read its settings again.
     ///
     /// # Errors
@@ -415,6 +445,14 @@ impl Agent {
     /// Where its log cannot be read.
     pub fn said(&self) -> crate::Result<String> {
         Ok(std::fs::read_to_string(self.log())?)
+    }
+}
+
+/// A folder on a disk: on another file system, an agent says so.
+fn scratch() -> std::io::Result<TempDir> {
+    match file_system::risky(&std::env::temp_dir()) {
+        None => TempDir::new(),
+        Some(_) => TempDir::new_in("/var/tmp").or_else(|_| TempDir::new()),
     }
 }
 

@@ -7,13 +7,15 @@ use anyhow::{Context as _, ensure};
 use tally_agent::{
     config::paths::DataDir,
     core::{
-        LateUsage, Policy, UndecidablePolicy, book::AppNo, event::KeyEcho, outcome::LicenseFound,
+        LateUsage, Policy, UndecidablePolicy, book::AppNo, event::KeyEcho, instance::Instance,
+        outcome::LicenseFound,
     },
     deps::SystemClocks,
     ledger::{
         Keeping,
         engine::{Engine, Job, Opening, RecordJob, Recording},
         evidence::{self, Evidence, MarkFile},
+        files::Files,
         schema,
         storage::ReserveFile,
     },
@@ -146,6 +148,8 @@ pub fn open_engine(folder: &Path) -> crate::Result<Engine> {
         clocks: Arc::new(SystemClocks::new()),
         reserve: Box::new(ReserveFile::new(names.reserve())),
         evidence: Evidence::new(key, Box::new(MarkFile::new(names.mark()))),
+        files: Files::simulated(),
+        instance: Instance::default(),
         // As an agent calls a stub: rows that are another server's are not sent to it.
         server: "loopback stub".to_owned(),
         peer: "peer".to_owned(),

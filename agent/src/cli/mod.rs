@@ -7,6 +7,7 @@ mod backup;
 mod client;
 mod credential;
 mod dashboard;
+mod device;
 mod doctor;
 mod drill;
 mod explain;
@@ -85,6 +86,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> anyhow::Result<Outcome> {
         Command::Explain(args) => explain::run(&data_dir, &args),
         Command::Verify(args) => verify::run(&data_dir, args),
         Command::Resolve(args) => resolve::run(&data_dir, args),
+        Command::Device(command) => device::run(&data_dir, command),
         Command::Network(args) => drill::run(&data_dir, &args),
         Command::Dashboard(args) => dashboard::run(&data_dir, args),
         Command::Credential(args) => credential::run(&args),

@@ -1,6 +1,8 @@
 //! Doubts about the ledger itself: what shows that it was changed behind the agent's back.
 
-use super::book::Seq;
+use tally_shared::time::Timestamp;
+
+use super::{book::Seq, instance::Difference};
 
 /// The places from the first to the second.
 pub type Places = (i64, i64);
@@ -18,6 +20,17 @@ pub enum Doubt {
         marked: Seq,
         /// How many commits of more than rows are missing.
         generations: u64,
+    },
+    /// The ledger is in another file, or on another device, than the one that it was written in.
+    Copied {
+        /// What is another.
+        differs: Difference,
+        /// The host that it was written on.
+        host: Option<String>,
+        /// Where it was written.
+        path: Option<String>,
+        /// When it was last written, and whether that time was proven.
+        written: (Timestamp, bool),
     },
     /// Where the mark stands, the ledger has something else: its end was written anew.
     Rewritten {
@@ -42,6 +55,7 @@ impl Doubt {
             Self::KeyReplaced => "key_replaced",
             Self::MarkLost => "mark_lost",
             Self::OlderCopy { .. } => "older_copy",
+            Self::Copied { .. } => "copied",
             Self::Rewritten { .. } => "rewritten",
             Self::Changed { .. } => "changed",
         }

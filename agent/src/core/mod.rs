@@ -40,6 +40,7 @@ pub mod clock;
 pub mod command;
 pub mod doubt;
 pub mod event;
+pub mod instance;
 pub mod link;
 mod machine;
 pub mod outcome;
@@ -66,6 +67,7 @@ use self::{
 };
 pub use self::{
     machine::{
+        copies::DeviceIs,
         membership::Unforgettable,
         resolve::{Decision, Unresolvable},
     },
@@ -256,6 +258,7 @@ impl Core {
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Command> {
         self.notice_jump(now);
         self.apply(now, event);
+        self.go_on_with_copies(now);
         self.advance(now)
     }
 

@@ -14,8 +14,9 @@ use tally_shared::{
 
 use super::{
     Core,
-    book::{Account, Batch, BatchState, Finding, Hold, License},
+    book::{Account, Batch, BatchState, CopyKind, Finding, Hold, License},
     clock::Moment,
+    instance::Difference,
     link::{Link, LinkState, NetworkMode},
     record::{Standings, answer, effective},
     trouble::{PoolStatus, UnknownBatch},
@@ -46,10 +47,42 @@ pub struct Status {
     /// How often a start found that the ledger had been changed behind the agent's back, ever; what it
     /// found, `tally verify` says.
     pub evidence: u64,
+    /// The same, those among them that a person has answered.
+    #[serde(skip)]
+    pub evidence_ever: u64,
+    /// What shows that this ledger is a copy, until a person has said what became of the original.
+    pub copy: Option<CopyStatus>,
     /// What the server's totals say that this ledger does not expect, until a person has seen it.
     pub findings: Vec<Finding>,
     /// Each licence and feature.
     pub licenses: Vec<LicenseStatus>,
+}
+
+/// What shows that a ledger is a copy.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CopyStatus {
+    /// The place of the note that says so.
+    pub seq: i64,
+    /// `copied` (it is in another file, or on another device, than it was written in) or `older_copy` (it is older than the
+    /// mark beside it).
+    pub what: CopyKind,
+    /// When that was found.
+    pub since: Timestamp,
+    /// The newest row that the original has as well.
+    pub newest: i64,
+    /// What is another than it was.
+    pub differs: Option<Difference>,
+    /// The host that it was written on.
+    pub host: Option<String>,
+    /// Where it was written.
+    pub path: Option<String>,
+    /// When it was last written there.
+    pub written_at: Option<Timestamp>,
+    /// How many of the notes of evidence it explains: an answer is one to all of them.
+    pub explains: u64,
+    /// The units that wait until a person has said what became of the original.
+    pub held: i64,
 }
 
 /// Whether the server can be reached.
@@ -262,9 +295,33 @@ impl Core {
             synced: !self.owes(),
             busy: self.busy() > 0,
             evidence: self.book.evidence(),
+            evidence_ever: self.book.evidence_ever(),
+            copy: self.copy_status(),
             findings: self.book.findings().to_vec(),
             licenses,
         }
+    }
+
+    fn copy_status(&self) -> Option<CopyStatus> {
+        let mut copies = self.book.copies();
+        let explains = copies.to_answer().len();
+        let copied = copies.open.pop()?;
+        let held = self.book.batches();
+        let held = held.filter(|batch| batch.state == BatchState::Held(Hold::Copy));
+        Some(CopyStatus {
+            seq: copied.seq.0,
+            what: copied.kind,
+            since: copied.at,
+            newest: copied.newest.0,
+            differs: copied.differs,
+            host: copied.host,
+            path: copied.path,
+            written_at: copied.written_at,
+            explains: explains as u64,
+            held: held
+                .map(|batch| batch.units.get())
+                .fold(0, i64::saturating_add),
+        })
     }
 
     /// Whether anything is left to send but what is held.

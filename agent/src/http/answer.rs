@@ -82,6 +82,7 @@ impl From<ResolveError> for Refused {
                 | Unresolvable::NotSent(_)
                 | Unresolvable::TooEarly(..)
                 | Unresolvable::OfAnother(_)
+                | Unresolvable::NoCopy
                 | Unresolvable::SameServer),
             ) => Self::new(ErrorCode::ValidationError, why.to_string()),
             ResolveError::Record(error) => error.into(),

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     core::{
-        Core, Decision,
+        Core, Decision, DeviceIs,
         book::{BatchNo, Seq},
         event::Event,
         link::NetworkMode,
@@ -84,7 +84,20 @@ pub struct Seen {
     pub reason: Option<String>,
 }
 
-/// What `POST /v1/batches/{batch}/resolve`, `POST /v1/server/moved` and `POST /v1/findings/{finding}/seen` answer.
+/// The body of `POST /v1/device`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Device {
+    /// Whether the original of the copy lives on (`new`) or is gone (`moved`).
+    pub device: DeviceIs,
+    /// Why; it stands in the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What `POST /v1/batches/{batch}/resolve`, `POST /v1/server/moved`, `POST /v1/device` and
+/// `POST /v1/findings/{finding}/seen` answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resolved {
@@ -105,8 +118,24 @@ pub struct FullStatus {
     pub storage: Storage,
     /// What to do where it cannot.
     pub storage_advice: Option<&'static str>,
+    /// How often the ledger was written back since the agent started: it had been deleted or moved away.
+    pub written_back: u64,
+    /// The file system that the data directory is on, where a ledger is not safe on it.
+    pub risky_file_system: Option<RiskyFileSystem>,
     /// How many requests came with a wrong key since the start.
     pub wrong_keys: u64,
+}
+
+/// A file system that a ledger should not be on.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RiskyFileSystem {
+    /// Its name, such as `NFS` or `tmpfs`.
+    pub name: &'static str,
+    /// Why.
+    pub risk: &'static str,
+    /// What to do about it.
+    pub advice: &'static str,
 }
 
 /// What `POST /v1/sync` answers.
@@ -298,6 +327,23 @@ pub(super) async fn see_finding(
     plain(&Resolved { seq: seq.0 })
 }
 
+/// Says what this device is, where its ledger is a copy: a new one, whose original lives on, or the original, moved or put
+/// back.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/device", operation_id = "device_is", tag = "ledger",
+    request_body(content = Device, example = json!({"device": "moved", "reason": "the disk is in another machine now"})),
+    responses((status = 200, description = "It is so from here on", body = Resolved)),
+))]
+pub(super) async fn device_is(State(api): State<Api>, Posted(body): Posted) -> Result<Response> {
+    let Device { device, reason } = read(&body)?;
+    let reason = check_reason(reason)?;
+    let seq = api
+        .ledger
+        .resolve(Resolution::Device(device), reason)
+        .await?;
+    plain(&Resolved { seq: seq.0 })
+}
+
 /// A reason that says something, and is not too long.
 pub(super) fn check_reason(reason: Option<String>) -> Result<Option<String>> {
     let reason = reason.filter(|reason| !reason.trim().is_empty());
@@ -375,11 +421,18 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Response> {
 
 pub(super) async fn current_status(api: &Api) -> Result<FullStatus> {
     let status = api.ledger.ask(Core::status).await?;
-    let storage = api.ledger.pulse().borrow().storage;
+    let pulse = *api.ledger.pulse().borrow();
+    let storage = pulse.storage;
     Ok(FullStatus {
         status,
         server: api.client.shown_url(),
         storage,
+        written_back: pulse.written_back,
+        risky_file_system: api.risky.map(|risky| RiskyFileSystem {
+            name: risky.name,
+            risk: risky.risk(),
+            advice: risky.advice(),
+        }),
         storage_advice: (storage != Storage::Ok).then(|| storage.advice()),
         wrong_keys: api.strangers.met(),
     })

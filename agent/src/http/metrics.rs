@@ -116,7 +116,7 @@ fn registry(status: &FullStatus) -> Registry {
     counter(
         "evidence",
         "How often a start found that the ledger had been changed behind the agent's back, ever",
-        status.evidence,
+        status.evidence_ever,
     );
     counter(
         "wrong_keys",

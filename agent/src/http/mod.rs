@@ -44,6 +44,7 @@ use crate::{
     apps::Apps,
     config::limits::Limits,
     deps::Clocks,
+    file_system::Risky,
     ledger::{engine::SharedClock, writer::Ledger},
     secret::Secret,
     sync::client::Client,
@@ -53,7 +54,7 @@ use crate::{
 pub use self::admin::DashboardLink;
 pub(crate) use self::control_api::SEARCHED;
 pub use self::control_api::{
-    FullStatus, Resolve, Resolved, Seen, ServerMoved, SetNetwork, SyncResult,
+    Device, FullStatus, Resolve, Resolved, Seen, ServerMoved, SetNetwork, SyncResult,
 };
 pub use self::licenses::{
     AddLicense, Forgotten, ImportLicense, ImportOutcome, Imported, LicenseDetail, Named,
@@ -69,6 +70,8 @@ pub struct Parts {
     pub ledger: Ledger,
     /// The ledger's file, for questions that do not concern the writer.
     pub ledger_path: PathBuf,
+    /// The file system that the ledger is on, where that is one on which it is not safe.
+    pub risky: Option<Risky>,
     /// Names of licences that wait to be read.
     pub waiting: WaitingList,
     /// Who may consume.
@@ -97,6 +100,7 @@ pub struct Parts {
 pub struct Inner {
     ledger: Ledger,
     ledger_path: PathBuf,
+    risky: Option<Risky>,
     waiting: WaitingList,
     apps: Apps,
     admin: admin::Admin,
@@ -124,6 +128,7 @@ impl Api {
         Self(Arc::new(Inner {
             ledger: parts.ledger,
             ledger_path: parts.ledger_path,
+            risky: parts.risky,
             waiting: parts.waiting,
             apps: parts.apps,
             admin: admin::Admin::new(parts.admin_token),
@@ -184,6 +189,7 @@ fn router(api: Api) -> Router {
         .route("/v1/batches", get(control_api::batches))
         .route("/v1/batches/{batch}/resolve", post(control_api::resolve))
         .route("/v1/server/moved", post(control_api::server_moved))
+        .route("/v1/device", post(control_api::device_is))
         .route(
             "/v1/findings/{finding}/seen",
             post(control_api::see_finding),

@@ -51,6 +51,7 @@ mod described {
             control_api::resolve,
             control_api::server_moved,
             control_api::see_finding,
+            control_api::device_is,
             control_api::usage,
             control_api::usage_chart,
             control_api::sync,

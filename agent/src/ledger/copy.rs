@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rusqlite::Connection;
+
 use super::{LedgerError, schema};
 use crate::private_file;
 
@@ -12,7 +14,11 @@ use crate::private_file;
 ///
 /// [`LedgerError`]; then the file is of no use.
 pub fn write(ledger: &Path, file: &Path) -> Result<u64, LedgerError> {
-    let connection = schema::open_read_only(ledger)?;
+    write_from(&schema::open_read_only(ledger)?, file)
+}
+
+/// The same, of the ledger that a connection has open, wherever its name leads.
+pub(super) fn write_from(connection: &Connection, file: &Path) -> Result<u64, LedgerError> {
     let name = file.to_string_lossy();
     connection
         .execute("VACUUM INTO ?1", [&name])

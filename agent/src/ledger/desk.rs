@@ -23,6 +23,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    Ended,
     engine::{Engine, Job, Pulse},
     queue::{Part, Queue, Refusal},
 };
@@ -39,6 +40,8 @@ pub(super) struct Desk {
     seat: Mutex<Option<Seat>>,
     relief: OnceLock<Thread>,
     linger: Duration,
+    /// Why no more is written, where nobody asked for that.
+    ended: OnceLock<Ended>,
 }
 
 /// What it takes to commit.
@@ -69,7 +72,7 @@ impl Desk {
         commands: mpsc::UnboundedSender<Command>,
         pulse: watch::Sender<Pulse>,
         news: watch::Sender<u64>,
-    ) -> std::io::Result<(Arc<Self>, thread::JoinHandle<()>)> {
+    ) -> std::io::Result<(Arc<Self>, thread::JoinHandle<Option<Ended>>)> {
         let desk = Arc::new(Self {
             queue: Mutex::new(Queue::new()),
             seat: Mutex::new(Some(Seat {
@@ -81,11 +84,15 @@ impl Desk {
             })),
             relief: OnceLock::new(),
             linger,
+            ended: OnceLock::new(),
         });
         let relieved = Arc::clone(&desk);
         let thread = thread::Builder::new()
             .name("tally-ledger".to_owned())
-            .spawn(move || relieved.relieve())?;
+            .spawn(move || {
+                relieved.relieve();
+                relieved.ended.get().cloned()
+            })?;
         Ok((desk, thread))
     }
 
@@ -149,6 +156,12 @@ impl Desk {
         // Nobody is told anything where nobody listens: this is in the way of every request.
         if turn.changed && seat.news.receiver_count() > 0 {
             seat.news.send_modify(|turns| *turns += 1);
+        }
+        if let Some(ended) = turn.ended {
+            // Before the desk closes, which ends the thread that says so.
+            let _ = self.ended.set(ended);
+            *place = None;
+            return;
         }
         if turn.stop {
             crate::fail_point!("stop.before-clock");

@@ -7,6 +7,9 @@
 //! server must not be forgotten because the disk was full. On a full disk they take the space that was
 //! reserved for them.
 
+mod place;
+mod upkeep;
+
 use std::{
     collections::{HashMap, VecDeque},
     path::Path,
@@ -21,12 +24,15 @@ pub use super::job::{
     Recording, Replies, Reply, Resolution, ResolveError, ResolveJob, Resolving, Turn,
 };
 use super::{
-    Keeping, LedgerError,
+    Ended, Keeping, LedgerError,
     answers::{self, Answer},
     delivery::{Recipient, deliver},
     evidence::Evidence,
+    fence::Fence,
+    files::{Files, Place},
+    instances::Instances,
     recovery,
-    retention::{self, Slice, Sweep},
+    retention::Sweep,
     schema,
     storage::{Reserve, Storage},
     store,
@@ -39,6 +45,7 @@ use crate::{
         clock::{Clock, Moment},
         command::Command,
         event::Event,
+        instance::Instance,
     },
     deps::Clocks,
 };
@@ -49,6 +56,9 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// But no later than this, so that it goes on soon after somebody made space.
 const RETRY_MAX: Duration = Duration::from_mins(1);
+
+/// What waits is told this at the end, whatever the reason.
+const STOPPING: RecordError = RecordError::Unavailable("the agent is stopping");
 
 /// The corrected clock, shared by those who read and correct it.
 pub type SharedClock = Arc<Mutex<Clock>>;
@@ -69,6 +79,10 @@ pub struct Opening {
     pub reserve: Box<dyn Reserve>,
     /// What guards the ledger against changes from outside.
     pub evidence: Evidence,
+    /// The ledger's files.
+    pub files: Files,
+    /// The place that the ledger lives at.
+    pub instance: Instance,
     /// What names the server: see [`Core::new`].
     pub server: String,
     /// What stands for the server and the credentials together: see [`Core::new`].
@@ -84,6 +98,20 @@ pub struct Engine {
     keeping: Keeping,
     reserve: Box<dyn Reserve>,
     evidence: Evidence,
+    fence: Fence,
+    files: Files,
+    instances: Instances,
+    /// What was at the names of the files, when they were last looked at.
+    place: Place,
+    /// When they are looked at next, where nothing is written.
+    look_at: Duration,
+    /// When it is next tried to write the ledger back.
+    write_back_at: Duration,
+    written_back: u64,
+    /// What is to be said in the ledger of itself, as soon as it can be written.
+    notices: Vec<String>,
+    /// Why nothing may be written any more.
+    ended: Option<Ended>,
     storage: Storage,
     /// Whether the last commit failed.
     is_failing: bool,
@@ -134,13 +162,18 @@ impl Engine {
             connection,
             policy,
             keeping,
-            random,
+            mut random,
             clocks,
             mut reserve,
             mut evidence,
+            files,
+            instance,
             server,
             peer,
         } = opening;
+        // Before anything is read: from here on, nobody else writes.
+        let fence = Fence::claim(&connection, &mut random)?;
+        let instances = Instances::look(&connection, instance)?;
         let reading = clocks.reading();
         let saved = store::load_clock(&connection)?;
         let high_water = store::high_water(&connection)?;
@@ -148,7 +181,8 @@ impl Engine {
         let now = clock.now(reading.mono);
         let contents = store::load(&connection, evidence.key())?;
         // Written with the first turn, and again where that fails.
-        let doubts = evidence.examine(&connection, &contents)?;
+        let mut doubts = evidence.examine(&connection, &contents)?;
+        instances.doubt(&mut doubts, (high_water, &contents));
         let book = Book::new(contents);
         if let Err(error) = reserve.take() {
             tracing::warn!(%error, "no space can be set aside for a full disk");
@@ -161,6 +195,15 @@ impl Engine {
             keeping,
             reserve,
             evidence,
+            fence,
+            files,
+            instances,
+            place: Place::Same,
+            look_at: Duration::ZERO,
+            write_back_at: Duration::ZERO,
+            written_back: 0,
+            notices: Vec::new(),
+            ended: None,
             storage: Storage::Ok,
             is_failing: false,
             is_short: false,
@@ -189,6 +232,7 @@ impl Engine {
         };
         self.fold(now);
         self.regain(now);
+        self.tell_notices(now);
         let kept: Vec<Event> = self.kept.drain(..).collect();
         for event in kept {
             self.take_event(now, event, &mut group);
@@ -205,8 +249,16 @@ impl Engine {
                 group.commands.clear();
                 group.stirs = true;
                 self.fail(&error);
-                let failed = RecordError::Storage(self.storage);
-                if self.storage == Storage::Full && self.spend_reserve() {
+                let failed = match self.storage {
+                    _ if self.ended.is_some() => STOPPING,
+                    storage => RecordError::Storage(storage),
+                };
+                let may_write = match self.storage {
+                    Storage::Full => self.spend_reserve(),
+                    Storage::Gone => self.write_back(now),
+                    Storage::Ok | Storage::Failing | Storage::Damaged => false,
+                };
+                if may_write {
                     self.commit_facts(now, &mut group);
                 }
                 self.kept.extend(group.events.drain(..));
@@ -249,9 +301,9 @@ impl Engine {
     }
 
     /// Keeps the clock's correction over a restart.
-    pub fn save_clock(&self) {
+    pub fn save_clock(&mut self) {
         let clock = lock(&self.clock).save(&self.clocks.reading());
-        if let Err(error) = store::write_clock(&self.connection, &clock) {
+        if let Err(error) = self.transact(|connection| store::write_clock(connection, &clock)) {
             tracing::warn!(%error, "cannot save the clock's correction");
         }
     }
@@ -283,8 +335,11 @@ impl Engine {
                 group.changed.push((reply, changed));
             }
             Job::App(name, reply) => {
-                let found = store::app_no(&self.connection, &name);
-                let found = found.map_err(|error| RecordError::Storage(Storage::of(&error)));
+                let found = self.transact(|connection| store::app_no(connection, &name));
+                let found = found.map_err(|error| {
+                    self.meet(&error);
+                    RecordError::Storage(self.storage_of(&error))
+                });
                 let _ = reply.send(found);
             }
             Job::Settings(policy, keeping, peer) => {
@@ -370,6 +425,7 @@ impl Engine {
 
     fn commit(&mut self, now: Moment, group: &Group) -> rusqlite::Result<()> {
         if !self.core.book().has_changes() && group.answers.is_empty() {
+            self.look_at_times(now, group)?;
             self.is_failing = false;
             return Ok(());
         }
@@ -380,26 +436,23 @@ impl Engine {
                 None,
             ));
         }
-        if !self.connection.is_autocommit() {
-            // A failed commit could not even be taken back then.
-            self.execute("ROLLBACK")?;
-        }
-        self.execute("BEGIN IMMEDIATE")?;
+        self.begin(now.mono)?;
         let written = self.write(now, group).and_then(|()| {
             crate::fail_point!("turn.before-commit");
             self.execute("COMMIT")
         });
         if let Err(error) = written {
-            if !self.connection.is_autocommit() {
-                // Fails where the disk does; then the next commit takes it back.
-                let _ = self.execute("ROLLBACK");
-            }
+            self.take_back();
             return Err(error);
         }
         crate::fail_point!("turn.after-commit");
         let book = self.core.book();
-        self.evidence
-            .committed(book.head(), book.has_structural_changes());
+        let (head, is_structural) = (book.head(), book.has_structural_changes());
+        self.evidence.committed(head, is_structural);
+        let generation = is_structural.then(|| self.evidence.generation());
+        self.fence.committed(generation, head.0);
+        self.notices.clear();
+        self.instances.committed();
         self.logged += store::pages_of(book);
         self.core.book_mut().committed();
         self.is_failing = false;
@@ -411,6 +464,8 @@ impl Engine {
 
     fn write(&self, now: Moment, group: &Group) -> rusqlite::Result<()> {
         let book = self.core.book();
+        self.fence.seal(&self.connection, book)?;
+        self.instances.write(&self.connection)?;
         store::write_changes(&self.connection, book)?;
         self.evidence
             .write(&self.connection, book.has_structural_changes())?;
@@ -433,6 +488,7 @@ impl Engine {
     /// What the server said is written alone, into the space that was kept for it.
     fn commit_facts(&mut self, now: Moment, group: &mut Group) {
         let mut facts = Group::default();
+        self.tell_notices(now);
         for event in group.events.clone() {
             self.take_event(now, event, &mut facts);
         }
@@ -467,6 +523,7 @@ impl Engine {
         Turn {
             commands: group.commands,
             stop: group.stop,
+            ended: self.ended.clone(),
             changed: group.stirs,
             pulse: self.pulse,
         }
@@ -484,6 +541,7 @@ impl Engine {
             working: self.core.is_working(now),
             facts: self.facts,
             storage: self.storage,
+            written_back: self.written_back,
         }
     }
 
@@ -500,7 +558,10 @@ impl Engine {
     fn fail(&mut self, error: &rusqlite::Error) {
         self.is_failing = true;
         self.wait_longer();
-        let found = Storage::of(error);
+        if self.is_rivalled(error) {
+            return;
+        }
+        let found = self.storage_of(error);
         if self.storage != Storage::Damaged {
             if self.storage != found {
                 tracing::error!(%error, "{}", RecordError::Storage(found));
@@ -514,73 +575,10 @@ impl Engine {
 
     /// Damage that was met in reading stops the writing as well.
     fn meet(&mut self, error: &rusqlite::Error) {
-        if Storage::of(error) == Storage::Damaged {
+        let found = self.storage_of(error);
+        if self.is_rivalled(error) || matches!(found, Storage::Damaged | Storage::Gone) {
             self.fail(error);
         }
-    }
-
-    /// Gives the reserve up for what must be written. From here on, nothing else is.
-    fn spend_reserve(&mut self) -> bool {
-        let had_any = self.reserve.release();
-        if had_any {
-            self.is_short = true;
-            // The log's pages go back into the database, where they have their places, so that the log
-            // can be written from its start.
-            if let Err(error) = self.checkpoint("RESTART") {
-                tracing::debug!(%error, "no checkpoint on a full disk");
-            }
-        }
-        had_any
-    }
-
-    /// Asks for the reserve again after it was spent; with it, recording goes on.
-    fn regain(&mut self, now: Moment) {
-        if !self.is_short || now.mono < self.asked_at.saturating_add(RETRY_MIN) {
-            return;
-        }
-        self.asked_at = now.mono;
-        if self.reserve.take().is_ok() {
-            tracing::info!("there is space on the disk again");
-            self.is_short = false;
-            self.recovered();
-        } else {
-            self.wait_longer();
-        }
-    }
-
-    /// Only where the time is proven: a clock that runs ahead must not make everything old.
-    fn may_fold(&self, now: Moment) -> bool {
-        now.proven && self.storage == Storage::Ok
-    }
-
-    /// Folds old rows, a slice at a time.
-    fn fold(&mut self, now: Moment) {
-        if now.mono < self.sweep_at || !self.may_fold(now) {
-            return;
-        }
-        let kept = i64::try_from(self.keeping.rows.as_millis()).unwrap_or(i64::MAX);
-        let cutoff = now.time.plus_millis(kept.saturating_neg());
-        let folded = retention::fold(
-            &mut self.connection,
-            &mut self.sweep,
-            cutoff,
-            self.evidence.key(),
-        );
-        let slice = folded.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot fold old rows");
-            self.meet(&error);
-            Slice::LAST
-        });
-        self.logged += store::pages_of_rows(slice.folded);
-        let took = self.clocks.reading().mono.saturating_sub(now.mono);
-        let wait = slice.next_after(took);
-        self.sweep_at = now.mono.saturating_add(wait);
-    }
-
-    fn checkpoint(&self, how: &str) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached(&format!("PRAGMA wal_checkpoint({how})"))?
-            .query_row([], |_| Ok(()))
     }
 }
 

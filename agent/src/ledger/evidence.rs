@@ -57,6 +57,9 @@ pub trait Marks: Send {
     ///
     /// What the system says.
     fn write(&mut self, slot: usize, mark: &[u8; MARK_BYTES]) -> io::Result<()>;
+
+    /// Looks for the place anew: what was there may be gone. The next one written is durable again.
+    fn renew(&mut self) {}
 }
 
 /// Marks in a file.
@@ -98,6 +101,10 @@ impl Marks for MarkFile {
         self.file
             .as_ref()
             .map_or(Ok(()), |file| write_at(file, slot, mark))
+    }
+
+    fn renew(&mut self) {
+        self.file = None;
     }
 }
 
@@ -299,6 +306,17 @@ impl Evidence {
         self.generation += u64::from(is_structural);
         self.is_introduced = true;
         self.mark(head);
+    }
+
+    /// Marks how far the ledger has come in a file that may have to be made again.
+    pub(super) fn renew(&mut self, head: (Seq, Hash)) {
+        self.marks.renew();
+        self.mark(head);
+    }
+
+    /// How many commits of more than rows there were.
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
     }
 
     fn mark(&mut self, head: (Seq, Hash)) {

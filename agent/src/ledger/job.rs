@@ -6,13 +6,13 @@ use tally_shared::wire::AddConsumption;
 use tokio::sync::oneshot;
 
 use super::{
-    Keeping,
+    Ended, Keeping,
     answers::{Answer, RequestKey},
     delivery::Recipient,
     storage::Storage,
 };
 use crate::core::{
-    Core, Decision, Policy, Unforgettable, Unresolvable,
+    Core, Decision, DeviceIs, Policy, Unforgettable, Unresolvable,
     book::{AppNo, BatchNo, LicenseNo, Seq},
     clock::Moment,
     command::Command,
@@ -70,6 +70,8 @@ pub struct Pulse {
     pub facts: u64,
     /// Whether the ledger can be written.
     pub storage: Storage,
+    /// How often the ledger was written back since the agent started: it had been deleted or moved away.
+    pub written_back: u64,
 }
 
 /// What a request came to.
@@ -155,6 +157,8 @@ pub enum Resolution {
     Batch(BatchNo, Decision),
     /// That the server which is used now is the one that what is owed was recorded for.
     ServerMoved,
+    /// What this device is: the ledger on it is a copy.
+    Device(DeviceIs),
     /// That a finding was seen.
     Finding(Seq),
 }
@@ -176,6 +180,7 @@ impl ResolveJob {
         Ok(match self.resolution {
             Resolution::Batch(batch, decision) => core.resolve(now, batch, decision, reason)?,
             Resolution::ServerMoved => core.server_moved(now, reason)?,
+            Resolution::Device(what) => core.device_is(now, what, reason)?,
             Resolution::Finding(finding) => core.see_finding(now, finding, reason)?,
         })
     }
@@ -188,6 +193,8 @@ pub struct Turn {
     pub commands: Vec<Command>,
     /// Whether it was the last.
     pub stop: bool,
+    /// Why it was the last, where nobody asked for that: nothing may be written any more.
+    pub ended: Option<Ended>,
     /// Whether it may have changed what people are shown.
     pub changed: bool,
     /// What there is to wait for.

@@ -45,10 +45,11 @@ pub struct Shortfall {
 }
 
 impl Known {
-    /// What the newest recovery's note says, which covers what earlier ones said, and what notes of
+    /// What the newest note of a salvage says, which covers what earlier ones said, and what notes of
     /// evidence name.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        let sql = "SELECT body FROM notes WHERE kind = 'recovery' ORDER BY seq DESC LIMIT 1";
+        let sql = "SELECT body FROM notes WHERE kind = 'recovery' AND body ->> 'missing_places' IS NOT NULL
+                   ORDER BY seq DESC LIMIT 1";
         let body: Option<String> = connection.query_row(sql, [], |row| row.get(0)).optional()?;
         // The chain proves the note; one of another form says nothing.
         let mut known: Self = body

@@ -13,7 +13,10 @@ mod desk;
 pub mod engine;
 pub mod evidence;
 pub mod explain;
+mod fence;
+pub mod files;
 pub mod health;
+mod instances;
 pub mod job;
 pub mod known;
 mod log_file;
@@ -42,6 +45,31 @@ pub struct Keeping {
     pub rows: Duration,
     /// Answers under an `Idempotency-Key`.
     pub answers: Duration,
+}
+
+/// Why an agent that runs writes its ledger no more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// Another one does.
+    #[error(
+        "another agent writes this ledger: this one stops, and has written nothing since the other began. One agent \
+         only may run on {path}: see how the other was started (`tally status` shows it), and keep one of the two"
+    )]
+    Rival {
+        /// The ledger.
+        path: PathBuf,
+    },
+    /// Another file stands at its place.
+    #[error(
+        "another file was put at {path} while this agent ran: it was left as it is, and the ledger that this agent held \
+         is kept as {kept}, whole. Give the one that is to be gone on with the name {path}, and start tally again"
+    )]
+    Replaced {
+        /// The ledger's place.
+        path: PathBuf,
+        /// Where the ledger is.
+        kept: PathBuf,
+    },
 }
 
 /// Why the ledger cannot be used.

@@ -27,7 +27,7 @@ pub use super::salvage::{Held, Report};
 use super::{
     FILE_NAME, LedgerError, beside, evidence,
     health::{self, Health},
-    log_file, salvage, schema, store,
+    instances, log_file, salvage, schema, store,
 };
 use crate::{
     core::{
@@ -366,6 +366,8 @@ fn write_note(
         if let (None, Some((generation, _))) = (store::generation(&tx)?, guard.marked()?) {
             store::write_generation(&tx, generation).map_err(failed())?;
         }
+        let damaged = path.with_file_name(FILE_NAME);
+        instances::made_anew(&tx, &damaged, path).map_err(failed())?;
         tx.commit().map_err(failed())?;
     }
     let closed = connection.close().map_err(|(_, error)| error);

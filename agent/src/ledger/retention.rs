@@ -76,7 +76,8 @@ struct Old {
 /// `settled` or `waived`, since before the cutoff, and whether it was late.
 type Outcome = (&'static str, bool);
 
-/// Folds the next rows of a sweep that ended before `cutoff`. `key` is what the chain is keyed with.
+/// Folds the next rows of a sweep that ended before `cutoff`. `key` is what the chain is keyed with; `check` is asked
+/// within the transaction whether it may write.
 ///
 /// # Errors
 ///
@@ -86,16 +87,21 @@ pub fn fold(
     sweep: &mut Sweep,
     cutoff: Timestamp,
     key: &chain::Key,
+    check: &dyn Fn(&Connection) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Slice> {
     let cutoff = *sweep.cutoff.get_or_insert(cutoff);
     let rows = read(connection, sweep.reached, cutoff)?;
     let Some(last) = rows.last().map(|row| row.seq) else {
-        forget_batches(connection, cutoff)?;
-        forget_judgements(connection)?;
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        check(&tx)?;
+        forget_batches(&tx, cutoff)?;
+        forget_judgements(&tx)?;
+        tx.commit()?;
         *sweep = Sweep::default();
         return Ok(Slice::LAST);
     };
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    check(&tx)?;
     let mut folded = 0;
     for run in
         rows.chunk_by(|a, b| a.outcome.is_some() && b.outcome.is_some() && b.seq.0 == a.seq.0 + 1)

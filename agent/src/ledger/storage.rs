@@ -19,6 +19,8 @@ pub enum Storage {
     Full,
     /// The disk refuses, or is read-only. Nothing is recorded until it no longer does.
     Failing,
+    /// The ledger was deleted or moved away. Nothing is recorded until the agent has written it back.
+    Gone,
     /// The ledger is damaged. Nothing is recorded until tally is started again, which salvages it.
     Damaged,
 }
@@ -40,6 +42,10 @@ impl Storage {
             Self::Full => "the disk is full: make space, and recording goes on by itself",
             Self::Failing => {
                 "the disk cannot be written: mend it or make it writable, and recording goes on by itself"
+            }
+            Self::Gone => {
+                "the ledger was deleted or moved away, and this agent holds the only copy: do not stop it. It writes the \
+                 ledger back by itself, as soon as the folder can be written"
             }
             Self::Damaged => {
                 "the ledger is damaged: start tally again, which keeps the file and salvages it"

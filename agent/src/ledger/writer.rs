@@ -6,7 +6,7 @@ use tally_shared::wire::AddConsumption;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Keeping,
+    Ended, Keeping,
     answers::{Answer, RequestKey},
     desk::{Desk, LINGER},
     engine::{
@@ -36,8 +36,9 @@ pub struct Ledger {
 pub struct Writer {
     /// The orders, each released after the commit that gave it.
     pub commands: mpsc::UnboundedReceiver<Command>,
-    /// The thread; it ends after [`Ledger::stop`], and otherwise only by a defect.
-    pub thread: thread::JoinHandle<()>,
+    /// The thread; it ends after [`Ledger::stop`], where the ledger may not be written any more, with the reason, and
+    /// otherwise only by a defect.
+    pub thread: thread::JoinHandle<Option<Ended>>,
 }
 
 /// Opens the ledger for work.

@@ -8,11 +8,12 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tally_agent::{
-    core::{Policy, book::AppNo, clock::Reading, command::Command},
+    core::{Policy, book::AppNo, clock::Reading, command::Command, instance::Instance},
     deps::Clocks,
     ledger::{
         Keeping, LedgerError,
         engine::{Engine, Job, Opening, Pulse},
+        files::Files,
         schema,
         storage::Reserve,
     },
@@ -60,6 +61,8 @@ pub(super) struct Device {
     clocks: Arc<SimClocks>,
     engine: Option<Engine>,
     settings: (Policy, Keeping),
+    /// The file that the ledger is in, and the hardware under it.
+    instance: Instance,
     seed: u64,
     starts: u64,
     /// What the agent waits for.
@@ -140,6 +143,7 @@ impl Device {
             clocks: Arc::new(clocks),
             engine: None,
             settings,
+            instance: instance_of("the original"),
             seed,
             starts: 0,
             pulse: Pulse::default(),
@@ -159,11 +163,15 @@ impl Device {
             booted_at: now - 60_000,
             boots: 1_000_000 + u32::try_from(number).unwrap_or(0),
         }));
-        let twin = Self {
+        let mut twin = Self {
             disk: Disk::new(),
             clocks: Arc::new(clocks),
             engine: None,
             settings: self.settings,
+            instance: Instance {
+                born: self.instance.born,
+                ..instance_of(&format!("device {number}"))
+            },
             seed: self.seed ^ (number + 1).wrapping_mul(0x7_1417_0000_0001),
             starts: 0,
             pulse: Pulse::default(),
@@ -172,6 +180,8 @@ impl Device {
             marks: MemoryMarks::default(),
         };
         twin.put_back(image);
+        // An image of the disk has the files as they were.
+        twin.instance.born = self.instance.born;
         twin
     }
 
@@ -187,7 +197,9 @@ impl Device {
     }
 
     /// Disk and marks are as they were when the image was made. The agent must not run.
-    pub(super) fn put_back(&self, image: &Image) {
+    pub(super) fn put_back(&mut self, image: &Image) {
+        // The files are made anew.
+        self.instance.born = self.instance.born.map(|born| born + 1);
         for name in self.disk.files() {
             self.disk.remove(&name);
         }
@@ -233,6 +245,8 @@ impl Device {
                 capacity: Arc::clone(&self.capacity),
             }),
             evidence: marks::evidence(&self.marks),
+            files: Files::simulated(),
+            instance: self.instance.clone(),
             server: "server".to_owned(),
             peer,
         })?;
@@ -346,6 +360,15 @@ fn empty_ledger() -> &'static [u8] {
         drop(schema::open_simulated(&disk.path("ledger.db")));
         disk.read("ledger.db").unwrap_or_default()
     })
+}
+
+/// A ledger's first file, on this hardware.
+fn instance_of(hardware: &str) -> Instance {
+    Instance {
+        born: Some(1),
+        hardware: [("serial".to_owned(), hardware.to_owned())].into(),
+        ..Instance::default()
+    }
 }
 
 fn millis(millis: i64) -> Duration {

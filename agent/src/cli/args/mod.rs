@@ -104,6 +104,9 @@ Examples:
     Doctor(Box<DoctorArgs>),
     /// Decide what became of a held batch, or say that the licence server moved
     Resolve(ResolveArgs),
+    /// Say what this device is, where its ledger is a copy
+    #[command(subcommand)]
+    Device(DeviceCommand),
     /// Switch the agent's network off and on, for drills
     #[command(after_help = "\
 Example:
@@ -410,6 +413,39 @@ fn numbered(text: &str) -> Result<Numbered, String> {
     parsed.ok_or_else(|| {
         format!("{text:?} is neither the number of a row, such as 17, nor of a refusal, such as r3")
     })
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+A disk, an image, a volume or a folder was copied, or put back from a backup: `tally status`
+says so. What the copy owes may be owed by the original as well. To a server that keeps
+idempotency keys it goes under the same keys, and is counted once; all else waits until somebody
+says which of the two goes on. That is written into the ledger, and nobody can undo it.
+
+Examples:
+  tally device moved                       the original is gone: the disk was moved, or put back
+  tally device new                         the original lives on: this is another device")]
+pub(in crate::cli) enum DeviceCommand {
+    /// The original lives on: give up here what it owes, and be a device of its own
+    #[command(after_help = "\
+Example:
+  tally device new --reason \"made from the image of line 3\"")]
+    New(DeviceArgs),
+    /// The original is gone: go on in its place, with what it owed
+    #[command(after_help = "\
+Example:
+  tally device moved --reason \"the disk is in another machine now\"")]
+    Moved(DeviceArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DeviceArgs {
+    /// Why, for the ledger
+    #[arg(long, value_name = "REASON")]
+    pub(in crate::cli) reason: Option<String>,
+
+    #[command(flatten)]
+    pub(in crate::cli) output: JsonArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! The folder, who can look into it, and the room that is left.
 
 use super::Check;
-use crate::{app, cli::human, config::paths::DataDir};
+use crate::{app, cli::human, config::paths::DataDir, file_system};
 
 /// With less than this, the log and a backup may not fit.
 #[cfg(unix)]
@@ -23,6 +23,21 @@ pub(super) fn folder(data_dir: &DataDir) -> Check {
             "`tally run` makes it; or name another with --data-dir",
         ),
         Err(error) => Check::failed(NAME, error, "run this command as the user of the agent"),
+    }
+}
+
+pub(super) fn file_system(data_dir: &DataDir) -> Check {
+    const NAME: &str = "file system";
+    match file_system::risky(data_dir.path()) {
+        None => Check::fine(
+            NAME,
+            "a ledger is safe on it, as far as can be told".to_owned(),
+        ),
+        Some(risky) => Check::problem(
+            NAME,
+            format!("the data directory is on {}: {}", risky.name, risky.risk()),
+            risky.advice(),
+        ),
     }
 }
 

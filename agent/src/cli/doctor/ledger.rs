@@ -1,5 +1,7 @@
 //! Whether the ledger is whole, and as the agent wrote it.
 
+use serde_json::Value;
+
 use super::Check;
 use crate::{
     cli::verify,
@@ -11,9 +13,22 @@ use crate::{
     },
 };
 
-pub(super) fn checks(data_dir: &DataDir) -> [Check; 2] {
-    [pending(data_dir), ledger(data_dir)]
+/// `holders` are the processes that have the ledger open.
+pub(super) fn checks(data_dir: &DataDir, holders: &[u32]) -> [Check; 2] {
+    [pending(data_dir), ledger(data_dir, holders)]
 }
+
+/// Nothing is at the ledger's name, and a process has it open: a start, or an end, would lose it.
+pub(super) fn held(holder: u32) -> Check {
+    Check::problem(
+        NAME,
+        format!("it is gone, and process {holder} has it open: that is the only copy"),
+        "do not stop it, and start no other: `tally sync`, or a consumption, has it look and write the ledger back to \
+         its place. Where that fails, its log says why",
+    )
+}
+
+const NAME: &str = "ledger";
 
 fn pending(data_dir: &DataDir) -> Check {
     const NAME: &str = "recovery";
@@ -37,8 +52,7 @@ fn pending(data_dir: &DataDir) -> Check {
     }
 }
 
-fn ledger(data_dir: &DataDir) -> Check {
-    const NAME: &str = "ledger";
+fn ledger(data_dir: &DataDir, holders: &[u32]) -> Check {
     let path = data_dir.ledger();
     if !path.exists() && !data_dir.reserve().exists() {
         return Check::fine(NAME, "there is none yet".to_owned());
@@ -48,11 +62,22 @@ fn ledger(data_dir: &DataDir) -> Check {
     match found {
         Ok(Health::New) => Check::fine(NAME, "there is none yet".to_owned()),
         Ok(Health::Sound) => proved(data_dir),
-        Ok(Health::Damaged(cause)) => Check::problem(
-            NAME,
-            format!("it is damaged: {cause}"),
-            "start the agent again with `tally run`: it keeps the file and salvages what can be read",
-        ),
+        Ok(Health::Damaged(cause)) => match holders.first() {
+            // The file may be another one than the process has.
+            Some(holder) => Check::problem(
+                NAME,
+                format!("it is damaged: {cause}"),
+                &format!(
+                    "process {holder} has it open and may hold more than the disk: let it run, and ask it with \
+                     `tally sync` and then `tally status`, which says what to do"
+                ),
+            ),
+            None => Check::problem(
+                NAME,
+                format!("it is damaged: {cause}"),
+                "start the agent again with `tally run`: it keeps the file and salvages what can be read",
+            ),
+        },
         Err(error) => {
             let found = format!("{:#}", anyhow::Error::from(error));
             Check::problem(NAME, found, "mend what it names")
@@ -62,7 +87,6 @@ fn ledger(data_dir: &DataDir) -> Check {
 
 /// Nothing refers to what is missing; now whether it is as the agent wrote it.
 fn proved(data_dir: &DataDir) -> Check {
-    const NAME: &str = "ledger";
     match verify::prove(data_dir) {
         Ok(findings) => match findings.faults.first() {
             None => Check::fine(
@@ -82,4 +106,20 @@ fn proved(data_dir: &DataDir) -> Check {
             Check::problem(NAME, found, "mend what it names")
         }
     }
+}
+
+/// What the agent that runs says of a copy.
+pub(super) fn copy(status: Option<&Value>) -> Option<Check> {
+    let copy = status?.get("copy").filter(|copy| !copy.is_null())?;
+    let text = |key: &str| copy.get(key).and_then(Value::as_str).unwrap_or("?");
+    let found = format!(
+        "the ledger is a copy (found at {}, row {}): the original may have sent what it owes",
+        text("since"),
+        copy.get("seq").unwrap_or(&Value::Null)
+    );
+    Some(Check::problem(
+        "copy",
+        found,
+        "say what became of the original: `tally device moved`, it is gone; `tally device new`, it lives on",
+    ))
 }

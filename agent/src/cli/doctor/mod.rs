@@ -1,6 +1,7 @@
 //! `tally doctor`: what a support engineer would ask for, what was found, and how to mend it.
 
 mod disk;
+mod holders;
 mod ledger;
 mod network;
 mod settings;
@@ -107,6 +108,11 @@ pub(super) fn run(
 
 fn checks(known: &Known) -> anyhow::Result<Vec<Check>> {
     let data_dir = &known.data_dir;
+    let holders = holders::holders(data_dir);
+    if let (false, Some(holder)) = (data_dir.ledger().exists(), holders.first()) {
+        // First of all, and alone: what else may be wrong is mended by starting the agent again.
+        return Ok(vec![ledger::held(*holder)]);
+    }
     // The agent that runs knows best how it gets on.
     let status: Option<Value> = Agent::connect(data_dir)
         .and_then(|agent| agent.get("/v1/status"))
@@ -118,9 +124,11 @@ fn checks(known: &Known) -> anyhow::Result<Vec<Check>> {
         disk::folder(data_dir),
     ];
     if data_dir.path().is_dir() {
+        checks.push(disk::file_system(data_dir));
         checks.push(disk::modes(data_dir));
-        checks.push(agent(data_dir, status));
-        checks.extend(ledger::checks(data_dir));
+        checks.push(agent(data_dir, status, &holders));
+        checks.extend(ledger::checks(data_dir, &holders));
+        checks.extend(ledger::copy(status));
         checks.extend(disk::space(data_dir));
     }
     checks.extend(network::checks(known, status)?);
@@ -141,8 +149,9 @@ fn version(status: Option<&Value>) -> Check {
     }
 }
 
-fn agent(data_dir: &DataDir, status: Option<&Value>) -> Check {
+fn agent(data_dir: &DataDir, status: Option<&Value>, holders: &[u32]) -> Check {
     const NAME: &str = "agent";
+    let numbers: Vec<String> = holders.iter().map(u32::to_string).collect();
     match (app::is_running(data_dir), status) {
         (Ok(true), Some(status)) => {
             let state = status.pointer("/connection/state").and_then(Value::as_str);
@@ -164,6 +173,14 @@ fn agent(data_dir: &DataDir, status: Option<&Value>) -> Check {
             NAME,
             "runs, and does not answer this user".to_owned(),
             "run this command as the user of the agent, or start the agent again where it hangs",
+        ),
+        (Ok(false), _) if !numbers.is_empty() => Check::problem(
+            NAME,
+            format!(
+                "process {} has the ledger open, and holds no lock: its lock file was removed",
+                numbers.join(" and ")
+            ),
+            "start no other on this folder. Where two run, keep one; the one that started first writes nothing any more",
         ),
         (Ok(false), _) => Check::fine(NAME, "does not run; `tally run` starts one".to_owned()),
         (Err(error), _) => Check::failed(

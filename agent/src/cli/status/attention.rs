@@ -28,7 +28,8 @@ struct Matter {
 /// One paragraph each; empty where nothing needs anybody.
 pub(super) fn attention(status: &Value, now: Option<Timestamp>, screen: Screen) -> String {
     let facts = Facts(status);
-    let mut matters = of_agent(facts);
+    let mut matters: Vec<Matter> = copy(facts).into_iter().collect();
+    matters.extend(of_agent(facts));
     for license in facts.licenses() {
         matters.extend(of_license(Facts(license), now));
     }
@@ -51,6 +52,19 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
             "nothing is recorded: the ledger cannot be written".to_owned(),
             advice,
         );
+    }
+    if facts.number("/written_back") > 0 {
+        add(
+            "the ledger was deleted or moved away while the agent ran, and was written back"
+                .to_owned(),
+            "find out what did it, before it does so while no agent runs; `tally log` has the row",
+        );
+    }
+    if facts.find("/risky_file_system/name").is_some() {
+        let name = facts.text("/risky_file_system/name");
+        let risk = facts.text("/risky_file_system/risk");
+        let what = format!("the data directory is on {name}: {risk}");
+        add(what, &facts.text("/risky_file_system/advice"));
     }
     match facts.text("/connection/state").as_str() {
         "refused" => add(
@@ -85,7 +99,7 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
         ),
         _ => {}
     }
-    if facts.number("/evidence") > 0 {
+    if facts.number("/evidence") > facts.number("/copy/explains") {
         add(
             "the ledger was changed behind the agent's back".to_owned(),
             "`tally verify` says where it shows",
@@ -119,6 +133,34 @@ fn of_agent(facts: Facts<'_>) -> Vec<Matter> {
         );
     }
     matters
+}
+
+/// A copy, and what a person says of it.
+fn copy(facts: Facts<'_>) -> Option<Matter> {
+    facts.find("/copy/what")?;
+    let of = match (facts.text("/copy/host"), facts.text("/copy/path")) {
+        (host, path) if host.is_empty() || path.is_empty() => "an earlier one".to_owned(),
+        (host, path) => format!("{path} on {host}"),
+    };
+    let what = if facts.text("/copy/what") == "older_copy" {
+        "this is a copy of an earlier state of this ledger, put back".to_owned()
+    } else {
+        let written = facts.text("/copy/written_at");
+        format!("this is a copy of {of}, written last at {written}: started elsewhere, or put back")
+    };
+    let held = match facts.number("/copy/held") {
+        0 => String::new(),
+        units => format!(
+            "; {} of it, which the original may have sent, are held",
+            human::units(units)
+        ),
+    };
+    Some(Matter {
+        what: what + &held,
+        next: "say what became of the original: `tally device moved`, it is gone and this one goes on; \
+               `tally device new`, it lives on and this is another"
+            .to_owned(),
+    })
 }
 
 fn of_license(license: Facts<'_>, now: Option<Timestamp>) -> Vec<Matter> {

@@ -6,8 +6,8 @@ use tally_shared::{limits::Standing, units::Units};
 use uuid::Uuid;
 
 use super::{
-    Account, AccountNo, Batch, BatchNo, Book, Finding, Home, Lane, LaneNo, License, LicenseNo,
-    Name, Note, NoteKind, Opens, Row, Seq,
+    Account, AccountNo, Batch, BatchNo, BatchState, Book, Finding, Home, Lane, LaneNo, License,
+    LicenseNo, Name, Note, NoteKind, Opens, Row, Seq,
 };
 use crate::core::chain::Hash;
 
@@ -183,6 +183,16 @@ impl Book {
             .filter_map(|no| self.batches.get(no))
     }
 
+    /// The batches that are open on disk, and no more in memory.
+    pub fn newly_sealed(&self) -> impl Iterator<Item = BatchNo> {
+        let is_open = |batch: &Batch| batch.state == BatchState::Open;
+        let changed = self.changes.batches.iter();
+        let were_open = changed.filter(move |(_, before)| before.as_ref().is_some_and(is_open));
+        were_open
+            .filter(move |(no, _)| self.batches.get(no).is_some_and(|batch| !is_open(batch)))
+            .map(|(no, _)| *no)
+    }
+
     /// The batches of which nothing but the sums is to be written.
     pub fn grown_batches(&self) -> impl Iterator<Item = &Batch> {
         let grown = self.changes.growth.iter();
@@ -197,6 +207,9 @@ impl Book {
     pub fn committed(&mut self) {
         let changes = std::mem::take(&mut self.changes);
         self.evidence += changes.evidence();
+        for note in &changes.notes {
+            self.copies.take(note);
+        }
         for no in changes.ended {
             self.batches.remove(&no);
         }

@@ -5,6 +5,7 @@
 //! them. So memory never shows what the disk does not hold.
 
 mod changes;
+mod copied;
 mod entities;
 mod finding;
 mod names;
@@ -25,6 +26,7 @@ pub use self::entities::{
 };
 pub use self::{
     changes::Judgement,
+    copied::{Copied, Copies, CopyKind},
     finding::{Finding, FindingKind},
     names::{Name, Opens},
 };
@@ -61,6 +63,7 @@ pub struct Book {
     home: Option<Home>,
     id: Uuid,
     findings: Vec<Finding>,
+    copies: Copies,
     /// What the newest row of an account was judged by; unknown after a start.
     judged: BTreeMap<AccountNo, Standing>,
     changes: Changes,
@@ -94,6 +97,8 @@ pub struct Contents {
     pub id: Option<Uuid>,
     /// The findings that nobody has acknowledged, oldest first.
     pub findings: Vec<Finding>,
+    /// What notes say of copies.
+    pub copies: Copies,
 }
 
 impl Book {
@@ -117,6 +122,7 @@ impl Book {
             home: contents.home,
             id: contents.id.unwrap_or_default(),
             findings: contents.findings,
+            copies: contents.copies,
             evidence: contents.evidence,
             judged: BTreeMap::new(),
             changes: Changes::default(),
@@ -153,9 +159,32 @@ impl Book {
         &self.chain
     }
 
-    /// How many notes say that the ledger was changed behind the agent's back.
-    pub fn evidence(&self) -> u64 {
+    /// How many notes say that the ledger was changed behind the agent's back, ever.
+    pub fn evidence_ever(&self) -> u64 {
         self.evidence + self.changes.evidence()
+    }
+
+    /// The same without those that a person has answered.
+    pub fn evidence(&self) -> u64 {
+        let answered = self.copies().answered.len() as u64;
+        self.evidence_ever().saturating_sub(answered)
+    }
+
+    /// What notes say of copies, those to write among them.
+    pub fn copies(&self) -> Copies {
+        let mut copies = self.copies.clone();
+        for note in self.new_notes() {
+            copies.take(note);
+        }
+        copies
+    }
+
+    /// The last place that is an original's as well, while nobody has said what became of that.
+    pub fn copied_until(&self) -> Option<Seq> {
+        if self.copies.open.is_empty() && self.new_notes().is_empty() {
+            return None;
+        }
+        self.copies().until()
     }
 
     /// All licences.

@@ -36,6 +36,7 @@ impl Core {
                     self.book.skip_to(*marked);
                 }
             }
+            Doubt::Copied { written, .. } => self.hold_copies(now, *written),
             Doubt::Changed {
                 missing: gone,
                 changed: other,
@@ -46,7 +47,7 @@ impl Core {
                 self.hold_touched(now, (gone, other), accounts);
             }
         }
-        let body = json!({
+        let mut body = json!({
             "what": doubt.as_str(),
             "newest": newest,
             "marked": match doubt {
@@ -60,11 +61,30 @@ impl Core {
                 _ => &[],
             },
         });
-        tracing::error!(
-            what = doubt.as_str(),
-            %body,
-            "the ledger was changed behind the agent's back"
-        );
+        if let Doubt::Copied {
+            differs,
+            host,
+            path,
+            written,
+        } = doubt
+        {
+            body["differs"] = json!(differs);
+            body["host"] = json!(host);
+            body["path"] = json!(path);
+            body["written_at"] = json!(written.0);
+            tracing::error!(
+                %body,
+                "this ledger is a copy ({}): say whether the original lives on, `tally device new`, or is gone, \
+                 `tally device moved`",
+                differs.as_words()
+            );
+        } else {
+            tracing::error!(
+                what = doubt.as_str(),
+                %body,
+                "the ledger was changed behind the agent's back"
+            );
+        }
         self.book
             .add_note(now, NoteKind::Evidence, body.to_string());
     }
@@ -105,8 +125,13 @@ impl Core {
     }
 
     /// What is owed, and does not wait for a person anyway.
-    fn owed(&self) -> Vec<(BatchNo, AccountNo)> {
-        let waits = |batch: &&Batch| batch.state != BatchState::Held(Hold::Undecidable);
+    pub(super) fn owed(&self) -> Vec<(BatchNo, AccountNo)> {
+        let waits = |batch: &&Batch| {
+            !matches!(
+                batch.state,
+                BatchState::Held(Hold::Undecidable | Hold::Copy)
+            )
+        };
         let owed = self.book.batches().filter(waits);
         owed.map(|batch| (batch.no, batch.account)).collect()
     }

@@ -8,6 +8,7 @@
 mod agenda;
 mod audit;
 mod contradicted;
+pub(super) mod copies;
 mod distrust;
 mod learn;
 pub(super) mod membership;

@@ -12,8 +12,8 @@ use tally_shared::{
 use crate::core::{
     Core, LateUsage, Policy, Rejected, UndecidablePolicy,
     book::{
-        Account, AccountNo, AppNo, Batch, BatchNo, Book, Contents, LaneKey, LaneNo, License,
-        LicenseNo, Name, Op, Pause, Seq,
+        Account, AccountNo, AppNo, Batch, BatchNo, Book, Contents, Copies, LaneKey, LaneNo,
+        License, LicenseNo, Name, Op, Pause, Seq,
     },
     chain::{self, Hash},
     clock::Moment,
@@ -75,6 +75,7 @@ fn body(id: i64, total: i64) -> LicenseBody {
 
 fn contents() -> Contents {
     Contents {
+        copies: Copies::default(),
         licenses: vec![],
         names: vec![],
         accounts: vec![],

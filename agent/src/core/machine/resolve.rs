@@ -71,6 +71,9 @@ pub enum Unresolvable {
     /// There is no finding of that number that nobody has seen.
     #[error("there is no finding {}: `tally status` lists those that nobody has seen", .0.0)]
     NoFinding(Seq),
+    /// Nothing says that this ledger is a copy.
+    #[error("nothing says that this ledger is a copy: `tally status` would show it")]
+    NoCopy,
     /// Nothing is owed to another server than the one that is used.
     #[error("nothing is owed to another server than the one that this agent uses")]
     SameServer,
@@ -93,7 +96,7 @@ impl Core {
         let batch = self.book.batch(no).filter(|batch| !batch.state.is_end());
         let batch = batch.ok_or(Unresolvable::Unknown(no))?;
         let hold = self.decidable(now, batch, decision)?;
-        let (account, units) = (batch.account, batch.units);
+        let account = batch.account;
         let seq = self.note_decision(now, no, decision, By::Person, reason);
         match decision {
             Decision::Applied => {
@@ -112,13 +115,7 @@ impl Core {
                 }
                 self.reseal(now, no);
             }
-            Decision::Waive => {
-                self.book.end_batch(now, no, BatchState::Waived);
-                if let Some(account) = self.book.account_mut(account) {
-                    // In range: waived is a part of recorded.
-                    account.waived = account.waived.checked_add(units).unwrap_or(account.waived);
-                }
-            }
+            Decision::Waive => self.waive(now, no),
         }
         Ok(seq)
     }
@@ -154,6 +151,22 @@ impl Core {
             _ if decision == Decision::Waive => Ok(Hold::Undecidable),
             _ if is_former => Err(Unresolvable::OfAnother(no)),
             _ => Err(Unresolvable::NotSent(no)),
+        }
+    }
+
+    /// Gives a batch up.
+    pub(super) fn waive(&mut self, now: Moment, no: BatchNo) {
+        let Some((account, units)) = self
+            .book
+            .batch(no)
+            .map(|batch| (batch.account, batch.units))
+        else {
+            return;
+        };
+        self.book.end_batch(now, no, BatchState::Waived);
+        if let Some(account) = self.book.account_mut(account) {
+            // In range: waived is a part of recorded.
+            account.waived = account.waived.checked_add(units).unwrap_or(account.waived);
         }
     }
 

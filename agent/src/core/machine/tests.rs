@@ -1,5 +1,7 @@
 //! Scenarios of the state machine, without I/O: facts in, orders out.
 
+mod copies;
+
 use std::time::Duration;
 
 use tally_shared::{
@@ -11,7 +13,7 @@ use tally_shared::{
 
 use crate::core::{
     Core, LateUsage, Policy, Rejected, UndecidablePolicy,
-    book::{AppNo, BatchNo, Book, Contents, FindingKind, LicenseNo, Seq},
+    book::{AppNo, BatchNo, Book, Contents, Copies, FindingKind, LicenseNo, Seq},
     chain::{self, Hash},
     clock::Moment,
     command::Command,
@@ -48,6 +50,7 @@ impl World {
             home: None,
             id: None,
             findings: vec![],
+            copies: Copies::default(),
         };
         let time = Timestamp::parse("2026-11-23T12:00:00Z").unwrap();
         let now = Moment {

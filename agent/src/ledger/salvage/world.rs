@@ -216,7 +216,14 @@ impl World {
             if round == 1 {
                 let cutoff = self.now.time.plus(Duration::from_secs(1));
                 let mut sweep = Sweep::default();
-                retention::fold(&mut self.connection, &mut sweep, cutoff, &key()).unwrap();
+                retention::fold(
+                    &mut self.connection,
+                    &mut sweep,
+                    cutoff,
+                    &key(),
+                    &|_| Ok(()),
+                )
+                .unwrap();
             }
             if round == 5 {
                 let held = self.core.book().batches().next().unwrap();

@@ -3,6 +3,7 @@
 mod read;
 mod write;
 
+pub(in crate::ledger) use self::{read::fact, write::write_fact};
 pub use self::{
     read::{Placed, chain_key, find_prefix, generation, hash_at, high_water, load, load_clock},
     write::{
@@ -15,7 +16,8 @@ pub use self::{
 
 const CHAIN_KEY: &str = "chain_key";
 const CLOCK: &str = "clock";
-const GENERATION: &str = "generation";
+pub(in crate::ledger) const INSTANCE: &str = "instance";
+pub(in crate::ledger) const GENERATION: &str = "generation";
 const KEEPER: &str = "keeps_idempotency_keys";
 const LEDGER_ID: &str = "ledger_id";
 const SERVER: &str = "server";

@@ -23,9 +23,9 @@ use super::{
 use crate::{
     core::{
         book::{
-            Account, AccountNo, AccountWatch, Batch, BatchNo, BatchState, Contents, Dropped,
-            Finding, Hold, LaneKey, LaneNo, License, LicenseNo, Name, NewestSettings, Op, Pause,
-            Readings, Sealed, Seq,
+            Account, AccountNo, AccountWatch, Batch, BatchNo, BatchState, Contents, Copies,
+            Dropped, Finding, Hold, LaneKey, LaneNo, License, LicenseNo, Name, NewestSettings, Op,
+            Pause, Readings, Sealed, Seq,
         },
         chain::{self, Hash},
         clock::SavedClock,
@@ -62,6 +62,7 @@ pub fn load(connection: &Connection, chain: &chain::Key) -> Result<Contents> {
         // One that cannot be read is made anew: ids of batches that were sent before are kept with them.
         id: read_meta(connection, LEDGER_ID)?.and_then(|text| Uuid::parse_str(&text).ok()),
         findings: read_findings(connection)?,
+        copies: read_copies(connection)?,
         // One that cannot be read is none.
         home: read_meta(connection, SERVER)?.and_then(|text| serde_json::from_str(&text).ok()),
         evidence: connection
@@ -93,6 +94,25 @@ fn read_findings(connection: &Connection) -> Result<Vec<Finding>> {
     })?;
     findings.retain(|finding| !seen.contains(&Some(finding.seq)));
     Ok(findings)
+}
+
+/// What notes say of copies, and what people said of them.
+fn read_copies(connection: &Connection) -> Result<Copies> {
+    let sql = "SELECT seq, at, kind, body FROM notes
+               WHERE kind = 'evidence' OR (kind = 'decision' AND body LIKE '%\"device_%') ORDER BY seq";
+    let notes = read_all(connection, "reading the evidence", sql, |row| {
+        let (seq, at): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let (kind, body): (String, String) = (row.get(2)?, row.get(3)?);
+        Ok(Ok((Seq(seq), Timestamp::from_millis(at), kind, body)))
+    })?;
+    let mut copies = Copies::default();
+    for (seq, at, kind, body) in notes {
+        match kind.as_str() {
+            "evidence" => copies.take_evidence(seq, at, &body),
+            _ => copies.take_decision(&body),
+        }
+    }
+    Ok(copies)
 }
 
 /// The clock as it was saved.
@@ -217,13 +237,19 @@ pub fn find_prefix(
     Ok(found)
 }
 
-fn read_meta(connection: &Connection, key: &str) -> Result<Option<String>> {
+/// A fact that has one value.
+pub(in crate::ledger) fn fact(
+    connection: &Connection,
+    key: &str,
+) -> rusqlite::Result<Option<String>> {
     connection
-        .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
-            row.get(0)
-        })
+        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+        .query_row([key], |row| row.get(0))
         .optional()
-        .map_err(LedgerError::while_doing("reading its settings"))
+}
+
+fn read_meta(connection: &Connection, key: &str) -> Result<Option<String>> {
+    fact(connection, key).map_err(LedgerError::while_doing("reading its settings"))
 }
 
 /// Reads all rows of a query; `read` may find a value that cannot be understood.

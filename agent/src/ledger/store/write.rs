@@ -106,6 +106,15 @@ pub fn app_no(connection: &Connection, name: &str) -> rusqlite::Result<AppNo> {
         .map(AppNo)
 }
 
+/// Writes a fact that has one value.
+pub(in crate::ledger) fn write_fact(
+    connection: &Connection,
+    key: &str,
+    value: &str,
+) -> rusqlite::Result<()> {
+    write_meta(connection, key, value)
+}
+
 fn write_meta(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
     connection
         .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?

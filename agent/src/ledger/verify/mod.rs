@@ -97,6 +97,9 @@ impl Findings {
                  other things are missing",
                 marked.0
             ),
+            Doubt::Copied { differs, .. } => {
+                format!("the ledger is a copy: {}", differs.as_words())
+            }
             Doubt::Rewritten { marked } => {
                 format!(
                     "place {} is not what it was when its mark was made",

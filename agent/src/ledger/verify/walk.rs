@@ -1,7 +1,13 @@
 //! The walk over the chain, entry by entry. One thread reads the entries and another proves them: each has about half
 //! of the work.
 
-use std::{collections::BTreeMap, ops::ControlFlow, panic, sync::mpsc, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    panic,
+    sync::mpsc,
+    thread,
+};
 
 use rusqlite::Connection;
 use tally_shared::units::Units;
@@ -89,6 +95,8 @@ struct Walk<'a> {
     previous: (Seq, Hash),
     /// In the middle of the chain, the first entry is what the second is proved by.
     is_base: bool,
+    /// The notes of evidence that a person has answered.
+    answered: BTreeSet<Seq>,
 }
 
 /// What was found of a lane.
@@ -147,6 +155,7 @@ impl<'a> Walk<'a> {
             lanes,
             previous: (Seq(0), Hash::ORIGIN),
             is_base: looked.from > 1,
+            answered: book.copies().answered,
         }
     }
 
@@ -198,7 +207,7 @@ impl<'a> Walk<'a> {
     /// Counts a note, and says what one of evidence does. The hash that it should have; `None` where it can have none.
     fn note(&mut self, seq: Seq, kind: Option<NoteKind>, note: &Note) -> Option<Hash> {
         self.findings.notes += 1;
-        if kind == Some(NoteKind::Evidence) {
+        if kind == Some(NoteKind::Evidence) && !self.answered.contains(&seq) {
             let what = speak_of(&note.body);
             self.findings.add(FaultKind::Evidence, Some(seq), what);
         }
@@ -267,6 +276,7 @@ fn speak_of(body: &str) -> String {
         Some("key_replaced") => "the chain's key was another than the ledger's",
         Some("mark_lost") => "the mark beside the ledger was gone",
         Some("older_copy") => "the ledger was an older copy",
+        Some("copied") => "the ledger was a copy, started elsewhere or put back",
         Some("rewritten") => "its end was not what it was when its mark was made",
         Some("changed") => "rows or sums had been changed",
         _ => "the ledger had been changed",

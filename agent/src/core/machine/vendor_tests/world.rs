@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::core::{
     Core, Rejected,
-    book::{AppNo, BatchNo, Book, Contents, LaneNo, LicenseNo, Seq},
+    book::{AppNo, BatchNo, Book, Contents, Copies, LaneNo, LicenseNo, Seq},
     chain::{self, Hash},
     clock::Moment,
     command::Command,
@@ -258,6 +258,7 @@ impl World {
         let contents = Contents {
             licenses: vec![],
             names: vec![],
+            copies: Copies::default(),
             accounts: vec![],
             lanes: vec![],
             batches: vec![],

@@ -1,0 +1,247 @@
+//! A ledger that is a copy, by the core alone.
+
+use super::*;
+use crate::core::{
+    DeviceIs, Unresolvable,
+    book::{BatchState, CopyKind, Hold},
+    doubt::Doubt,
+    instance::Difference,
+};
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// A copy that owes batches of these units, and was written so long ago.
+fn copy(key: KeyEcho, units: &[i64], age: Duration) -> World {
+    let mut world = World::new(100, key);
+    for units in units {
+        world.record(*units).unwrap();
+        world.core.close_batches();
+        world.core.book_mut().committed();
+    }
+    doubt(&mut world, age, true);
+    world
+}
+
+fn doubt(world: &mut World, age: Duration, proven: bool) -> Vec<Command> {
+    let ago = i64::try_from(age.as_millis()).unwrap();
+    let written = world.now.time.plus_millis(-ago);
+    world.tell(Event::Doubted(Doubt::Copied {
+        differs: Difference::File,
+        host: Some("line-1".to_owned()),
+        path: Some("/var/lib/tally/ledger.db".to_owned()),
+        written: (written, proven),
+    }))
+}
+
+fn states(world: &World) -> Vec<BatchState> {
+    let batches = world.core.book().batches();
+    batches.map(|batch| batch.state).collect()
+}
+
+const HELD: BatchState = BatchState::Held(Hold::Copy);
+
+#[test]
+fn a_copy_asks_a_server_with_keys_under_the_key_of_the_original_one_batch_after_the_other() {
+    let mut original = World::new(100, KeyEcho::Echoed);
+    original.record(5).unwrap();
+    let key = original.sent().1;
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    world.core.close_batches();
+    world.record(7).unwrap();
+    world.core.close_batches();
+    world.core.book_mut().committed();
+    let sent = doubt(&mut world, Duration::from_mins(1), true);
+    let [
+        Command::Send {
+            batch,
+            key: Some(first),
+            ..
+        },
+    ] = sent.as_slice()
+    else {
+        panic!("{sent:?}");
+    };
+    assert_eq!(Some(first.id), key, "the original has another key");
+    assert_eq!(states(&world), [BatchState::Sent, HELD]);
+    let outcome = world.applied(5);
+    let next = world.answer(*batch, outcome, KeyEcho::Replayed);
+    assert!(
+        matches!(next.as_slice(), [Command::Send { .. }]),
+        "{next:?}"
+    );
+    assert_eq!(world.core.book().evidence(), 1);
+    let status = world.core.status(world.now).copy.unwrap();
+    assert_eq!((status.what, status.held), (CopyKind::Copied, 0));
+}
+
+#[test]
+fn a_copy_that_was_written_too_long_ago_sends_nothing_unasked() {
+    let just = copy(
+        KeyEcho::Echoed,
+        &[5],
+        DAY.saturating_sub(Duration::from_secs(1)),
+    );
+    assert_eq!(states(&just), [BatchState::Sent]);
+    let world = copy(KeyEcho::Echoed, &[5], DAY);
+    assert_eq!(states(&world), [HELD]);
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    world.core.close_batches();
+    assert!(
+        doubt(&mut world, Duration::ZERO, false)
+            .iter()
+            .all(is_reading)
+    );
+    assert_eq!(states(&world), [HELD], "nobody knows when it was written");
+}
+
+fn is_reading(command: &Command) -> bool {
+    matches!(command, Command::LookUp { .. })
+}
+
+#[test]
+fn a_copy_sends_nothing_unasked_to_a_server_without_keys_however_often_the_total_is_read() {
+    let mut world = copy(KeyEcho::Absent, &[5, 7], Duration::ZERO);
+    assert_eq!(states(&world), [HELD, HELD]);
+    for _ in 0..4 {
+        world.pass(SETTLE_WAIT);
+        assert!(world.look_up(0).iter().all(is_reading));
+        assert!(world.tell(Event::Nudge).iter().all(is_reading));
+        world.look_up(0);
+    }
+    assert_eq!(states(&world), [HELD, HELD]);
+}
+
+#[test]
+fn rows_that_the_original_may_have_added_to_are_not_sent_under_a_key() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    world.core.close_batches();
+    world.core.open_at_start.insert(BatchNo(1));
+    doubt(&mut world, Duration::ZERO, true);
+    assert_eq!(states(&world), [HELD]);
+}
+
+#[test]
+fn a_refusal_or_a_key_that_grew_old_makes_a_copy_wait_again() {
+    let mut world = copy(KeyEcho::Echoed, &[5], Duration::ZERO);
+    world.answer(BatchNo(1), SendOutcome::RefusedLimit, KeyEcho::Replayed);
+    assert_eq!(
+        states(&world),
+        [HELD],
+        "the original may have gone on in parts"
+    );
+    world.pass(SETTLE_WAIT);
+    assert!(world.tell(Event::Nudge).iter().all(is_reading));
+    assert_eq!(states(&world), [HELD]);
+    let mut world = copy(
+        KeyEcho::Echoed,
+        &[5],
+        DAY.saturating_sub(Duration::from_mins(1)),
+    );
+    world.answer(BatchNo(1), lost(), KeyEcho::NoAnswer);
+    world.pass(Duration::from_mins(2));
+    world.tell(Event::Tick);
+    assert_eq!(states(&world), [HELD]);
+}
+
+#[test]
+fn a_moved_device_compares_its_total_once_and_sends_all_that_was_not_counted() {
+    let mut world = copy(KeyEcho::Absent, &[5, 7], Duration::from_hours(100));
+    world
+        .core
+        .device_is(world.now, DeviceIs::Moved, Some("moved"))
+        .unwrap();
+    assert!(world.tell(Event::Tick).iter().all(is_reading));
+    assert_eq!(world.core.book().evidence(), 0);
+    assert!(world.core.status(world.now).copy.is_none());
+    world.look_up(0);
+    for _ in 0..2 {
+        world.pass(SETTLE_WAIT);
+        world.tell(Event::Tick);
+        world.look_up(0);
+    }
+    // The total did not move at all: that speaks for the second one too.
+    assert_eq!(states(&world), [BatchState::Sent, BatchState::Sealed]);
+    let outcome = world.applied(5);
+    let next = world.answer(BatchNo(1), outcome, KeyEcho::Absent);
+    assert!(
+        matches!(next.as_slice(), [Command::Send { .. }]),
+        "{next:?}"
+    );
+    let outcome = world.applied(12);
+    world.answer(BatchNo(2), outcome, KeyEcho::Absent);
+    assert_eq!(world.sums().settled, 12);
+}
+
+#[test]
+fn where_the_total_cannot_tell_what_the_original_did_a_person_decides_about_all_of_it() {
+    let mut world = copy(KeyEcho::Absent, &[5, 7], Duration::ZERO);
+    world
+        .core
+        .device_is(world.now, DeviceIs::Moved, None)
+        .unwrap();
+    world.tell(Event::Tick);
+    world.look_up(9);
+    for _ in 0..2 {
+        world.pass(SETTLE_WAIT);
+        world.tell(Event::Tick);
+        world.look_up(9);
+    }
+    let undecidable = BatchState::Held(Hold::Undecidable);
+    assert_eq!(states(&world), [undecidable, undecidable]);
+}
+
+#[test]
+fn a_new_device_gives_up_what_the_original_owes_and_has_ids_of_its_own() {
+    let mut world = copy(KeyEcho::Absent, &[5, 7], Duration::ZERO);
+    world.record(2).unwrap();
+    world
+        .core
+        .device_is(world.now, DeviceIs::New, None)
+        .unwrap();
+    world.core.book_mut().committed();
+    let sums = world.sums();
+    assert_eq!((sums.waived, sums.pending, sums.held), (12, 2, 0));
+    assert_eq!(world.core.book().evidence(), 0);
+    let again = world.core.device_is(world.now, DeviceIs::New, None);
+    assert_eq!(again, Err(Unresolvable::NoCopy));
+}
+
+#[test]
+fn what_a_copy_records_has_ids_that_the_original_never_has() {
+    let mut original = World::new(100, KeyEcho::Echoed);
+    original.record(5).unwrap();
+    let mut world = World::new(100, KeyEcho::Echoed);
+    doubt(&mut world, Duration::ZERO, true);
+    world.record(5).unwrap();
+    let ids = [&original, &world].map(|world| {
+        let book = world.core.book();
+        book.batches().next().and_then(|batch| book.id_of(batch))
+    });
+    assert!(ids[0].is_some() && ids[0] != ids[1], "{ids:?}");
+}
+
+#[test]
+fn a_doubt_that_could_not_be_written_changes_nothing() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    world.core.close_batches();
+    world.core.book_mut().committed();
+    let (before, id) = (states(&world), world.core.book().id());
+    let written = (world.now.time, true);
+    let commands = world.core.handle(
+        world.now,
+        Event::Doubted(Doubt::Copied {
+            differs: Difference::Hardware,
+            host: None,
+            path: None,
+            written,
+        }),
+    );
+    assert_eq!(states(&world), [HELD]);
+    world.core.roll_back(&commands);
+    assert_eq!((states(&world), world.core.book().id()), (before, id));
+    assert!(world.core.book().copies().open.is_empty());
+}
