@@ -132,9 +132,14 @@ impl Core {
             told_id = found.body.counter.id,
             "the server told of another licence than was asked about"
         );
-        self.learn_license(now, found, asked_at);
-        if found.subject.license_id.is_some() {
-            self.unname(now, no, &Name::of(&found.subject));
+        let LicenseFound { subject, body, .. } = found;
+        let told = self.book.by_id(&subject.product, body.counter.id);
+        let is_forgotten = told.is_some_and(|told| self.book.is_forgotten(told));
+        if subject.license_id.is_some() || is_forgotten {
+            self.unname(now, no, &Name::of(subject));
+        }
+        if !is_forgotten {
+            self.learn_license(now, found, asked_at);
         }
         if let Some(license) = self.book.licenses.get_mut(&no) {
             license.refresh_at = license.refresh_at.max(license.pause.until);
@@ -236,6 +241,11 @@ impl Core {
             .filter(|name| name.holder == used)
             .cloned()
             .collect();
+        if closed.is_empty() {
+            // It opens the licence no more, and the device has no other name: asked for slowly.
+            self.probe_later(now, first);
+            return true;
+        }
         self.close_names(now, first, &closed);
         if let Some(license) = self.book.licenses.get_mut(&no) {
             license.refresh_at = now.mono;
