@@ -117,6 +117,17 @@ fn what_is_unknown_of_a_feature_that_is_gone_is_held_and_the_total_decides_when_
         assert_eq!(world.sums(Some("f")).unknown, 5, "it could still arrive");
         assert_calm(&world.run(HOUR));
         assert_eq!(world.status(Some("f")).held[0].reason, "gone");
+        if fate == Fate::Lost {
+            // A person knows it: then it waits for the feature alone.
+            let batch = world.batch();
+            let decided = world
+                .core
+                .resolve(world.now, batch, Decision::NotApplied, None);
+            decided.unwrap();
+            world.core.book_mut().committed();
+            let reason = world.status(Some("f")).held[0].reason;
+            assert_eq!(reason, "unsupported_product_feature");
+        }
         world.add(3).unwrap();
         assert_calm(&world.run(HOUR));
         assert_eq!(world.sums(None).settled, 3);
