@@ -117,6 +117,10 @@ impl Core {
             }
             Decision::Waive => self.waive(now, no),
         }
+        let refused = self.book.accounts.get(&account).and_then(|it| it.refused);
+        if let Some(code) = refused {
+            self.hold_refused(now, account, code);
+        }
         Ok(seq)
     }
 

@@ -117,6 +117,17 @@ fn what_is_unknown_of_a_feature_that_is_gone_is_held_and_the_total_decides_when_
         assert_eq!(world.sums(Some("f")).unknown, 5, "it could still arrive");
         assert_calm(&world.run(HOUR));
         assert_eq!(world.status(Some("f")).held[0].reason, "gone");
+        if fate == Fate::Lost {
+            // A person knows it: then it waits for the feature alone.
+            let batch = world.batch();
+            let decided = world
+                .core
+                .resolve(world.now, batch, Decision::NotApplied, None);
+            decided.unwrap();
+            world.core.book_mut().committed();
+            let reason = world.status(Some("f")).held[0].reason;
+            assert_eq!(reason, "unsupported_product_feature");
+        }
         world.add(3).unwrap();
         assert_calm(&world.run(HOUR));
         assert_eq!(world.sums(None).settled, 3);
@@ -166,6 +177,34 @@ fn a_counter_that_is_refused_against_its_description_is_tried_again_ever_more_sl
         world.run(HOUR);
         assert_eq!(world.sums(Some("f")).settled, 5);
     }
+}
+
+#[test]
+fn readings_for_others_do_not_shorten_the_pause_of_a_counter_that_is_refused() {
+    let mut world = World::new(100, true);
+    world.server.contradicts = true;
+    world.add_feature(5).unwrap();
+    let mut sent = 0;
+    for _ in 0..600 {
+        world.ask("h1");
+        let asked = world.run(Duration::from_secs(1));
+        sent += asked.iter().filter(|what| *what == "add f5").count();
+    }
+    assert!(sent <= 15, "{sent} times");
+}
+
+#[test]
+fn a_counter_that_is_back_soon_goes_on_before_the_licence_is_read_anyway() {
+    let mut world = World::new(100, true);
+    world.run(Duration::from_mins(1));
+    let feature = world.server.features["f"];
+    world.server.features.clear();
+    world.add_feature(5).unwrap();
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.sums(Some("f")).held, 5);
+    world.server.features.insert("f", feature);
+    world.run(Duration::from_mins(3));
+    assert_eq!(world.sums(Some("f")).settled, 5);
 }
 
 /// 5 units whose answer was lost, and no device that the total could be read by.
@@ -550,6 +589,8 @@ fn two_licences_of_a_pool_share_what_is_left() {
     world.ask("h1");
     let mut other = world.server.description();
     other["id"] = json!(2);
+    // One of them is described later than the other.
+    world.run(Duration::from_secs(1));
     world.learn_other(other);
     world.online = false;
     world.add(6).unwrap();
