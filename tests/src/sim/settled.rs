@@ -139,6 +139,8 @@ impl World {
             counter.negative
                 || !is_clear
                 || counter.period_no(fallen.heard) != counter.period_no(seen)
+                // A fall is believed when it was read twice in its period.
+                || counter.period_no(seen) != counter.period_no(self.now)
                 || foreign(fallen.heard, seen)
         })
     }
@@ -185,14 +187,22 @@ impl World {
             let since = key.as_ref().and_then(|key| self.unseen_since.get(key));
             let since = since.copied().unwrap_or(0);
             let life = self.life.lineage.life();
-            return require(counter.is_disturbed(since, self.now, life), || {
-                format!("held as undecidable, and nobody disturbed its counter: {key:?}")
-            });
+            let is_copied = self.lives > 1;
+            return require(
+                is_copied || counter.is_disturbed(since, self.now, life),
+                || format!("held as undecidable, and nobody disturbed its counter: {key:?}"),
+            );
         }
         if self.is_away(batch) {
             return Ok(());
         }
-        let is_excused = !counter.forgotten.is_empty();
+        if hold == Hold::Copy {
+            return require(self.lives > 1, || {
+                format!("held as a copy, and there is none: {key:?}")
+            });
+        }
+        // The other device has counted it.
+        let is_excused = !counter.forgotten.is_empty() || self.lives > 1;
         require(is_excused || !self.is_counted(batch), || {
             format!("counted, and held as {hold:?}: {key:?}")
         })?;
