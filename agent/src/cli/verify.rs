@@ -70,7 +70,8 @@ fn page(findings: &Findings) -> String {
             "{}; then: tally resolve --finding {no}",
             finding.kind.advice()
         );
-        text.push_str(&format!("  finding {no}: {what}\n    → {next}\n"));
+        let lines = format!("  finding {no}: {what}\n    → {next}\n");
+        text.push_str(&lines);
     }
     if findings.unproven > 0 {
         let count = findings.unproven;

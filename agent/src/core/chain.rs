@@ -65,10 +65,8 @@ impl Key {
 
     /// What tells this key from others, and not what it is.
     pub fn fingerprint(&self) -> String {
-        let hash = self.seal(b"fingerprint", &[]).0;
-        let number = hash.iter().take(8);
-        let number = number.fold(0, |number, byte| number << 8 | u64::from(*byte));
-        format!("{number:016x}")
+        let hash = self.seal(b"fingerprint", &[]);
+        first_digits(&hash)
     }
 
     /// An HMAC over something that is not of the chain, apart from all other purposes.
@@ -86,8 +84,7 @@ impl Key {
             b"peer",
             &[server.as_bytes(), &[0], api_key.as_bytes()].concat(),
         );
-        let bytes = hash.0.iter().take(8);
-        bytes.map(|byte| format!("{byte:02x}")).collect()
+        first_digits(&hash)
     }
 
     /// The seal of an account's sums.
@@ -200,6 +197,13 @@ pub fn lane_digest(license: Option<&License>, account: Option<&Account>, key: &L
 
 fn finish(context: Context) -> Hash {
     hash_of(context.finish().as_ref())
+}
+
+/// The first 8 bytes, as 16 hexadecimal digits.
+fn first_digits(hash: &Hash) -> String {
+    let number = hash.0.iter().take(8);
+    let number = number.fold(0, |number, byte| number << 8 | u64::from(*byte));
+    format!("{number:016x}")
 }
 
 fn hash_of(bytes: &[u8]) -> Hash {

@@ -49,11 +49,10 @@ pub(super) fn verdict(
     match is_set {
         Some(false) => Verdict::Without,
         Some(true) if can_hold || units == 0 => Verdict::Applied,
-        Some(true) => Verdict::Undecidable,
         None if moved == units => Verdict::Applied,
         None if may_be_returned && moved == 0 => Verdict::Without,
         None if !may_be_returned && (0..units).contains(&moved) => Verdict::Without,
-        None => Verdict::Undecidable,
+        Some(true) | None => Verdict::Undecidable,
     }
 }
 

@@ -303,9 +303,9 @@ impl Core {
     }
 
     fn copy_status(&self) -> Option<CopyStatus> {
-        let mut copies = self.book.copies();
-        let explains = copies.to_answer().len();
-        let copied = copies.open.pop()?;
+        let mut known = self.book.copies();
+        let explains = known.to_answer().len();
+        let copied = known.open.pop()?;
         let held = self.book.batches();
         let held = held.filter(|batch| batch.state == BatchState::Held(Hold::Copy));
         Some(CopyStatus {

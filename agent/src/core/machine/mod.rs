@@ -15,6 +15,7 @@ pub(super) mod membership;
 pub(super) mod names;
 #[cfg(test)]
 mod names_tests;
+mod pace;
 pub(super) mod resolve;
 mod server;
 mod split;
@@ -31,7 +32,7 @@ use tally_shared::{limits::Standing, units::Units, wire::ErrorCode};
 
 use super::{
     Core,
-    book::{AccountNo, Batch, BatchNo, BatchState, Hold, LicenseNo, Op, Pause, Readings, Sealed},
+    book::{AccountNo, Batch, BatchNo, BatchState, Hold, LicenseNo, Op, Readings, Sealed},
     clock::Moment,
     command::Command,
     event::{Event, KeyEcho},
@@ -124,26 +125,6 @@ impl Core {
                 prefix,
             } => self.split(now, batch, room, prefix),
             Event::Doubted(doubt) => self.doubt_ledger(now, &doubt),
-        }
-    }
-
-    /// Pauses are forgotten, and what is held is asked about.
-    fn nudge(&mut self) {
-        self.link.nudge();
-        for license in self.book.licenses.values_mut() {
-            license.pause = Pause::default();
-            license.probe = Pause::default();
-        }
-        for account in self.book.accounts.values_mut() {
-            account.watch.contradicted = Pause::default();
-        }
-        for batch in self.book.batches.values_mut() {
-            batch.opened_at = Duration::ZERO;
-            let account = self.book.accounts.get(&batch.account);
-            let license = account.and_then(|found| self.book.licenses.get_mut(&found.license));
-            if let (Some(license), BatchState::Held(_)) = (license, batch.state) {
-                license.refresh_at = Duration::ZERO;
-            }
         }
     }
 
@@ -556,23 +537,6 @@ impl Core {
         }
     }
 
-    fn resume_license(&mut self, license: LicenseNo) {
-        if let Some(license) = self.book.licenses.get_mut(&license) {
-            license.pause = Pause::default();
-        }
-    }
-
-    fn pause(&mut self, now: Moment, license: LicenseNo, wait: Option<Duration>) {
-        let (base, max) = (self.policy.sync_interval, self.policy.refresh_interval);
-        if let Some(license) = self.book.licenses.get_mut(&license) {
-            license.pause.grow(now.mono, base, max, &mut self.random);
-            if let Some(wait) = wait {
-                let until = now.mono.saturating_add(wait.min(max));
-                license.pause.until = license.pause.until.max(until);
-            }
-        }
-    }
-
     /// The server's refusal contradicts the total: it is read again before it is relied on.
     fn mark_stale(&mut self, batch: BatchNo) {
         if let Some(account) = self.book.batch(batch).map(|batch| batch.account) {
@@ -605,20 +569,6 @@ impl Core {
             if let Some(account) = self.book.account_mut(account) {
                 account.stale = true;
             }
-        }
-    }
-
-    fn schedule_refresh(&mut self, now: Moment, license: LicenseNo) {
-        let interval_ms =
-            u64::try_from(self.policy.refresh_interval.as_millis()).unwrap_or(u64::MAX);
-        // Within a fifth of the interval, so that devices that started together do not stay together.
-        let jitter = Duration::from_millis((self.random)() % (interval_ms / 5).max(1));
-        let at = now
-            .mono
-            .saturating_add(self.policy.refresh_interval)
-            .saturating_sub(jitter);
-        if let Some(license) = self.book.licenses.get_mut(&license) {
-            license.refresh_at = at;
         }
     }
 

@@ -1,0 +1,108 @@
+//! The audit of totals: what the server counted that it should not have.
+
+use super::*;
+
+#[test]
+fn a_refusal_after_the_batch_was_counted_is_a_finding_and_a_person_decides() {
+    let refusals = [
+        SendOutcome::RefusedLimit,
+        SendOutcome::Throttled(None),
+        SendOutcome::RefusedCredentials(ErrorCode::RevokedApiKey),
+    ];
+    for refusal in refusals {
+        let mut world = World::new(100, KeyEcho::Absent);
+        world.record(5).unwrap();
+        let first = world.sent();
+        world.answer(first.0, refusal, KeyEcho::Absent);
+        if world.core.status(world.now).busy {
+            world.look_up(5);
+        } else {
+            world.tell(Event::Nudge);
+            world.look_up(5);
+        }
+        assert_eq!(world.sums().held, 5);
+        assert_eq!(world.findings(), [(FindingKind::RefusedButCounted, 5)]);
+    }
+}
+
+#[test]
+fn a_refusal_that_left_the_total_alone_is_believed() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.answer(first.0, SendOutcome::Throttled(None), KeyEcho::Absent);
+    world.tell(Event::Nudge);
+    assert!(matches!(
+        world.look_up(0).as_slice(),
+        [Command::Send { .. }]
+    ));
+    assert!(world.findings().is_empty());
+}
+
+#[test]
+fn an_answer_that_moved_the_total_twice_is_settled_with_a_finding() {
+    let mut world = World::new(10_000, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(10);
+    world.answer(batch, outcome, KeyEcho::Absent);
+    assert_eq!(world.sums().settled, 5);
+    assert_eq!(world.findings(), [(FindingKind::CountedMoreThanOnce, 5)]);
+    // Another amount shows that others use the licence, which explains this one too.
+    world.record(4).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(1_014);
+    world.answer(batch, outcome, KeyEcho::Absent);
+    assert!(world.findings().is_empty());
+    assert!(world.core.status(world.now).licenses[0].shared);
+}
+
+#[test]
+fn a_batch_that_arrives_again_after_it_was_settled_is_a_finding() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(5);
+    world.answer(batch, outcome, KeyEcho::Absent);
+    world.pass(Duration::from_hours(1));
+    world.reads();
+    world.look_up(10);
+    assert_eq!(world.findings(), [(FindingKind::CountedMoreThanOnce, 5)]);
+}
+
+#[test]
+fn a_total_that_fell_is_believed_when_it_was_read_twice_and_is_a_finding() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(5);
+    world.answer(batch, outcome, KeyEcho::Absent);
+    world.pass(Duration::from_hours(1));
+    world.reads();
+    world.look_up(2);
+    assert!(world.findings().is_empty(), "one reading may be old");
+    assert_eq!(world.core.status(world.now).licenses[0].total.get(), 5);
+    world.pass(SETTLE_WAIT);
+    world.reads();
+    world.look_up(2);
+    assert_eq!(world.findings(), [(FindingKind::TotalFell, 3)]);
+    assert_eq!(world.core.status(world.now).licenses[0].total.get(), 2);
+    let finding = world.core.status(world.now).findings[0].seq;
+    world.core.see_finding(world.now, finding, None).unwrap();
+    world.core.book_mut().committed();
+    assert!(world.findings().is_empty());
+}
+
+#[test]
+fn a_replay_whose_units_the_total_does_not_hold_is_a_finding() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(5);
+    world.answer(batch, outcome, KeyEcho::Replayed);
+    world.look_up(0);
+    world.pass(SETTLE_WAIT);
+    world.reads();
+    world.look_up(0);
+    assert_eq!(world.findings(), [(FindingKind::ReplayDidNotCount, 5)]);
+}
