@@ -128,6 +128,10 @@ impl World {
                 && (!counter.foreign.is_empty() || turned.any(|turned| turned));
         }
         let mut fallen = self.fallen.iter().filter(|fallen| fallen.place == place);
+        if has_fallen && self.lives > 1 {
+            // The other device may have seen it.
+            return true;
+        }
         fallen.any(|fallen| {
             let foreign = |from, until| {
                 let mut others = counter.foreign.iter();
@@ -141,7 +145,7 @@ impl World {
                 || counter.period_no(fallen.heard) != counter.period_no(seen)
                 // A fall is believed when it was read twice in its period.
                 || counter.period_no(seen) != counter.period_no(self.now)
-                || foreign(fallen.heard, seen)
+                || foreign(fallen.heard, seen + 3 * super::network::LATEST)
         })
     }
 
@@ -221,7 +225,7 @@ impl World {
                 }
                 let pool = self.server.store.pool;
                 require(!license.fits(pool, &wanted, 30), || {
-                    format!("held for the limit, and there is room: {counter:?}")
+                    format!("held for the limit, and there is room: {batch:?} {counter:?}")
                 })
             }
             Hold::Undecidable | Hold::Late | Hold::Gone(_) | Hold::Copy => Ok(()),
