@@ -13,7 +13,7 @@ use reqwest::Url;
 pub use self::server::GivenServer;
 use self::{file::ConfigFile, limits::Limits};
 use crate::{
-    core::{LateUsage, Policy, UndecidablePolicy},
+    core::{KEY_AGE_MAX, LateUsage, Policy, UndecidablePolicy},
     http::tls::TlsFiles,
     keyring::KeyringError,
     ledger::Keeping,
@@ -37,6 +37,9 @@ pub(crate) const DEFAULT_LOG_DAYS: usize = 14;
 
 /// The shortest sync interval: less would spend the server's rate limits on nothing.
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// The agents below this one trust it to know a key for so long; shorter, and they would count twice.
+const IDEMPOTENCY_RETENTION_MIN: Duration = KEY_AGE_MAX;
 
 /// All settings, resolved.
 #[derive(Clone, Debug)]
@@ -205,6 +208,18 @@ pub enum ConfigError {
         /// The shortest that is accepted.
         least: Duration,
     },
+    /// Answers would be forgotten while agents below this one still repeat their requests.
+    #[error(
+        "an idempotency retention of {} is too short; use at least {}: for so long, agents that have this one as their \
+         server repeat a request without an answer under its key",
+        humantime::format_duration(*given), humantime::format_duration(*least)
+    )]
+    IdempotencyRetention {
+        /// What was given.
+        given: Duration,
+        /// The shortest that is accepted.
+        least: Duration,
+    },
     /// What is to be logged cannot be understood.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -264,6 +279,16 @@ pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
             least: SYNC_INTERVAL_MIN,
         });
     }
+    let answers = given
+        .idempotency_retention
+        .or(file.idempotency_retention)
+        .unwrap_or(DEFAULT_IDEMPOTENCY_RETENTION);
+    if answers < IDEMPOTENCY_RETENTION_MIN {
+        return Err(ConfigError::IdempotencyRetention {
+            given: answers,
+            least: IDEMPOTENCY_RETENTION_MIN,
+        });
+    }
     let log = LogSettings {
         filter: given
             .log_level
@@ -299,10 +324,7 @@ pub fn resolve(given: Given, file: ConfigFile) -> Result<Config, ConfigError> {
                 .retention
                 .or(file.retention)
                 .unwrap_or(DEFAULT_RETENTION),
-            answers: given
-                .idempotency_retention
-                .or(file.idempotency_retention)
-                .unwrap_or(DEFAULT_IDEMPOTENCY_RETENTION),
+            answers,
         },
     })
 }
@@ -336,6 +358,26 @@ mod tests {
         assert_eq!(config.policy.settle_wait, Duration::from_secs(2));
         assert_eq!(config.policy.refresh_interval, DEFAULT_REFRESH_INTERVAL);
         assert_eq!(config.listen.to_string(), DEFAULT_LISTEN);
+    }
+
+    #[test]
+    fn answers_are_remembered_for_as_long_as_agents_below_repeat_their_requests() {
+        let file = |time: &str| {
+            let file = format!("idempotency_retention = \"{time}\"\n");
+            resolve(given(), ConfigFile::parse(&file).unwrap())
+        };
+        assert!(file("24h").is_ok());
+        let refused = file("23h 59m").unwrap_err().to_string();
+        assert!(refused.contains("use at least 1day"), "{refused}");
+        let given = Given {
+            idempotency_retention: Some(Duration::from_secs(2)),
+            ..given()
+        };
+        let refused = resolve(given, ConfigFile::default());
+        assert!(matches!(
+            refused,
+            Err(ConfigError::IdempotencyRetention { .. })
+        ));
     }
 
     #[test]

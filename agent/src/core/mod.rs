@@ -74,6 +74,9 @@ pub use self::{
     record::{Recorded, Rejected, Standings},
 };
 
+/// For how long a server is trusted to remember an idempotency key. After that, the total tells.
+pub(crate) const KEY_AGE_MAX: Duration = Duration::from_hours(24);
+
 /// What to do with a batch whose outcome cannot be found out.
 #[derive(
     Clone,

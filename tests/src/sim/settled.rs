@@ -10,10 +10,13 @@ use tally_agent::{
 use super::{
     asked::Known,
     check::require,
-    server::DeviceState,
+    server::{DeviceState, Instant},
     truth::Place,
     world::{Failure, World},
 };
+
+/// The longest time, in milliseconds, between the two readings of a fall, on a network that is often away.
+const FALL_MAX: Instant = 48 * 3_600_000;
 
 /// What the agent said of a counter by itself: the difference that it found, over all of its findings.
 type Told = BTreeMap<(i64, Option<String>), i64>;
@@ -145,7 +148,7 @@ impl World {
                 || counter.period_no(fallen.heard) != counter.period_no(seen)
                 // A fall is believed when it was read twice in its period.
                 || counter.period_no(seen) != counter.period_no(self.now)
-                || foreign(fallen.heard, seen + 3 * super::network::LATEST)
+                || foreign(fallen.heard, seen + FALL_MAX)
         })
     }
 

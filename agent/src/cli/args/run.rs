@@ -73,7 +73,7 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, env = "TALLY_RETENTION", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(in crate::cli) retention: Option<Duration>,
 
-    /// How long answers under an Idempotency-Key are remembered [default: 7d]
+    /// How long answers under an Idempotency-Key are remembered; at least 24h [default: 7d]
     #[arg(long, env = "TALLY_IDEMPOTENCY_RETENTION", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(in crate::cli) idempotency_retention: Option<Duration>,
 

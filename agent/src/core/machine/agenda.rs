@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::turn;
 use crate::core::{
-    Core, LateUsage,
+    Core, KEY_AGE_MAX, LateUsage,
     book::{Account, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Sealed},
     clock::Moment,
     command::{Command, Key},
@@ -16,9 +16,6 @@ const TOTAL_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// The same for a licence that others use too: what they add between the reading and the batch makes a lost answer undecidable.
 const SHARED_AGE_MAX: Duration = Duration::from_secs(1);
-
-/// For how long a server is trusted to remember an idempotency key. After that, the total tells.
-const KEY_AGE_MAX: Duration = Duration::from_hours(24);
 
 /// What a licence needs next.
 enum Step {
@@ -371,7 +368,6 @@ impl Core {
         let sealed = batch.sealed.as_mut()?;
         sealed.attempts = sealed.attempts.saturating_add(1);
         sealed.sent_at = now.time;
-        sealed.refused_at = None;
         if !was_unknown {
             sealed.before = standing;
         }
