@@ -540,6 +540,22 @@ fn a_key_that_lost_a_licence_with_other_names_elsewhere_is_asked_for_slowly() {
 }
 
 #[test]
+fn what_is_owed_on_a_device_goes_under_a_name_that_opens_the_licence_on_another() {
+    let mut world = World::new(vec![
+        (1, held(&[key("K"), user()], &[DEVICE, "hw-9"])),
+        (5, held(&[], &[DEVICE])),
+    ]);
+    world.add(&subject(&key("K"), None, DEVICE), 1).unwrap();
+    world.add(&subject(&user(), None, "hw-9"), 1).unwrap();
+    world.pass(Duration::from_mins(1));
+    world.record(&subject(&key("K"), None, DEVICE), 2).unwrap();
+    world.server.get_mut(&1).unwrap().names = vec![user()];
+    world.server.get_mut(&5).unwrap().names.push(key("K"));
+    world.pass(Duration::from_hours(2));
+    assert_eq!(world.totals(), [(1, 4), (5, 0)]);
+}
+
+#[test]
 fn what_could_not_be_committed_moves_no_name() {
     let mut world = World::new(vec![(4, held(&[user()], &[DEVICE]))]);
     let asked = subject(&user(), None, DEVICE);
