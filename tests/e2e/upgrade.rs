@@ -9,9 +9,9 @@ use crate::{agent_with, disk::Tmpfs, stub};
 /// Takes away what version 6 brought.
 const BEFORE_6: &str = "DROP TABLE names;
     ALTER TABLE batches DROP COLUMN refusals; ALTER TABLE batches DROP COLUMN peer;
-    ALTER TABLE batches DROP COLUMN dropped; ALTER TABLE accounts DROP COLUMN refused;
-    ALTER TABLE accounts DROP COLUMN allow_seq; ALTER TABLE accounts DROP COLUMN max_seq;
-    ALTER TABLE accounts DROP COLUMN pool; PRAGMA user_version = 5;";
+    ALTER TABLE batches DROP COLUMN dropped; ALTER TABLE batches DROP COLUMN refused;
+    ALTER TABLE accounts DROP COLUMN refused; ALTER TABLE accounts DROP COLUMN allow_seq;
+    ALTER TABLE accounts DROP COLUMN max_seq; ALTER TABLE accounts DROP COLUMN pool; PRAGMA user_version = 5;";
 
 /// Makes the ledger one of version 3: what the later versions brought is taken away.
 fn make_older(agent: &Agent) -> Result {
@@ -107,6 +107,8 @@ fn the_copies_of_a_licence_that_an_older_version_made_are_one() -> Result {
     }
     drop(ledger);
     agent.restart()?;
+    let said = agent.said()?;
+    assert!(said.contains("upgraded the ledger"), "{said}");
     let known = agent.json(&["license", "list"])?;
     assert_eq!(known.as_array().map(Vec::len), Some(1), "{known}");
     let app = app.at(agent.url()?);
