@@ -9,7 +9,8 @@ use crate::{agent_with, disk::Tmpfs, stub};
 /// Takes away what version 6 brought.
 const BEFORE_6: &str = "DROP TABLE names;
     ALTER TABLE batches DROP COLUMN refusals; ALTER TABLE batches DROP COLUMN peer;
-    ALTER TABLE batches DROP COLUMN dropped; ALTER TABLE accounts DROP COLUMN refused;
+    ALTER TABLE batches DROP COLUMN dropped; ALTER TABLE batches DROP COLUMN refused;
+    ALTER TABLE accounts DROP COLUMN refused;
     ALTER TABLE accounts DROP COLUMN allow_seq; ALTER TABLE accounts DROP COLUMN max_seq;
     ALTER TABLE accounts DROP COLUMN pool; PRAGMA user_version = 5;";
 
