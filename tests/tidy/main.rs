@@ -7,6 +7,9 @@
 
 use std::{fs, path::Path};
 
+use clap::ValueEnum as _;
+use tally_tests::sim::Kind;
+
 /// The files below a folder that end in `.rs`, with their text.
 fn sources(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -143,6 +146,41 @@ fn every_test_that_a_guarantee_names_exists() {
         }
     }
     assert!(count >= 25, "only {count} promises");
+}
+
+/// The simulation has the kinds of trouble that documents name, and the scenarios that they name are there.
+#[test]
+fn every_kind_and_scenario_that_a_document_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let kinds: Vec<String> = Kind::all()
+        .iter()
+        .filter_map(Kind::to_possible_value)
+        .map(|kind| kind.get_name().to_owned())
+        .collect();
+    let mut count = 0;
+    for file in ["docs/guarantees.md", "docs/track-record.md"] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        for code in text.split('`').skip(1).step_by(2) {
+            for named in code.split("--only ").skip(1) {
+                let kind = named.split_whitespace().next().unwrap_or_default();
+                count += 1;
+                assert!(
+                    kind == "KIND" || kinds.iter().any(|known| known == kind),
+                    "the simulation has no kind {kind:?}: {file}"
+                );
+            }
+            if let Some(name) = code
+                .strip_suffix(".toml")
+                .filter(|name| *name != "scenarios/NAME")
+            {
+                count += 1;
+                let name = name.strip_prefix("scenarios/").unwrap_or(name);
+                let path = root.join("scenarios").join(format!("{name}.toml"));
+                assert!(path.exists(), "there is no scenario {name}: {file}");
+            }
+        }
+    }
+    assert!(count >= 50, "only {count} names");
 }
 
 /// So do the claims about security; there, the names stand in the text.

@@ -319,7 +319,11 @@ impl World {
             _ if is_counted => Decision::Applied,
             _ if is_away => Decision::Waive,
             // Given up here, rows of a copy would be owed by the other.
-            BatchState::Held(Hold::Undecidable) => Decision::NotApplied,
+            // The other device has the same rows, and sends them.
+            BatchState::Held(Hold::Copy) if self.twin.is_some() => Decision::Waive,
+            BatchState::Held(Hold::Undecidable | Hold::Copy | Hold::Gone(_)) => {
+                Decision::NotApplied
+            }
             _ if waive && !self.copies => Decision::Waive,
             _ => Decision::Resend,
         };

@@ -10,10 +10,13 @@ use tally_agent::{
 use super::{
     asked::Known,
     check::require,
-    server::DeviceState,
+    server::{DeviceState, Instant},
     truth::Place,
     world::{Failure, World},
 };
+
+/// The longest time, in milliseconds, between the two readings of a fall, on a network that is often away.
+const FALL_MAX: Instant = 48 * 3_600_000;
 
 /// What the agent said of a counter by itself: the difference that it found, over all of its findings.
 type Told = BTreeMap<(i64, Option<String>), i64>;
@@ -128,6 +131,10 @@ impl World {
                 && (!counter.foreign.is_empty() || turned.any(|turned| turned));
         }
         let mut fallen = self.fallen.iter().filter(|fallen| fallen.place == place);
+        if has_fallen && self.lives > 1 {
+            // The other device may have seen it.
+            return true;
+        }
         fallen.any(|fallen| {
             let foreign = |from, until| {
                 let mut others = counter.foreign.iter();
@@ -139,7 +146,9 @@ impl World {
             counter.negative
                 || !is_clear
                 || counter.period_no(fallen.heard) != counter.period_no(seen)
-                || foreign(fallen.heard, seen)
+                // A fall is believed when it was read twice in its period.
+                || counter.period_no(seen) != counter.period_no(self.now)
+                || foreign(fallen.heard, seen + FALL_MAX)
         })
     }
 
@@ -185,14 +194,22 @@ impl World {
             let since = key.as_ref().and_then(|key| self.unseen_since.get(key));
             let since = since.copied().unwrap_or(0);
             let life = self.life.lineage.life();
-            return require(counter.is_disturbed(since, self.now, life), || {
-                format!("held as undecidable, and nobody disturbed its counter: {key:?}")
-            });
+            let is_copied = self.lives > 1;
+            return require(
+                is_copied || counter.is_disturbed(since, self.now, life),
+                || format!("held as undecidable, and nobody disturbed its counter: {key:?}"),
+            );
         }
         if self.is_away(batch) {
             return Ok(());
         }
-        let is_excused = !counter.forgotten.is_empty();
+        if hold == Hold::Copy {
+            return require(self.lives > 1, || {
+                format!("held as a copy, and there is none: {key:?}")
+            });
+        }
+        // The other device has counted it.
+        let is_excused = !counter.forgotten.is_empty() || self.lives > 1;
         require(is_excused || !self.is_counted(batch), || {
             format!("counted, and held as {hold:?}: {key:?}")
         })?;
@@ -211,7 +228,7 @@ impl World {
                 }
                 let pool = self.server.store.pool;
                 require(!license.fits(pool, &wanted, 30), || {
-                    format!("held for the limit, and there is room: {counter:?}")
+                    format!("held for the limit, and there is room: {batch:?} {counter:?}")
                 })
             }
             Hold::Undecidable | Hold::Late | Hold::Gone(_) | Hold::Copy => Ok(()),

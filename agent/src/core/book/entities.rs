@@ -299,6 +299,8 @@ pub struct Readings {
     /// Whether the limits were read since then. A setting that may have been lost is not sent again before that: the vendor may
     /// have edited it.
     pub limits_are_read: bool,
+    /// Whether the server says that it has the batch: a total without it then proves nothing.
+    pub is_said_to_be_there: bool,
     /// When the total was first asked for after that and was found without these units, on the monotonic clock.
     pub without_at: Option<Duration>,
 }

@@ -50,6 +50,18 @@ impl Book {
         if setting.max_overages.is_some() {
             settings.max_overages = settings.max_overages.max(last);
         }
+        // It is no edit of the vendor's to those that wait.
+        let account = account.no;
+        let others = self.any_batches_of(account).map(|batch| batch.no);
+        let others: Vec<BatchNo> = others.filter(|other| *other != no).collect();
+        for other in others {
+            let other = self
+                .batch_mut(other)
+                .and_then(|batch| batch.sealed.as_mut());
+            if let Some(sealed) = other {
+                sealed.before.limits = sealed.before.limits.with(setting);
+            }
+        }
     }
 
     /// Leaves more of a batch's setting out. What is sent from here on are other bytes, so they get another id.

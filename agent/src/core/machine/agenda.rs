@@ -163,7 +163,12 @@ impl Core {
             .iter()
             .filter(|batch| self.due_at(batch) <= now.mono)
             .count();
-        if due <= now.mono && self.needs_fresh_total(now, account, together) {
+        let is_refused = first
+            .sealed
+            .as_ref()
+            .is_some_and(|it| it.refused_at.is_some());
+        let is_unproven = is_refused && !self.is_deduplicated(first);
+        if due <= now.mono && (is_unproven || self.needs_fresh_total(now, account, together)) {
             return Some((due, Step::LookUp(self.hardware_id_of(first.no))));
         }
         Some((due, Step::Send(first.no)))
@@ -363,7 +368,6 @@ impl Core {
         let sealed = batch.sealed.as_mut()?;
         sealed.attempts = sealed.attempts.saturating_add(1);
         sealed.sent_at = now.time;
-        sealed.refused_at = None;
         if !was_unknown {
             sealed.before = standing;
         }

@@ -187,6 +187,12 @@ impl Core {
         asked_at: Duration,
     ) {
         for batch in self.refused_before(no, asked_at) {
+            if self.is_deduplicated(&batch) {
+                if let Some(sealed) = self.sealed_mut(batch.no) {
+                    sealed.refused_at = None;
+                }
+                continue;
+            }
             let Some(before) = batch.sealed.as_ref().map(|sealed| sealed.before) else {
                 continue;
             };
@@ -242,8 +248,9 @@ impl Core {
         no: AccountNo,
         asked_at: Duration,
     ) -> Option<(BatchNo, Units)> {
-        let refused = self.refused_before(no, asked_at);
-        refused.first().map(|batch| (batch.no, batch.units))
+        let mut refused = self.refused_before(no, asked_at).into_iter();
+        let doubtful = refused.find(|batch| !self.is_deduplicated(batch));
+        doubtful.map(|batch| (batch.no, batch.units))
     }
 
     /// A total that is higher than this ledger's units explain: a finding, or somebody else's units.

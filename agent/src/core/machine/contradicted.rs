@@ -91,6 +91,24 @@ impl Core {
             && account.watch.believed_room.take().is_some()
         {
             account.watch.contradicted = Pause::default();
+            self.look_at_room_anew(no);
+        }
+    }
+
+    /// What was found too little before says nothing any more of the batches that are held for the limit.
+    fn look_at_room_anew(&mut self, no: AccountNo) {
+        let held: Vec<BatchNo> = self
+            .book
+            .batches_of(no)
+            .into_iter()
+            .filter(|batch| matches!(batch.state, BatchState::Held(Hold::Limit { .. })))
+            .map(|batch| batch.no)
+            .collect();
+        for batch in held {
+            // Not kept on disk.
+            if let Some(batch) = self.book.batches.get_mut(&batch) {
+                batch.state = BatchState::Held(Hold::Limit { room_seen: None });
+            }
         }
     }
 

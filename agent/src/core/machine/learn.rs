@@ -12,12 +12,16 @@ use tally_shared::{
 };
 
 use super::{
+    audit::Misfit,
     resolve::{By, Decision},
     turn,
 };
 use crate::core::{
     Core, UndecidablePolicy,
-    book::{AccountNo, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause, Pool},
+    book::{
+        AccountNo, Batch, BatchNo, BatchState, FindingKind, Hold, License, LicenseNo, Op, Pause,
+        Pool,
+    },
     clock::Moment,
     outcome::LicenseFound,
     reconcile::{Verdict, verdict},
@@ -299,6 +303,11 @@ impl Core {
                 let first = readings.without_at.unwrap_or(asked_at);
                 let again_at = first.saturating_add(self.policy.settle_wait);
                 if readings.without_at.is_some() && asked_at >= again_at {
+                    if readings.is_said_to_be_there {
+                        self.note_missing(now, no, &standing);
+                        self.undecidable(now, no, account, told);
+                        return;
+                    }
                     self.not_applied(now, no, account, told);
                     return;
                 }
@@ -309,6 +318,28 @@ impl Core {
             }
             Verdict::Undecidable => self.undecidable(now, no, account, told),
         }
+    }
+
+    /// The server says that it has a batch, and its total does not hold it.
+    fn note_missing(&mut self, now: Moment, no: BatchNo, standing: &Standing) {
+        let Some(batch) = self.book.batch(no) else {
+            return;
+        };
+        let Some(before) = batch.sealed.as_ref().map(|sealed| sealed.before) else {
+            return;
+        };
+        let misfit = Misfit {
+            kind: FindingKind::ReplayDidNotCount,
+            batch: Some(no),
+            units: batch.units,
+            expected: before
+                .total
+                .checked_add(batch.units)
+                .unwrap_or(before.total),
+            since: before.as_of,
+            found: standing.total,
+        };
+        self.note_finding(now, batch.account, misfit);
     }
 
     pub(super) fn read_again(&mut self, now: Moment, no: BatchNo, at: Duration) {

@@ -98,8 +98,12 @@ impl Core {
                 key,
             } => {
                 self.note_echo_of_batch(batch, &outcome, key);
+                let is_said_to_be_there = matches!(outcome, SendOutcome::Duplicate(_));
                 let outcome = self.trusted(batch, outcome, key);
                 self.answered(now, batch, outcome, key);
+                if let (true, Some(sealed)) = (is_said_to_be_there, self.sealed_mut(batch)) {
+                    sealed.readings.is_said_to_be_there = true;
+                }
             }
             Event::LookedUp {
                 license,
@@ -273,6 +277,7 @@ impl Core {
             LookUpOutcome::Found(found) => {
                 self.link.reached(now.mono);
                 self.found(now, license, &found, asked_at);
+                self.wait_for_next_reading(now, license);
             }
             LookUpOutcome::Refused(code, message) => {
                 self.link.reached(now.mono);
@@ -434,13 +439,45 @@ impl Core {
             .sealed
             .as_ref()
             .is_some_and(|sealed| sealed.peer.is_some() && !sealed.doubtful);
-        if is_unknown || is_keyed || batch.units == Units::ZERO {
+        if is_unknown || batch.units == Units::ZERO {
             return;
         }
         if let Some(sealed) = self.sealed_mut(no) {
             sealed.refused_at = Some(now.mono);
         }
-        self.mark_stale(no);
+        if !is_keyed {
+            self.mark_stale(no);
+        }
+    }
+
+    /// Whether the server recognises a batch that comes twice: its only attempt was sent under a key that is kept now.
+    fn is_deduplicated(&self, batch: &Batch) -> bool {
+        batch.sealed.as_ref().is_some_and(|sealed| {
+            let is_peer = sealed.peer.as_deref() == Some(self.peer.as_str());
+            self.keeps_keys() && is_peer && !sealed.doubtful
+        })
+    }
+
+    /// What a reading did not decide is read again, and not at once.
+    fn wait_for_next_reading(&mut self, now: Moment, license: LicenseNo) {
+        let look_at = now.mono.saturating_add(self.policy.sync_interval);
+        for account in self.book.account_numbers_of(license) {
+            let batches = self.book.batches_of(account);
+            let is_due = |batch: &&Batch| match batch.state {
+                BatchState::Unknown { look_at } => look_at <= now.mono,
+                _ => false,
+            };
+            let due: Vec<BatchNo> = batches.into_iter().filter(is_due).map(|it| it.no).collect();
+            for no in due {
+                // Not kept on disk.
+                if let Some(batch) = self.book.batches.get_mut(&no) {
+                    batch.state = BatchState::Unknown { look_at };
+                    if let Some(sealed) = &mut batch.sealed {
+                        sealed.readings.limits_are_read = true;
+                    }
+                }
+            }
+        }
     }
 
     fn sealed_mut(&mut self, no: BatchNo) -> Option<&mut Sealed> {
@@ -454,6 +491,7 @@ impl Core {
             arrives_until: now.mono.saturating_add(self.policy.settle_wait),
             is_begun: false,
             limits_are_read: false,
+            is_said_to_be_there: false,
             without_at: None,
         }
     }
