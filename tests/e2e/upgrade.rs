@@ -10,8 +10,9 @@ use crate::{agent_with, disk::Tmpfs, stub};
 const BEFORE_6: &str = "DROP TABLE names;
     ALTER TABLE batches DROP COLUMN refusals; ALTER TABLE batches DROP COLUMN peer;
     ALTER TABLE batches DROP COLUMN dropped; ALTER TABLE batches DROP COLUMN refused;
-    ALTER TABLE accounts DROP COLUMN refused; ALTER TABLE accounts DROP COLUMN allow_seq;
-    ALTER TABLE accounts DROP COLUMN max_seq; ALTER TABLE accounts DROP COLUMN pool; PRAGMA user_version = 5;";
+    ALTER TABLE accounts DROP COLUMN refused;
+    ALTER TABLE accounts DROP COLUMN allow_seq; ALTER TABLE accounts DROP COLUMN max_seq;
+    ALTER TABLE accounts DROP COLUMN pool; PRAGMA user_version = 5;";
 
 /// Makes the ledger one of version 3: what the later versions brought is taken away.
 fn make_older(agent: &Agent) -> Result {
