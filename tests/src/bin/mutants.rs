@@ -76,20 +76,6 @@ const MUTANTS: &[Mutant] = &[
         only: None,
     },
     Mutant {
-        name: "look while the request can still arrive",
-        file: "agent/src/core/machine/mod.rs",
-        original: "            arrives_until: now.mono.saturating_add(self.policy.settle_wait),",
-        broken: "            arrives_until: now.mono,",
-        only: None,
-    },
-    Mutant {
-        name: "decide by a total that was asked for too early",
-        file: "agent/src/core/machine/learn.rs",
-        original: "let is_late_enough = asked_at >= readings.arrives_until;",
-        broken: "let is_late_enough = asked_at <= readings.arrives_until.saturating_mul(9);",
-        only: None,
-    },
-    Mutant {
         name: "compare totals over a period's turn",
         file: "agent/src/core/reconcile.rs",
         original: "if is_turned || is_edited {",
@@ -221,13 +207,6 @@ const MUTANTS: &[Mutant] = &[
         original: "matches!(self, Self::New | Self::Replayed)",
         broken: "matches!(self, Self::New | Self::Replayed | Self::Echoed)",
         only: Some("early-refusal"),
-    },
-    Mutant {
-        name: "a conflict is our defect",
-        file: "agent/src/core/outcome.rs",
-        original: "is_reused || (self.status == 409 && !is_in_use)",
-        broken: "is_reused && !is_in_use",
-        only: Some("duplicate"),
     },
     Mutant {
         name: "a key is known under any credentials",

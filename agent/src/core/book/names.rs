@@ -229,8 +229,11 @@ impl Book {
     }
 
     pub(super) fn index_id(&mut self, license: &License) {
-        let numbers = self.by_id.entry(license.server_id()).or_default();
-        numbers.push(license.no);
+        // One that a salvage put in the place of a lost licence has no id.
+        if license.server_id() != 0 {
+            let numbers = self.by_id.entry(license.server_id()).or_default();
+            numbers.push(license.no);
+        }
     }
 
     /// Takes in what the ledger holds of names. Where it has several licences of one id, the first stands for all: names
