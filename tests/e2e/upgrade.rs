@@ -108,6 +108,8 @@ fn the_copies_of_a_licence_that_an_older_version_made_are_one() -> Result {
     }
     drop(ledger);
     agent.restart()?;
+    let said = agent.said()?;
+    assert!(said.contains("upgraded the ledger"), "{said}");
     let known = agent.json(&["license", "list"])?;
     assert_eq!(known.as_array().map(Vec::len), Some(1), "{known}");
     let app = app.at(agent.url()?);

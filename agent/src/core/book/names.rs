@@ -175,9 +175,14 @@ impl Book {
             .min_by_key(|(name, _)| name.holder != license.holder)
     }
 
-    /// How a request to the server names a licence: always with its id, since a name can open several.
+    /// How a request to the server names a licence: always with its id, since a name can open several. On a device that none
+    /// of its names is known to open it on, one that opens it elsewhere may.
     pub fn subject_of(&self, license: &License, hardware_id: &str) -> Subject {
-        let name = self.name_for(license, hardware_id);
+        let elsewhere = || {
+            self.names_of(self.first_of(license).no)
+                .min_by_key(|(name, _)| name.holder != license.holder)
+        };
+        let name = self.name_for(license, hardware_id).or_else(elsewhere);
         Subject {
             product: license.product.clone(),
             holder: name.map_or_else(|| license.holder.clone(), |(name, _)| name.holder.clone()),

@@ -220,7 +220,10 @@ impl Core {
             }
             SendOutcome::RefusedCredentials(code) => {
                 self.not_counted(now, no);
-                self.note_refused(now, no);
+                // A request that comes twice has one date: neither copy of it was accepted.
+                if code != ErrorCode::DateHeaderDiff {
+                    self.note_refused(now, no);
+                }
                 self.link.refused(now.mono, code);
             }
             SendOutcome::Duplicate(why) => {

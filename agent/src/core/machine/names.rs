@@ -175,10 +175,8 @@ impl Core {
         let Some(license) = self.book.license(no) else {
             return;
         };
-        // A user can hold several licences: of which one was that?
-        let may_be_of_another = asked.is_some_and(|asked| {
-            asked.license_id.is_none() && matches!(asked.holder, Holder::Username(_))
-        });
+        // A user can hold several licences, and a key may open another by now: of which one was that?
+        let may_be_of_another = asked.is_some_and(|asked| asked.license_id.is_none());
         let is_news = license.accepts(hardware_id) && !is_unknown;
         if may_be_of_another && is_news && !was_by_id {
             self.asking.by_id.insert(no);

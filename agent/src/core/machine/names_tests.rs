@@ -1,5 +1,7 @@
 //! Scenarios of names: users with several licences, keys that move, and ledgers that have several entries of one licence.
 
+mod entries;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use tally_shared::{
@@ -11,10 +13,7 @@ use tally_shared::{
 
 use crate::core::{
     Core, LateUsage, Policy, Rejected, UndecidablePolicy,
-    book::{
-        Account, AccountNo, AppNo, Batch, BatchNo, Book, Contents, Copies, LaneKey, LaneNo,
-        License, LicenseNo, Name, Op, Pause, Seq,
-    },
+    book::{AppNo, BatchNo, Book, Contents, Copies, Seq},
     chain::{self, Hash},
     clock::Moment,
     command::Command,
@@ -500,6 +499,63 @@ fn a_licence_that_is_removed_while_it_is_over_is_asked_for_again() {
 }
 
 #[test]
+fn a_name_that_opens_a_forgotten_licence_makes_it_known_only_when_an_application_asks() {
+    let mut world = World::new(vec![
+        (1, held(&[key("K")], &[DEVICE])),
+        (5, held(&[key("OTHER")], &[DEVICE])),
+    ]);
+    let asked = subject(&key("K"), None, DEVICE);
+    world.add(&asked, 1).unwrap();
+    world.add(&subject(&key("OTHER"), None, DEVICE), 1).unwrap();
+    world.pass(Duration::from_mins(1));
+    let no = world.core.book().by_id("p", 5).unwrap().no;
+    world.core.forget(world.now, no, None).unwrap();
+    world.core.book_mut().committed();
+    world.server.get_mut(&1).unwrap().names.clear();
+    world.server.get_mut(&5).unwrap().names.push(key("K"));
+    world.pass(Duration::from_hours(2));
+    assert_eq!(world.known(), [1], "nobody asked for it");
+    world.add(&asked, 2).unwrap();
+    assert_eq!(world.known(), [1, 5]);
+    world.pass(Duration::from_mins(1));
+    assert_eq!(world.totals(), [(1, 1), (5, 3)]);
+}
+
+#[test]
+fn a_key_that_lost_a_licence_with_other_names_elsewhere_is_asked_for_slowly() {
+    let mut world = World::new(vec![
+        (1, held(&[key("K"), user()], &[DEVICE, "hw-9"])),
+        (5, held(&[], &[DEVICE])),
+    ]);
+    world.add(&subject(&key("K"), None, DEVICE), 1).unwrap();
+    world.add(&subject(&user(), None, "hw-9"), 1).unwrap();
+    world.pass(Duration::from_mins(1));
+    world.server.get_mut(&1).unwrap().names = vec![user()];
+    world.server.get_mut(&5).unwrap().names.push(key("K"));
+    let asked = world.pass(Duration::from_hours(10));
+    assert!(asked <= 60, "{asked} requests");
+    world.record(&subject(&user(), None, "hw-9"), 3).unwrap();
+    world.pass(Duration::from_mins(1));
+    assert_eq!(world.totals(), [(1, 5), (5, 0)]);
+}
+
+#[test]
+fn what_is_owed_on_a_device_goes_under_a_name_that_opens_the_licence_on_another() {
+    let mut world = World::new(vec![
+        (1, held(&[key("K"), user()], &[DEVICE, "hw-9"])),
+        (5, held(&[], &[DEVICE])),
+    ]);
+    world.add(&subject(&key("K"), None, DEVICE), 1).unwrap();
+    world.add(&subject(&user(), None, "hw-9"), 1).unwrap();
+    world.pass(Duration::from_mins(1));
+    world.record(&subject(&key("K"), None, DEVICE), 2).unwrap();
+    world.server.get_mut(&1).unwrap().names = vec![user()];
+    world.server.get_mut(&5).unwrap().names.push(key("K"));
+    world.pass(Duration::from_hours(2));
+    assert_eq!(world.totals(), [(1, 4), (5, 0)]);
+}
+
+#[test]
 fn what_could_not_be_committed_moves_no_name() {
     let mut world = World::new(vec![(4, held(&[user()], &[DEVICE]))]);
     let asked = subject(&user(), None, DEVICE);
@@ -514,78 +570,4 @@ fn what_could_not_be_committed_moves_no_name() {
     world.core.roll_back(&[]);
     assert_eq!(world.core.book().find(&asked).unwrap().server_id(), 4);
     assert_eq!(world.opened_by(4), [(user(), true)]);
-}
-
-#[test]
-fn several_entries_of_one_licence_have_one_limit_and_are_sent_one_at_a_time() {
-    let mut world = World::new(vec![(5, held(&[key("K"), user()], &[DEVICE]))]);
-    // As an older version left it: an entry of each name, with units owed of each.
-    let mut contents = contents();
-    for (no, holder) in [(1, key("K")), (2, user())] {
-        contents.licenses.push(License {
-            no: LicenseNo(no),
-            product: "p".to_owned(),
-            holder: holder.clone(),
-            id: 5,
-            body: body(5, 0),
-            blocked: None,
-            devices: BTreeMap::from([(DEVICE.to_owned(), None)]),
-            refreshed_at: world.now.time,
-            op: Op::Idle,
-            pause: Pause::default(),
-            probe: Pause::default(),
-            refresh_at: Duration::ZERO,
-        });
-        let name = Name::of(&subject(&holder, None, DEVICE));
-        contents.names.push((name, LicenseNo(no), true));
-    }
-    world.add(&subject(&user(), None, DEVICE), 4).unwrap();
-    add_owed(&world, &mut contents);
-    let server = std::mem::take(&mut world.server);
-    let mut world = World::on(contents, server.into_iter().collect());
-    let full = world.record(&subject(&user(), None, DEVICE), 3);
-    assert!(matches!(full, Err(Rejected::Refused(_))), "{full:?}");
-    world.record(&subject(&user(), None, DEVICE), 2).unwrap();
-    world.pass(Duration::from_mins(2));
-    assert_eq!(world.totals(), [(5, 10)]);
-    assert_eq!(
-        world.known(),
-        [5],
-        "an entry that owes nothing is not shown"
-    );
-    assert!(world.core.status(world.now).findings.is_empty());
-    assert!(!world.core.status(world.now).licenses[0].shared);
-    let asked = world.pass(Duration::from_hours(10));
-    assert!(asked <= 14, "{asked} requests");
-}
-
-/// What the one entry of a world owes is owed of each of two entries.
-fn add_owed(world: &World, contents: &mut Contents) {
-    let book = world.core.book();
-    let account = book.accounts.values().next().unwrap();
-    let lane = book.lanes.values().next().unwrap();
-    let batch = book.batches.values().next().unwrap();
-    for no in [1, 2] {
-        let (account_no, license) = (AccountNo(no), LicenseNo(no));
-        contents.accounts.push(Account {
-            no: account_no,
-            license,
-            ..account.clone()
-        });
-        let key = LaneKey {
-            account: account_no,
-            ..lane.key.clone()
-        };
-        contents.lanes.push((LaneNo(no), key));
-        contents.batches.push(Batch {
-            no: BatchNo(no),
-            lane: LaneNo(no),
-            account: account_no,
-            first: Seq(no),
-            last: Seq(no),
-            ..batch.clone()
-        });
-    }
-    contents.head.0 = Seq(2);
-    contents.last_batch = BatchNo(2);
 }
