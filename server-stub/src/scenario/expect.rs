@@ -44,6 +44,8 @@ pub(super) struct Tally {
     pub(super) unanswered: i64,
     /// Their units: an agent may have recorded them or not.
     pub(super) unanswered_units: i64,
+    /// Units that another agent granted: they came with the copy of its folder.
+    pub(super) inherited: i64,
 }
 
 /// Holds everything expected against everything seen.
@@ -179,20 +181,21 @@ fn conservation(name: &str, status: Option<&Value>) -> Expectation {
     line(&what, "equal", &found, "equal")
 }
 
-/// What was granted is recorded; what got no answer may be or not.
+/// What was granted, or came with a copy, is recorded; what got no answer may be or not.
 fn nothing_lost(seen: &Seen) -> Vec<Expectation> {
     let judge = |((name, account), tally): (&(String, Account), &Tally)| {
         let what = format!("{name}: granted units of {} are recorded", named(account));
+        let least = tally.granted.saturating_add(tally.inherited);
         let right = match tally.unanswered_units {
-            0 => Amount::Exactly(tally.granted),
+            0 => Amount::Exactly(least),
             more => Amount::Range(super::file::Range {
-                min: Some(tally.granted),
-                max: Some(tally.granted.saturating_add(more)),
+                min: Some(least),
+                max: Some(least.saturating_add(more)),
             }),
         };
         let found = status_of(seen, name).and_then(|status| sum_of(status, account, "recorded"));
         // An agent that refused everything need not know the licence.
-        amount(what, right, found.or((tally.granted == 0).then_some(0)))
+        amount(what, right, found.or((least == 0).then_some(0)))
     };
     seen.tallies.iter().map(judge).collect()
 }

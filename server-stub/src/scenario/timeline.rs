@@ -130,9 +130,26 @@ impl World<'_> {
         let from = place_of(&self.agents, order.from.as_deref());
         let from = from.and_then(|place| self.agents.get(place));
         let done = carry_out(&mut agent, order.action, from).await;
+        let name = agent.spec.name.clone();
         self.agents.insert(place, agent);
         done?;
+        if let (AgentAction::Copy, Some(from)) = (order.action, &order.from) {
+            self.inherit(&name, from);
+        }
         Ok("done".to_owned())
+    }
+
+    /// Takes over what stands in the ledger that was copied, in the place of what stood in the agent's own.
+    fn inherit(&mut self, name: &str, from: &str) {
+        let of_it = self.tallies.iter().filter(|((agent, _), _)| agent == from);
+        let of_it: Vec<(Account, Tally)> = of_it
+            .map(|((_, account), tally)| (account.clone(), tally.clone()))
+            .collect();
+        for (account, tally) in of_it {
+            let copy = self.tallies.entry((name.to_owned(), account)).or_default();
+            copy.inherited = tally.granted.saturating_add(tally.inherited);
+            copy.unanswered_units = tally.unanswered_units;
+        }
     }
 
     async fn wait(&mut self, wait: &Wait, line: usize) -> Result<String, RunError> {

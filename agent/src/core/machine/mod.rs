@@ -21,6 +21,7 @@ mod server;
 mod split;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod turn;
 mod vendor;
 #[cfg(test)]
@@ -129,47 +130,6 @@ impl Core {
                 prefix,
             } => self.split(now, batch, room, prefix),
             Event::Doubted(doubt) => self.doubt_ledger(now, &doubt),
-        }
-    }
-
-    /// What the answer to a reading says of keys: the server sends back, and so keeps them, or not.
-    pub(in crate::core) fn note_echo(&mut self, key: KeyEcho) {
-        match key {
-            KeyEcho::NoAnswer => {}
-            KeyEcho::Absent => self.book.set_keeper(None),
-            KeyEcho::Echoed | KeyEcho::New | KeyEcho::Replayed => {
-                self.book.set_keeper(Some(self.peer.clone()));
-            }
-        }
-    }
-
-    /// A batch that was counted under its key, and whose answer does not name the key, shows that keys are kept no more. A
-    /// refusal shows nothing: it may come before the key is looked up.
-    fn note_echo_of_batch(&mut self, no: BatchNo, outcome: &SendOutcome, key: KeyEcho) {
-        let sealed = self.book.batch(no).and_then(|batch| batch.sealed.as_ref());
-        let is_keyed = sealed.is_some_and(|sealed| sealed.peer.is_some());
-        if is_keyed && key == KeyEcho::Absent && matches!(outcome, SendOutcome::Applied(_)) {
-            self.book.set_keeper(None);
-        }
-    }
-
-    /// A refusal concerns this attempt. Where an earlier one may have been counted, it says that none
-    /// was only if the server looked the key up; a server that checks the licence first says nothing of it.
-    fn trusted(&mut self, no: BatchNo, outcome: SendOutcome, key: KeyEcho) -> SendOutcome {
-        let batch = self.book.batch(no);
-        let doubtful = batch
-            .and_then(|batch| batch.sealed.as_ref())
-            .is_some_and(|sealed| sealed.doubtful);
-        if !doubtful || key.is_looked_up() {
-            return outcome;
-        }
-        match outcome {
-            SendOutcome::RefusedLimit
-            | SendOutcome::RefusedLicense(_)
-            | SendOutcome::RefusedRequest(..) => SendOutcome::Duplicate(
-                "refused, but an earlier attempt may have been counted".into(),
-            ),
-            other => other,
         }
     }
 
@@ -453,14 +413,6 @@ impl Core {
         }
     }
 
-    /// Whether the server recognises a batch that comes twice: its only attempt was sent under a key that is kept now.
-    fn is_deduplicated(&self, batch: &Batch) -> bool {
-        batch.sealed.as_ref().is_some_and(|sealed| {
-            let is_peer = sealed.peer.as_deref() == Some(self.peer.as_str());
-            self.keeps_keys() && is_peer && !sealed.doubtful
-        })
-    }
-
     /// What a reading did not decide is read again, and not at once.
     fn wait_for_next_reading(&mut self, now: Moment, license: LicenseNo) {
         let look_at = now.mono.saturating_add(self.policy.sync_interval);
@@ -496,34 +448,6 @@ impl Core {
             limits_are_read: false,
             is_said_to_be_there: false,
             without_at: None,
-        }
-    }
-
-    /// Notices where the corrected clock and the monotonic one disagree by more than the settle wait: one of them stood still or
-    /// was wrong, so that nobody knows how old a key is.
-    pub(in crate::core) fn notice_jump(&mut self, now: Moment) {
-        let former = self.clocks.replace((now.time, now.mono));
-        let Some((time, mono)) = former else { return };
-        let expected = time.plus(now.mono.saturating_sub(mono));
-        if now.time.distance(expected) <= self.policy.settle_wait {
-            return;
-        }
-        let keyed: Vec<BatchNo> = self
-            .book
-            .batches()
-            .filter(|batch| {
-                batch
-                    .sealed
-                    .as_ref()
-                    .is_some_and(|sealed| sealed.peer.is_some())
-            })
-            .map(|batch| batch.no)
-            .collect();
-        for no in keyed {
-            if let Some(sealed) = self.sealed_mut(no) {
-                sealed.since = None;
-                sealed.at_proven = false;
-            }
         }
     }
 
