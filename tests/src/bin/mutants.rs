@@ -253,7 +253,7 @@ fn run() -> anyhow::Result<()> {
     let root = root
         .parent()
         .context("this package lies in its workspace")?;
-    let wanted = std::env::args().nth(1).unwrap_or_default();
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
     let tree = tempfile::tempdir()?;
     copy(root, tree.path())?;
     let unchanged = build(root, tree.path())?;
@@ -265,7 +265,7 @@ fn run() -> anyhow::Result<()> {
     let mut survivors = Vec::new();
     let chosen: Vec<&Mutant> = MUTANTS
         .iter()
-        .filter(|mutant| mutant.name.contains(&wanted))
+        .filter(|mutant| wanted.is_empty() || wanted.iter().any(|part| mutant.name.contains(part)))
         .collect();
     for mutant in &chosen {
         let started = Instant::now();
