@@ -48,8 +48,11 @@ pub(crate) fn of(world: &World<'_>) -> u64 {
     }
     if let Some(account) = book.account_of(LICENSE, None) {
         take_account(&mut digest, world, account);
+        let looked_up = book.license(LICENSE).and_then(looked_up_at);
+        let asked = [looked_up, world.refresh.map(|(at, _)| at)];
         for batch in book.batches_of(account.no) {
             take_batch(&mut digest, batch, world.setup.turns, &ahead);
+            take_readings(&mut digest, batch, asked);
         }
     }
     let link = world.core.link();
@@ -100,13 +103,17 @@ fn take_license(digest: &mut Digest, license: &License, ahead: &dyn Fn(Duration)
     ));
 }
 
-fn take_account(digest: &mut Digest, world: &World<'_>, account: &Account) {
-    let now = world.outside.now;
-    let license = world.core.book().license(LICENSE);
-    let asked_at = license.and_then(|license| match license.op {
+/// When the licence was asked for whose answer is awaited.
+fn looked_up_at(license: &License) -> Option<Duration> {
+    match license.op {
         Op::LookingUp(since) => Some(since),
         Op::Idle | Op::Sending(_) => None,
-    });
+    }
+}
+
+fn take_account(digest: &mut Digest, world: &World<'_>, account: &Account) {
+    let now = world.outside.now;
+    let asked_at = world.core.book().license(LICENSE).and_then(looked_up_at);
     let refresh = world.refresh.map(|(at, _)| at);
     let is_old = |asked: Option<Duration>| asked.is_some_and(|at| at < account.heard_at);
     let age = now.time.saturating_since(account.standing.as_of);
@@ -173,4 +180,23 @@ fn take_batch(
         )
     });
     digest.take(&sealed);
+}
+
+/// What the readings under way, asked for at these times, can say of the batch.
+fn take_readings(digest: &mut Digest, batch: &Batch, asked: [Option<Duration>; 2]) {
+    let Some(sealed) = &batch.sealed else {
+        return;
+    };
+    let readings = sealed.readings;
+    digest.take(&(readings.limits_are_read, readings.is_said_to_be_there));
+    for asked_at in asked.into_iter().flatten() {
+        digest.take(&(
+            asked_at < readings.since,
+            asked_at < readings.arrives_until,
+            sealed.refused_at.map(|refused_at| refused_at <= asked_at),
+            readings
+                .without_at
+                .map(|first| asked_at < first + SETTLE_WAIT),
+        ));
+    }
 }
