@@ -29,13 +29,6 @@ pub(super) fn run(data_dir: &DataDir, command: DeviceCommand) -> anyhow::Result<
     let request = Device { device, reason };
     let agent = Agent::connect(data_dir)?;
     let resolved: Resolved = agent.ask(Method::POST, "/v1/device", &request)?;
-    if output.json {
-        output::json(&resolved)?;
-    } else {
-        output::line(&format!(
-            "{what}; row {} of the ledger says so",
-            resolved.seq
-        ))?;
-    }
+    output::decided(output, &resolved, what)?;
     Ok(Outcome::Done)
 }

@@ -4,7 +4,11 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use super::screen::{self, Screen};
+use super::{
+    args::JsonArgs,
+    screen::{self, Screen},
+};
+use crate::http::Resolved;
 
 /// How a command ended, where it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +36,22 @@ pub(super) fn line(line: &str) -> anyhow::Result<()> {
 /// Prints a value as indented JSON.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(&serde_json::to_string_pretty(value)?)
+}
+
+/// Prints what a person's decision did, and the row of the ledger that keeps it.
+pub(super) fn decided(
+    JsonArgs { json: as_json }: JsonArgs,
+    resolved: &Resolved,
+    what: &str,
+) -> anyhow::Result<()> {
+    if as_json {
+        json(resolved)
+    } else {
+        line(&format!(
+            "{what}; row {} of the ledger says so",
+            resolved.seq
+        ))
+    }
 }
 
 /// Says what went wrong, with its causes, on one line of stderr.

@@ -47,13 +47,6 @@ pub(super) fn run(data_dir: &DataDir, args: ResolveArgs) -> anyhow::Result<Outco
         let what = "what is owed is sent to the server that is set now".to_owned();
         (resolved, what)
     };
-    if args.output.json {
-        output::json(&resolved)?;
-    } else {
-        output::line(&format!(
-            "{what}; row {} of the ledger says so",
-            resolved.seq
-        ))?;
-    }
+    output::decided(args.output, &resolved, &what)?;
     Ok(Outcome::Done)
 }

@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::VecDeque};
 use rusqlite::{OptionalExtension as _, named_params};
 use tally_shared::time::Timestamp;
 
-use super::{Store, Tx};
+use super::{Store, Tx, licenses::LicenseRow};
 use crate::{engine::idempotency::ScopedKey, faults::spec::ROLL_BACK_MAX};
 
 /// The number of changes that are kept: as many as the store can be told to go back by.
@@ -33,16 +33,7 @@ pub(super) struct Change {
 #[derive(Debug)]
 struct Before {
     id: i64,
-    row: Option<Row>,
-}
-
-#[derive(Debug)]
-struct Row {
-    product: String,
-    license_key: Option<String>,
-    username: Option<String>,
-    as_of_ms: i64,
-    document: String,
+    row: Option<LicenseRow>,
 }
 
 impl History {
@@ -116,7 +107,7 @@ impl Tx<'_> {
                 "SELECT product, license_key, username, as_of_ms, document FROM licenses WHERE id = :id",
             )?
             .query_row(named_params! { ":id": id }, |row| {
-                Ok(Row {
+                Ok(LicenseRow {
                     product: row.get("product")?,
                     license_key: row.get("license_key")?,
                     username: row.get("username")?,
@@ -148,20 +139,7 @@ impl Tx<'_> {
                 self.remove_row(before.id)?;
                 continue;
             };
-            self.transaction
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO licenses
-                     (id, product, license_key, username, as_of_ms, document)
-                     VALUES (:id, :product, :license_key, :username, :as_of_ms, :document)",
-                )?
-                .execute(named_params! {
-                    ":id": before.id,
-                    ":product": row.product,
-                    ":license_key": row.license_key,
-                    ":username": row.username,
-                    ":as_of_ms": row.as_of_ms,
-                    ":document": row.document,
-                })?;
+            self.write_row(before.id, row)?;
         }
         Ok(())
     }

@@ -9,6 +9,16 @@ use tally_shared::{
 use super::{Tx, from_json, to_json};
 use crate::engine::state::{DeviceState, License};
 
+/// A licence's row in the database.
+#[derive(Debug)]
+pub(super) struct LicenseRow {
+    pub(super) product: String,
+    pub(super) license_key: Option<String>,
+    pub(super) username: Option<String>,
+    pub(super) as_of_ms: i64,
+    pub(super) document: String,
+}
+
 impl Tx<'_> {
     /// The licence that a request names. Of several that a user holds, the one whose id it has; without an id, the first
     /// of those on which its device is active, and else the first of all.
@@ -79,6 +89,18 @@ impl Tx<'_> {
 
     fn put_row(&self, license: &License, now: Timestamp) -> rusqlite::Result<()> {
         self.note_license(license.id, now)?;
+        let row = LicenseRow {
+            product: license.product.clone(),
+            license_key: license.license_key.clone(),
+            username: license.username.clone(),
+            as_of_ms: now.as_millis(),
+            document: to_json(license)?,
+        };
+        self.write_row(license.id, &row)
+    }
+
+    /// Writes a licence's row as it stands here, and notes nothing.
+    pub(super) fn write_row(&self, id: i64, row: &LicenseRow) -> rusqlite::Result<()> {
         self.transaction
             .prepare_cached(
                 "INSERT OR REPLACE INTO licenses
@@ -86,12 +108,12 @@ impl Tx<'_> {
                  VALUES (:id, :product, :license_key, :username, :as_of_ms, :document)",
             )?
             .execute(named_params! {
-                ":id": license.id,
-                ":product": license.product,
-                ":license_key": license.license_key,
-                ":username": license.username,
-                ":as_of_ms": now.as_millis(),
-                ":document": to_json(license)?,
+                ":id": id,
+                ":product": row.product,
+                ":license_key": row.license_key,
+                ":username": row.username,
+                ":as_of_ms": row.as_of_ms,
+                ":document": row.document,
             })
             .map(drop)
     }

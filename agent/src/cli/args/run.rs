@@ -49,7 +49,7 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, env = "TALLY_SYNC_INTERVAL", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(in crate::cli) sync_interval: Option<Duration>,
 
-    /// How long a request without an answer could still arrive; then the total is read [default: 30s]
+    /// How long a request without an answer could still arrive; "not counted" is believed after that [default: 30s]
     #[arg(long, env = "TALLY_SETTLE_WAIT", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(in crate::cli) settle_wait: Option<Duration>,
 
