@@ -45,14 +45,18 @@ async function forget(page) {
 
 const settled = (page) => page.locator("#owed", { hasText: "nothing" }).waitFor();
 
-/** Loses the acknowledgement of a batch while another device consumes too: nobody but a person can know. */
+/** Loses the answer to a batch, and hides the total until another device has consumed: nobody but a person can know. */
 async function undecidable({ page, agent, stub, stubAt, use }) {
   agent.tally("network", "offline");
   await use({ consumptions: 7 });
-  await control("PUT", stubAt("faults"), [{ action: { drop: "after" }, path: "/api/v4/add_consumption", times: 1 }]);
+  await control("PUT", stubAt("faults"), [
+    { action: { drop: "after" }, path: "/api/v4/add_consumption", times: 1 },
+    { action: { drop: "before" }, path: "/api/v4/check_license" },
+  ]);
   agent.tally("network", "online");
   await page.waitForFunction(async () => (await (await fetch("/v1/batches")).json()).some((batch) => batch.state === "unknown"));
   assert.equal((await consume(stub.url, { consumptions: 3, hardware_id: "van-7" })).status, 200);
+  await control("PUT", stubAt("faults"), []);
   await page.locator("#held > li").waitFor();
 }
 
