@@ -1,5 +1,7 @@
 //! Each fault of the stub, in both modes: whatever the network does, each unit is counted once.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 use tally_tests::{Result, seed, stub::Keys, wait};
 
@@ -54,6 +56,27 @@ fn a_server_that_limits_the_rate() -> Result {
 fn half_an_answer() -> Result {
     check_survives(&json!({"truncate": 20}), Keys::Kept)?;
     check_survives(&json!({"truncate": 150}), Keys::NotKept)
+}
+
+#[test]
+fn no_reading_has_the_address_of_another_so_that_no_cache_has_its_answer() -> Result {
+    const READINGS: usize = 5;
+    let stub = stub(&[seed::license(100, json!({}))], Keys::NotKept)?;
+    let agent = agent(&stub)?;
+    agent.add_license()?;
+    stub.forget_requests()?;
+    for _ in 0..READINGS {
+        agent.tally(&["license", "refresh", seed::KEY])?;
+    }
+    let requests = stub.requests()?;
+    let readings = requests
+        .iter()
+        .filter(|it| it["path"] == "/api/v4/check_license");
+    let addresses: Vec<_> = readings.map(|it| it["query"].as_str()).collect();
+    let different: HashSet<_> = addresses.iter().collect();
+    assert!(addresses.len() >= READINGS, "{requests:?}");
+    assert_eq!(different.len(), addresses.len(), "{addresses:?}");
+    Ok(())
 }
 
 #[test]

@@ -39,6 +39,7 @@ use crate::{
     deps::Clocks,
     ledger::engine::{SharedClock, lock},
     secret::Secret,
+    sync::spelling,
 };
 
 /// The longest answer that is read: a licence with many features stays far below.
@@ -212,7 +213,7 @@ impl Client {
         (outcome, key)
     }
 
-    /// Reads a licence: from the server itself, not from a cache on the way. A key of its own, never the same twice, tells whether
+    /// Reads a licence: from the server itself, not from a cache on the way (see [`spelling`]). A key of its own, never the same twice, tells whether
     /// the server sends keys back, and so keeps them, before the first batch depends on it.
     pub async fn look_up(&self, subject: &Subject) -> (LookUpOutcome, KeyEcho) {
         let query = CheckLicense {
@@ -220,12 +221,13 @@ impl Client {
         }
         .to_query();
         let line = self.line();
+        let mut url = line.url(CHECK_LICENSE);
+        spelling::set_query(&mut url, query, &mut rand::rng());
         let get = line
             .http
-            .request(Method::GET, line.url(CHECK_LICENSE))
+            .request(Method::GET, url)
             .header(CACHE_CONTROL, "no-cache, no-store")
-            .header(PRAGMA, "no-cache")
-            .query(&query);
+            .header(PRAGMA, "no-cache");
         let key = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
         let Exchanged { exchange, key } = self.exchange(&line, get, Some(key), true).await;
         let verifier = line.config.verifier.as_ref();

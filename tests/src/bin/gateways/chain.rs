@@ -32,6 +32,8 @@ pub(super) enum Between {
     CacheAge,
     /// The same; only the old `Date` tells
     CacheDate,
+    /// nginx with `proxy_cache`, which keeps answers for 15 minutes, whatever is asked for, and dates them anew
+    NginxCache,
     /// A replica that is behind for look-ups
     Replica,
 }
@@ -84,6 +86,9 @@ impl Chain {
             Between::CacheDate => hops.serve(Arc::new(Cache::new(entry()?, false)))?,
             Between::Nginx => running
                 .insert(Program::Nginx.start([entry()?, entry()?])?)
+                .address(),
+            Between::NginxCache => running
+                .insert(Program::NginxCache.start([entry()?, entry()?])?)
                 .address(),
             Between::Haproxy => running
                 .insert(Program::Haproxy.start([entry()?, entry()?])?)

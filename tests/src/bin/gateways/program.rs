@@ -18,7 +18,10 @@ const TRIES: usize = 3;
 /// A gateway that is a program.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Program {
+    /// nginx that sends a request again where the answer was lost.
     Nginx,
+    /// nginx that keeps answers to look-ups, and sends nothing again.
+    NginxCache,
     Haproxy,
 }
 
@@ -72,7 +75,7 @@ impl Program {
 
     fn command(self, file: &Path, folder: &Path) -> Command {
         match self {
-            Self::Nginx => {
+            Self::Nginx | Self::NginxCache => {
                 let mut command = Command::new("nginx");
                 command.arg("-p").arg(folder).arg("-c").arg(file);
                 command.args(["-e", "stderr"]);
@@ -87,40 +90,30 @@ impl Program {
     }
 
     fn configuration(self, folder: &Path, address: SocketAddr, servers: [SocketAddr; 2]) -> String {
-        let [one, two] = servers;
         match self {
-            // `max_fails=0`: a server that lost answers is not left out for a while, or nothing would be repeated.
-            Self::Nginx => format!(
-                "daemon off;
-                master_process off;
-                pid {folder}/pid;
-                error_log stderr crit;
-                events {{ worker_connections 1024; }}
-                http {{
-                    access_log off;
-                    client_body_temp_path {folder}/body;
-                    proxy_temp_path {folder}/proxy;
-                    fastcgi_temp_path {folder}/fastcgi;
-                    uwsgi_temp_path {folder}/uwsgi;
-                    scgi_temp_path {folder}/scgi;
-                    upstream licences {{
-                        server {one} max_fails=0;
-                        server {two} max_fails=0;
-                        keepalive 32;
-                    }}
-                    server {{
-                        listen {address};
-                        location / {{
-                            proxy_pass http://licences;
-                            proxy_http_version 1.1;
-                            proxy_set_header Connection '';
-                            proxy_set_header Host $http_host;
-                            proxy_next_upstream error timeout non_idempotent;
-                        }}
-                    }}
-                }}\n",
-                folder = folder.display(),
+            Self::Nginx => nginx(
+                folder,
+                address,
+                servers,
+                "",
+                "proxy_next_upstream error timeout non_idempotent;",
             ),
+            Self::NginxCache => {
+                let kept = format!(
+                    "proxy_cache_path {} keys_zone=answers:1m;",
+                    folder.join("cache").display()
+                );
+                nginx(
+                    folder,
+                    address,
+                    servers,
+                    &kept,
+                    "proxy_next_upstream off;
+                    proxy_cache answers;
+                    proxy_cache_valid 200 15m;
+                    proxy_ignore_headers Cache-Control Expires Vary;",
+                )
+            }
             Self::Haproxy => format!(
                 "global
                     maxconn 1024
@@ -137,11 +130,55 @@ impl Program {
                     default_backend licences
                 backend licences
                     balance roundrobin
-                    server one {one}
-                    server two {two}\n"
+                    server one {}
+                    server two {}\n",
+                servers[0], servers[1]
             ),
         }
     }
+}
+
+/// A configuration of nginx; `http` and `location` are what is its own in these two blocks.
+fn nginx(
+    folder: &Path,
+    address: SocketAddr,
+    [one, two]: [SocketAddr; 2],
+    http: &str,
+    location: &str,
+) -> String {
+    // `max_fails=0`: a server that lost answers is not left out for a while, or nothing would be repeated.
+    format!(
+        "daemon off;
+        master_process off;
+        pid {folder}/pid;
+        error_log stderr crit;
+        events {{ worker_connections 1024; }}
+        http {{
+            access_log off;
+            client_body_temp_path {folder}/body;
+            proxy_temp_path {folder}/proxy;
+            fastcgi_temp_path {folder}/fastcgi;
+            uwsgi_temp_path {folder}/uwsgi;
+            scgi_temp_path {folder}/scgi;
+            {http}
+            upstream licences {{
+                server {one} max_fails=0;
+                server {two} max_fails=0;
+                keepalive 32;
+            }}
+            server {{
+                listen {address};
+                location / {{
+                    proxy_pass http://licences;
+                    proxy_http_version 1.1;
+                    proxy_set_header Connection '';
+                    proxy_set_header Host $http_host;
+                    {location}
+                }}
+            }}
+        }}\n",
+        folder = folder.display(),
+    )
 }
 
 impl Running {
