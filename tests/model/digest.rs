@@ -18,6 +18,9 @@ use crate::{
     world::{MINUTE, SETTLE_WAIT, SYNC_INTERVAL, World},
 };
 
+/// A total that is older than this when the next one is read is old, whatever its age.
+const CLOSE: Duration = Duration::from_millis(2_001);
+
 /// Hashes what is written to it.
 #[derive(Default)]
 struct Digest(DefaultHasher);
@@ -51,7 +54,7 @@ pub(crate) fn of(world: &World<'_>) -> u64 {
         let looked_up = book.license(LICENSE).and_then(looked_up_at);
         let asked = [looked_up, world.refresh.map(|(at, _)| at)];
         for batch in book.batches_of(account.no) {
-            take_batch(&mut digest, batch, world.setup.turns, &ahead);
+            take_batch(&mut digest, world, batch, &ahead);
             take_readings(&mut digest, batch, asked);
         }
     }
@@ -144,8 +147,8 @@ fn take_account(digest: &mut Digest, world: &World<'_>, account: &Account) {
 
 fn take_batch(
     digest: &mut Digest,
+    world: &World<'_>,
     batch: &Batch,
-    turns: bool,
     ahead: &dyn Fn(Duration) -> Duration,
 ) {
     let state = match batch.state {
@@ -164,10 +167,11 @@ fn take_batch(
     let sealed = batch.sealed.as_ref().map(|sealed| {
         let before = sealed.before;
         // When that total was right is for the period alone.
-        let as_of = turns.then_some(before.as_of);
+        let as_of = world.setup.turns.then_some(before.as_of);
+        let age = world.outside.now.time.saturating_since(before.as_of);
         let is_of_this_process = sealed.since.is_some();
         (
-            (before.total, before.limits, as_of),
+            (before.total, before.limits, as_of, age.min(CLOSE)),
             (sealed.doubtful, sealed.peer.is_some()),
             is_of_this_process,
             sealed.refused_at.is_some(),
@@ -176,6 +180,7 @@ fn take_batch(
                 ahead(sealed.readings.arrives_until),
                 sealed.readings.is_begun,
                 sealed.readings.without_at.map(|at| ahead(at + SETTLE_WAIT)),
+                (sealed.readings.reached, sealed.readings.is_repeated),
             ),
         )
     });

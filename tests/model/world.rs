@@ -24,8 +24,9 @@ use crate::{
     setup::{Budget, Setup},
 };
 
-/// How long a request may still be on its way after the agent gave up on it.
-pub(crate) const SETTLE_WAIT: Duration = Duration::from_secs(30);
+/// How long a request may still be on its way after the agent gave up on it. Three of the readings by which a total is followed
+/// fit in it: each more of them multiplies the states.
+pub(crate) const SETTLE_WAIT: Duration = Duration::from_secs(6);
 
 /// How long rows wait for company.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(5);

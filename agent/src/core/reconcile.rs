@@ -2,7 +2,7 @@
 
 use tally_shared::{
     limits::{OverageSetting, Standing},
-    units::Units,
+    units::{Total, Units},
 };
 
 /// What a total says of a batch whose request had no valid answer.
@@ -12,19 +12,26 @@ pub(super) enum Verdict {
     Applied,
     /// The total does not hold its units, or its own setting is not in force.
     Without,
+    /// The total is one from before the last reading: a replica that is behind gave it, and it says nothing.
+    Behind,
     /// Others consumed too, the total fell, the period turned, or the licence was edited.
     Undecidable,
 }
 
 /// Compares how the account stood before a batch of `units` was sent with how it stands now. `setting` is what the batch
-/// itself set of the overage.
+/// itself set of the overage. `reached` is the highest total, of those read since, that certainly does not hold the batch:
+/// the total before where there is none.
+///
+/// A batch is counted in one step. Where no two neighbours of the totals that were read, in their order, are as far apart as the
+/// batch, none of the steps between them was it, whatever others added and in whichever order replicas told them. Only the
+/// step from `reached` is left to be looked at.
 ///
 /// Others only add, unless negative units are allowed: a total that moved by less than the batch does not hold it. Where
 /// others may return units, only a total that did not move says so; their return of as many units as the batch has
 /// cannot be told apart.
 pub(super) fn verdict(
     units: Units,
-    before: &Standing,
+    (before, reached): (&Standing, Total),
     setting: OverageSetting,
     after: &Standing,
 ) -> Verdict {
@@ -35,7 +42,10 @@ pub(super) fn verdict(
     if is_turned || is_edited {
         return Verdict::Undecidable;
     }
-    let Some(moved) = after.total.since(before.total).map(Units::get) else {
+    if after.total < reached && after.total >= before.total {
+        return Verdict::Behind;
+    }
+    let Some(moved) = after.total.since(reached).map(Units::get) else {
         return Verdict::Undecidable;
     };
     let is_set = (before.limits != with_setting).then_some(after.limits == with_setting);
@@ -58,7 +68,7 @@ pub(super) fn verdict(
 
 #[cfg(test)]
 mod tests {
-    use tally_shared::{limits::Limits, time::Timestamp, units::Total};
+    use tally_shared::{limits::Limits, time::Timestamp};
 
     use super::*;
 
@@ -80,7 +90,7 @@ mod tests {
     fn told(moved: i64) -> Verdict {
         let setting = OverageSetting::default();
         let (before, after) = (standing(10, false), standing(10 + moved, false));
-        verdict(Units::new(5), &before, setting, &after)
+        verdict(Units::new(5), (&before, before.total), setting, &after)
     }
 
     #[test]
@@ -93,6 +103,21 @@ mod tests {
     }
 
     #[test]
+    fn small_steps_do_not_hold_the_batch_however_far_they_lead() {
+        let told = |reached: i64, total: i64| {
+            let (before, after) = (standing(10, false), standing(total, false));
+            let seen = (&before, Total::new(reached));
+            verdict(Units::new(5), seen, OverageSetting::default(), &after)
+        };
+        assert_eq!(told(14, 18), Verdict::Without);
+        assert_eq!(told(14, 14), Verdict::Without);
+        assert_eq!(told(14, 12), Verdict::Behind);
+        assert_eq!(told(14, 9), Verdict::Undecidable);
+        assert_eq!(told(14, 19), Verdict::Applied);
+        assert_eq!(told(14, 20), Verdict::Undecidable);
+    }
+
+    #[test]
     fn where_units_may_be_returned_only_a_total_that_stands_still_does_not_hold_the_batch() {
         let returning = |total| {
             let mut standing = standing(total, false);
@@ -101,7 +126,12 @@ mod tests {
         };
         let told = |moved: i64| {
             let (before, after) = (returning(10), returning(10 + moved));
-            verdict(Units::new(5), &before, OverageSetting::default(), &after)
+            verdict(
+                Units::new(5),
+                (&before, before.total),
+                OverageSetting::default(),
+                &after,
+            )
         };
         assert_eq!(told(0), Verdict::Without);
         assert_eq!(told(5), Verdict::Applied);
@@ -116,7 +146,7 @@ mod tests {
         };
         let told = |moved: i64, is_set| {
             let (before, after) = (standing(10, false), standing(10 + moved, is_set));
-            verdict(Units::new(5), &before, setting, &after)
+            verdict(Units::new(5), (&before, before.total), setting, &after)
         };
         assert_eq!(told(5, false), Verdict::Without);
         assert_eq!(told(12, true), Verdict::Applied);

@@ -21,9 +21,12 @@ struct Mutant {
     file: &'static str,
     original: &'static str,
     broken: &'static str,
-    /// The kind of trouble that finds it; worlds without any where there is none.
+    /// The kind of trouble that finds it; worlds without any where there is none; [`DEVICES`].
     only: Option<&'static str>,
 }
+
+/// Several devices that share a licence find it.
+const DEVICES: &str = "devices";
 
 const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -236,6 +239,20 @@ const MUTANTS: &[Mutant] = &[
         broken: ";",
         only: Some("copy"),
     },
+    Mutant {
+        name: "the total is followed over a step that may be the batch",
+        file: "agent/src/core/machine/unknown.rs",
+        original: "            Verdict::Undecidable => self.read_again(now, no, readings.arrives_until),",
+        broken: "            Verdict::Undecidable => {\n                self.note_reached(now, no, told);\n                self.read_again(now, no, readings.arrives_until);\n            }",
+        only: Some(DEVICES),
+    },
+    Mutant {
+        name: "any step of a batch's size is the batch",
+        file: "agent/src/core/machine/unknown.rs",
+        original: "verdict == Verdict::Applied && is_shared && !is_close && !has_setting",
+        broken: "verdict == Verdict::Applied && is_shared && !is_close && has_setting",
+        only: Some(DEVICES),
+    },
 ];
 
 fn main() -> ExitCode {
@@ -315,18 +332,17 @@ fn try_mutant(root: &Path, tree: &Path, mutant: &Mutant) -> anyhow::Result<Optio
     );
     let simulate = target(root).join("debug/simulate");
     let worlds = match mutant.only {
-        Some(kind) => vec!["--only", kind],
-        None => vec!["--plain"],
+        Some(DEVICES) => vec!["--devices", "3", "--verdicts", SEEDS],
+        Some(kind) => vec!["--seeds", SEEDS, "--only", kind],
+        None => vec!["--seeds", SEEDS, "--plain"],
     };
-    let simulated = Command::new(simulate)
-        .args(["--seeds", SEEDS])
-        .args(worlds)
-        .output()?;
+    let simulated = Command::new(simulate).args(worlds).output()?;
     if simulated.status.success() {
         return Ok(None);
     }
     let output = text(&simulated);
-    let how = output.lines().find(|line| line.contains(" fails after "));
+    let is_how = |line: &&str| line.contains(" fails after ") || line.contains(" in doubt: ");
+    let how = output.lines().find(is_how);
     Ok(Some(how.unwrap_or("the simulation panicked").to_owned()))
 }
 

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{SeedableRng as _, rngs::StdRng};
 use tally_agent::core::book::{BatchState, Hold};
 
 use super::{
     asked::Wish,
+    habits::{Consumer, Habit},
     plan::{Between, More, Setup, Weather},
     server::{Instant, Server},
     truth::Rows,
@@ -19,6 +20,8 @@ use super::{
 pub struct Sharing {
     /// The devices.
     pub devices: u32,
+    /// How they consume.
+    pub habit: Habit,
     /// For how long they consume, in seconds.
     pub seconds: u32,
     /// How many answers are cut off, in percent.
@@ -52,6 +55,31 @@ pub struct Shared {
     pub undecidable: (usize, i64),
     /// Those that are still unknown.
     pub open: usize,
+    /// The most requests of one device in ten seconds.
+    pub most_at_once: usize,
+}
+
+impl Shared {
+    /// How many were decided, or given to a person.
+    pub const fn verdicts(&self) -> usize {
+        self.doubted - self.open
+    }
+
+    /// Adds another run.
+    pub fn add(&mut self, other: &Self) {
+        self.granted += other.granted;
+        self.counted += other.counted;
+        self.requests += other.requests;
+        self.doubted += other.doubted;
+        self.applied += other.applied;
+        self.not_applied += other.not_applied;
+        self.coincidences += other.coincidences;
+        self.wrong += other.wrong;
+        self.undecidable.0 += other.undecidable.0;
+        self.undecidable.1 += other.undecidable.1;
+        self.open += other.open;
+        self.most_at_once = self.most_at_once.max(other.most_at_once);
+    }
 }
 
 /// What became of many devices that were started from one disk.
@@ -206,16 +234,27 @@ pub fn share(sharing: Sharing) -> Result<Shared, Failure> {
     }
     let (mut doubts, mut shared) = (Doubts::new(), Shared::default());
     let end = fleet.now + i64::from(sharing.seconds) * 1000;
-    while fleet.now < end {
-        let no = random.random_range(0..fleet.members.len());
-        let wish = Wish::of((0, 0), random.random_range(1..=3));
+    let now = fleet.now;
+    let consumers = fleet.members.iter();
+    let consumers = consumers.map(|_| Consumer::draw(sharing.habit, now, &mut random));
+    let mut consumers: Vec<Consumer> = consumers.collect();
+    loop {
+        let next = consumers.iter().enumerate();
+        let next = next.min_by_key(|(_, consumer)| consumer.next_at);
+        let Some((no, at)) = next.map(|(no, consumer)| (no, consumer.next_at)) else {
+            break;
+        };
+        let wait = at.min(end) - fleet.now;
+        fleet.pass(wait.max(0), |fleet, no| {
+            judge(fleet, no, &mut doubts, &mut shared);
+        })?;
+        if at > end {
+            break;
+        }
+        let wish = Wish::of((0, 0), consumers[no].consume(&mut random));
         fleet.with(no, |member| {
             member.wish(wish);
             member.ask(&[member.life.asked.len() - 1])
-        })?;
-        let wait = random.random_range(100..900);
-        fleet.pass(wait, |fleet, no| {
-            judge(fleet, no, &mut doubts, &mut shared);
         })?;
     }
     for member in &mut fleet.members {
@@ -225,6 +264,12 @@ pub fn share(sharing: Sharing) -> Result<Shared, Failure> {
         judge(fleet, no, &mut doubts, &mut shared);
     })?;
     shared.open = doubts.len();
+    shared.most_at_once = fleet
+        .members
+        .iter()
+        .map(|member| member.pace.most.1)
+        .max()
+        .unwrap_or(0);
     shared.requests = fleet.requests();
     shared.granted = fleet.recorded();
     shared.counted = fleet.counted();

@@ -16,6 +16,7 @@ mod check;
 mod counter;
 mod device;
 pub mod fleet;
+pub mod habits;
 mod kinds;
 mod known;
 mod lives;

@@ -195,8 +195,10 @@ impl World {
             let since = since.copied().unwrap_or(0);
             let life = self.life.lineage.life();
             let is_copied = self.lives > 1;
+            // Of a counter that others use, a total that moves by the batch later than at once may have been moved by them.
+            let is_late = !counter.foreign.is_empty() && self.is_counted(batch);
             return require(
-                is_copied || counter.is_disturbed(since, self.now, life),
+                is_copied || is_late || counter.is_disturbed(since, self.now, life),
                 || format!("held as undecidable, and nobody disturbed its counter: {key:?}"),
             );
         }

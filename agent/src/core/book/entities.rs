@@ -303,6 +303,10 @@ pub struct Readings {
     pub is_said_to_be_there: bool,
     /// When the total was first asked for after that and was found without these units, on the monotonic clock.
     pub without_at: Option<Duration>,
+    /// The highest total that was read since then and certainly does not hold these units.
+    pub reached: Option<Total>,
+    /// Whether a reading had no answer since the last one that had, and was repeated at once.
+    pub is_repeated: bool,
 }
 
 /// What of an overage setting is left out of a request, because a later setting replaced it.

@@ -1,4 +1,4 @@
-//! Learning what the server says of a licence, and what became of a batch that it may have counted.
+//! Learning what the server says of a licence.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,27 +11,21 @@ use tally_shared::{
     },
 };
 
-use super::{
-    audit::Misfit,
-    resolve::{By, Decision},
-    turn,
-};
+use super::turn;
 use crate::core::{
-    Core, UndecidablePolicy,
-    book::{
-        AccountNo, Batch, BatchNo, BatchState, FindingKind, Hold, License, LicenseNo, Op, Pause,
-        Pool,
-    },
+    Core,
+    book::{AccountNo, Batch, BatchNo, BatchState, Hold, License, LicenseNo, Op, Pause, Pool},
     clock::Moment,
     outcome::LicenseFound,
-    reconcile::{Verdict, verdict},
 };
 
 /// How an account stands, by what the server said when it was asked at that time.
 #[derive(Clone, Copy)]
-struct Told {
-    standing: Standing,
-    asked_at: Duration,
+pub(super) struct Told {
+    /// How it stands.
+    pub(super) standing: Standing,
+    /// When it was asked for, on the monotonic clock.
+    pub(super) asked_at: Duration,
 }
 
 impl Core {
@@ -216,7 +210,13 @@ impl Core {
     }
 
     /// The server's word on an account of which nothing is under way.
-    fn hear(&mut self, now: Moment, no: AccountNo, told: Told, doubtful: Option<(BatchNo, Units)>) {
+    pub(super) fn hear(
+        &mut self,
+        now: Moment,
+        no: AccountNo,
+        told: Told,
+        doubtful: Option<(BatchNo, Units)>,
+    ) {
         let Told { standing, asked_at } = told;
         let took = i64::try_from(now.mono.saturating_sub(asked_at).as_millis()).unwrap_or(i64::MAX);
         let asked = now.time.plus_millis(took.saturating_neg());
@@ -269,114 +269,6 @@ impl Core {
             }
         }
         is_end
-    }
-
-    /// A total that was read while a batch's outcome is unknown. One that moved by exactly its units shows that it was counted,
-    /// whenever it is read. One without its units shows that it was not only where the request can no longer arrive, and
-    /// where a second reading, at least the settle wait later, agrees: the first may come from a replica that is behind.
-    fn read_of_unknown(&mut self, now: Moment, no: BatchNo, told: Told) {
-        let Told { standing, asked_at } = told;
-        let Some(batch) = self.book.batch(no) else {
-            return;
-        };
-        let (account, lane) = (batch.account, self.book.lane(batch.lane));
-        let (Some(sealed), Some(lane)) = (&batch.sealed, lane) else {
-            return;
-        };
-        let setting = batch.dropped.leave(lane.key.setting);
-        let verdict = verdict(batch.units, &sealed.before, setting, &standing);
-        let readings = sealed.readings;
-        let is_late_enough = asked_at >= readings.arrives_until;
-        tracing::info!(
-            batch = no.0,
-            ?verdict,
-            is_late_enough,
-            "compared the total before and after"
-        );
-        match verdict {
-            Verdict::Applied => {
-                self.settle(now, no, standing, None);
-                self.hear(now, account, told, None);
-            }
-            _ if !is_late_enough => self.read_again(now, no, readings.arrives_until),
-            Verdict::Without => {
-                let first = readings.without_at.unwrap_or(asked_at);
-                let again_at = first.saturating_add(self.policy.settle_wait);
-                if readings.without_at.is_some() && asked_at >= again_at {
-                    if readings.is_said_to_be_there {
-                        self.note_missing(now, no, &standing);
-                        self.undecidable(now, no, account, told);
-                        return;
-                    }
-                    self.not_applied(now, no, account, told);
-                    return;
-                }
-                if let Some(sealed) = self.sealed_mut(no) {
-                    sealed.readings.without_at = Some(first);
-                }
-                self.read_again(now, no, again_at);
-            }
-            Verdict::Undecidable => self.undecidable(now, no, account, told),
-        }
-    }
-
-    /// The server says that it has a batch, and its total does not hold it.
-    fn note_missing(&mut self, now: Moment, no: BatchNo, standing: &Standing) {
-        let Some(batch) = self.book.batch(no) else {
-            return;
-        };
-        let Some(before) = batch.sealed.as_ref().map(|sealed| sealed.before) else {
-            return;
-        };
-        let misfit = Misfit {
-            kind: FindingKind::ReplayDidNotCount,
-            batch: Some(no),
-            units: batch.units,
-            expected: before
-                .total
-                .checked_add(batch.units)
-                .unwrap_or(before.total),
-            since: before.as_of,
-            found: standing.total,
-        };
-        self.note_finding(now, batch.account, misfit);
-    }
-
-    pub(super) fn read_again(&mut self, now: Moment, no: BatchNo, at: Duration) {
-        self.set_state(
-            no,
-            BatchState::Unknown {
-                look_at: at.max(now.mono),
-            },
-        );
-    }
-
-    /// No attempt was counted.
-    fn not_applied(&mut self, now: Moment, no: BatchNo, account: AccountNo, told: Told) {
-        self.certainly_not_counted(no);
-        self.hear(now, account, told, None);
-    }
-
-    fn undecidable(&mut self, now: Moment, no: BatchNo, account: AccountNo, told: Told) {
-        let units = self.book.batch(no).map(|batch| batch.units);
-        match self.policy.undecidable {
-            UndecidablePolicy::AssumeApplied => {
-                self.note_decision(now, no, Decision::Applied, By::Policy, None);
-                self.count_settled(now, no);
-            }
-            UndecidablePolicy::Resend => {
-                self.note_decision(now, no, Decision::Resend, By::Policy, None);
-                self.certainly_not_counted(no);
-            }
-            UndecidablePolicy::Hold => {
-                tracing::warn!(
-                    batch = no.0,
-                    "the total cannot tell whether a batch was counted"
-                );
-                self.hold(now, no, Hold::Undecidable);
-            }
-        }
-        self.hear(now, account, told, units.map(|units| (no, units)));
     }
 
     /// The server no longer refuses the licence: what was held for that goes on.

@@ -1,8 +1,8 @@
 //! The sync state machine: what is sealed, sent, read, settled and held, and when.
 //!
 //! It has two halves. [`Core::apply`] takes a fact into the book, with [`learn`] for what the server
-//! says of a licence and [`split`] for what a limit leaves over. [`agenda`] looks at the book and
-//! starts what is due, at most one operation for a licence. All that the machine knows stands in the
+//! says of a licence, [`unknown`] for what became of a lost answer, and [`split`] for what a limit
+//! leaves over. [`agenda`] looks at the book and starts what is due, at most one operation for a licence. All that the machine knows stands in the
 //! book and in the link, so that a restart loses only its pauses.
 
 mod agenda;
@@ -23,6 +23,7 @@ mod split;
 mod tests;
 mod trust;
 mod turn;
+mod unknown;
 mod vendor;
 #[cfg(test)]
 mod vendor_tests;
@@ -250,6 +251,10 @@ impl Core {
             LookUpOutcome::RefusedCredentials(code) => self.link.refused(now.mono, code),
             LookUpOutcome::Unreached(why) => {
                 tracing::debug!(license = license.0, why, "the server was not reached");
+                if self.reads_again_at_once(now, license) {
+                    self.link.doubted(now.mono);
+                    return;
+                }
                 self.link
                     .unreached(now.mono, &self.policy, &mut self.random);
             }
@@ -448,6 +453,8 @@ impl Core {
             limits_are_read: false,
             is_said_to_be_there: false,
             without_at: None,
+            reached: None,
+            is_repeated: false,
         }
     }
 

@@ -3,6 +3,7 @@
 mod audit;
 mod copies;
 mod keys;
+mod shared;
 mod unknown;
 
 use std::time::Duration;

@@ -1,0 +1,106 @@
+//! Batches whose answer was lost on a licence that others use too: the total is followed.
+
+use super::*;
+
+/// A licence that others are known to use, and a batch of 5 of it whose answer was lost, sent at a total of 3.
+fn lost_on_a_shared_licence() -> World {
+    let mut world = World::new(1_000, KeyEcho::Absent);
+    let found = world.found(3);
+    let asked_at = world.now.mono;
+    world
+        .core
+        .learn(world.now, &found, asked_at, KeyEcho::NoAnswer);
+    world.core.book_mut().committed();
+    world.record(5).unwrap();
+    world.reads();
+    let sent = world.look_up(3);
+    let [Command::Send { batch, .. }] = sent.as_slice() else {
+        panic!("a batch should be sent, not {sent:?}");
+    };
+    world.lose(*batch);
+    world
+}
+
+/// Reads what the server says at each time, in seconds, until something is decided. Returns when that was.
+fn follow(world: &mut World, mut total: impl FnMut(u64) -> i64) -> u64 {
+    let start = world.now.mono;
+    let since = |world: &World| (world.now.mono - start).as_secs();
+    let told = total(0);
+    world.look_up(told);
+    while world.sums().unknown > 0 {
+        assert!(since(world) < 100, "nothing is decided");
+        world.reads();
+        let told = total(since(world));
+        world.look_up(told);
+    }
+    since(world)
+}
+
+#[test]
+fn small_steps_of_others_show_that_a_batch_was_not_counted_however_far_they_lead() {
+    let mut world = lost_on_a_shared_licence();
+    let took = follow(&mut world, |second| 3 + i64::try_from(second).unwrap());
+    assert_eq!(world.sums().in_flight, 5, "it is sent again");
+    assert!(took >= 60, "a replica may be behind, until {took} s");
+}
+
+#[test]
+fn a_step_as_large_as_the_batch_may_be_the_batch_or_not() {
+    for step in [5, 6, 100] {
+        let mut world = lost_on_a_shared_licence();
+        follow(&mut world, |second| 3 + if second < 20 { 0 } else { step });
+        assert_eq!(world.sums().held, 5, "by {step}");
+    }
+}
+
+#[test]
+fn a_total_that_moved_by_the_batch_at_once_settles_it_and_one_that_did_so_later_does_not() {
+    let mut world = lost_on_a_shared_licence();
+    world.look_up(8);
+    assert_eq!(world.sums().settled, 5);
+    let mut world = lost_on_a_shared_licence();
+    world.pass(Duration::from_secs(3));
+    follow(&mut world, |_| 8);
+    assert_eq!(world.sums().held, 5, "others had time to add as many");
+}
+
+#[test]
+fn a_replica_that_is_behind_takes_nothing_back() {
+    let mut world = lost_on_a_shared_licence();
+    follow(&mut world, |second| match second {
+        0..4 => 7,
+        4..10 => 4,
+        10..60 => 11,
+        _ => 13,
+    });
+    assert_eq!(world.sums().in_flight, 5);
+}
+
+#[test]
+fn a_total_that_fell_behind_what_was_read_says_nothing() {
+    let mut world = lost_on_a_shared_licence();
+    follow(&mut world, |second| if second < 30 { 7 } else { 4 });
+    assert_eq!(world.sums().held, 5);
+}
+
+#[test]
+fn the_total_is_followed_at_a_bounded_pace() {
+    let mut world = lost_on_a_shared_licence();
+    let mut times = 0;
+    follow(&mut world, |_| {
+        times += 1;
+        3
+    });
+    assert!((25..=40).contains(&times), "{times} readings in a minute");
+}
+
+#[test]
+fn what_was_followed_does_not_outlive_the_process() {
+    let mut world = lost_on_a_shared_licence();
+    world.look_up(7);
+    world.core.resume(world.now);
+    world.tell(Event::Tick);
+    // 8 units from the total before, 4 from the one that is forgotten.
+    follow(&mut world, |_| 11);
+    assert_eq!(world.sums().held, 5);
+}
