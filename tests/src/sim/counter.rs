@@ -147,6 +147,15 @@ impl Counter {
             || counted.any(|(at, by)| *by != life && (since..=until).contains(at))
     }
 
+    /// Whether what stands between hid that units were counted, and others moved the total meanwhile: where it is known that
+    /// others use the counter, nobody can tell this from a refusal that is true.
+    pub(super) fn is_hidden(&self, since: Instant, until: Instant, life: u32) -> bool {
+        let is_between = |at: &Instant| (since..=until).contains(at);
+        let mut others = self.counted_at.iter().filter(|(_, by)| *by != life);
+        let is_moved = self.foreign.iter().any(is_between) || others.any(|(at, _)| is_between(at));
+        is_moved && self.repeated.iter().any(is_between)
+    }
+
     /// Whether its total was moved by nothing but what the agent was told of.
     pub(super) const fn is_the_agents_alone(&self) -> bool {
         self.foreign.is_empty()

@@ -43,6 +43,8 @@ pub(super) enum Purpose {
         rows: Vec<Rows>,
         /// The id of the licence that the agent means.
         means: i64,
+        /// Where the agent knows that others use the counter: since when it has not heard of it.
+        unheard: Option<Instant>,
     },
     /// To read a licence.
     LookUp {
@@ -408,6 +410,7 @@ impl Arrived<'_> {
             request,
             rows,
             means,
+            unheard,
             ..
         } = &asked.purpose
         else {
@@ -423,6 +426,7 @@ impl Arrived<'_> {
             means: *means,
             life: asked.life,
             is_repeat: self.repeat == Repeat::Unasked,
+            unheard: *unheard,
         };
         server.add(now, &adding)
     }

@@ -115,6 +115,8 @@ pub(super) struct Adding<'a> {
     pub(super) life: u32,
     /// Whether what stands between repeats it.
     pub(super) is_repeat: bool,
+    /// Where the agent knows that others use the counter: since when it has not heard of it.
+    pub(super) unheard: Option<Instant>,
 }
 
 /// What is put back when the server is.
@@ -340,6 +342,8 @@ impl Server {
                 "license_not_enough_consumptions"
             });
         }
+        let counted = self.store.truth.unheard_since(adding.rows);
+        let is_hidden = counted.is_some_and(|since| wanted.is_hidden(since, now, adding.life));
         wanted.total += units;
         wanted.counted_at.push((now, adding.life));
         // What the agent was let believe, it cannot know better.
@@ -359,8 +363,10 @@ impl Server {
             );
             self.misplaced.get_or_insert(why);
         }
-        let (place, is_repeat): (Place, bool) = ((no, index), adding.is_repeat || is_forgotten);
-        self.store.truth.count(adding.rows, place, is_repeat);
+        let is_repeat = adding.is_repeat || is_forgotten || is_hidden;
+        let place: Place = (no, index);
+        let truth = &mut self.store.truth;
+        truth.count(adding.rows, place, is_repeat, adding.unheard);
         success(&body)
     }
 

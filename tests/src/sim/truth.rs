@@ -37,6 +37,8 @@ pub(super) struct Counted {
     pub(super) times: i64,
     /// How many of these times no client could have kept from happening.
     pub(super) repeats: i64,
+    /// Where the agent knew others to use the counter when it was first counted: since when it had not heard of it.
+    pub(super) unheard: Option<Instant>,
 }
 
 /// Everything that was counted.
@@ -60,8 +62,19 @@ pub(super) struct Fallen {
     pub(super) at: Instant,
     /// When the agent had last heard of it.
     pub(super) heard: Instant,
-    /// When it heard of it again, and whether nothing of it was in doubt then.
-    pub(super) seen: Option<(Instant, bool)>,
+    /// When it heard of it again.
+    pub(super) seen: Option<Seen>,
+}
+
+/// The agent heard of units that fell.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// When the server said so.
+    pub(super) said_at: Instant,
+    /// When that reached the agent.
+    pub(super) heard_at: Instant,
+    /// Whether nothing of the counter was in doubt then.
+    pub(super) is_clear: bool,
 }
 
 impl Rows {
@@ -72,7 +85,13 @@ impl Rows {
 
 impl Truth {
     /// The server counts these rows once more.
-    pub(super) fn count(&mut self, rows: &[Rows], place: Place, is_repeat: bool) {
+    pub(super) fn count(
+        &mut self,
+        rows: &[Rows],
+        place: Place,
+        is_repeat: bool,
+        unheard: Option<Instant>,
+    ) {
         self.requests += 1;
         for rows in rows {
             let lane = self.by_lane.entry((rows.life, rows.lane)).or_default();
@@ -88,6 +107,7 @@ impl Truth {
                     place,
                     times: 1,
                     repeats: i64::from(is_repeat),
+                    unheard,
                 });
             }
         }
@@ -102,9 +122,30 @@ impl Truth {
         })
     }
 
+    /// The units of these rows that are counted.
+    pub(super) fn units_of(&self, rows: &[Rows]) -> i64 {
+        let counted = rows.iter().filter(|rows| self.has(&[**rows]));
+        counted.map(|rows| rows.units).sum()
+    }
+
+    /// Since when the agent had not heard of a counter that it knew others to use, when it was first counted there.
+    pub(super) fn unheard_since(&self, rows: &[Rows]) -> Option<Instant> {
+        let lanes = rows.iter().filter_map(|rows| {
+            let lane = self.by_lane.get(&(rows.life, rows.lane))?;
+            lane.iter().find(|found| found.rows.overlap(rows))
+        });
+        lanes.filter_map(|found| found.unheard).min()
+    }
+
     /// Everything that was counted.
     pub(super) fn all(&self) -> impl Iterator<Item = &Counted> {
         self.by_lane.values().flatten()
+    }
+
+    /// All units that were counted at a place, each as often as it was.
+    pub(super) fn sum_of_all(&self, place: Place) -> i64 {
+        let here = self.all().filter(|found| found.place == place);
+        here.map(|found| found.rows.units * found.times).sum()
     }
 
     /// The units of a lineage that were counted at a place, each as often as it was.
