@@ -48,13 +48,21 @@ const PROBE_INTERVALS: u32 = 12;
 const REFRESH_SPACING: Duration = Duration::from_millis(100);
 
 impl Core {
-    /// An order that was not released: its commit failed.
-    pub(in crate::core) fn withdraw(&mut self, command: &Command) {
+    /// What an order has under way, and for which licence.
+    pub(in crate::core) fn ordered_by(&self, command: &Command) -> Option<(LicenseNo, Op)> {
         match command {
             Command::Send { license, .. } | Command::LookUp { license, .. } => {
-                self.set_op(*license, Op::Idle);
+                Some((*license, self.book.license(*license)?.op))
             }
-            Command::FindPrefix { .. } => {}
+            Command::FindPrefix { .. } => None,
+        }
+    }
+
+    /// An order that was not released: its commit failed. What was under way before is so again.
+    pub(in crate::core) fn withdraw(&mut self, no: LicenseNo, ordered: Op) {
+        let op = self.book.license(no).map(|license| license.op);
+        if op == Some(ordered) {
+            self.set_op(no, Op::Idle);
         }
     }
 
@@ -234,6 +242,13 @@ impl Core {
             Some(Op::LookingUp(since)) => since,
             _ => Duration::ZERO,
         };
+        if matches!(
+            outcome,
+            LookUpOutcome::Found(_) | LookUpOutcome::Refused(..)
+        ) {
+            // Where the commit fails, the licence is still being read, and this is told again: since when tells how old it is.
+            self.book.license_mut(license);
+        }
         self.set_op(license, Op::Idle);
         match outcome {
             LookUpOutcome::Found(_) if self.is_forgotten(license) => self.link.reached(now.mono),

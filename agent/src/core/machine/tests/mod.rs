@@ -3,6 +3,7 @@
 mod audit;
 mod copies;
 mod keys;
+mod retold;
 mod unknown;
 
 use std::time::Duration;
