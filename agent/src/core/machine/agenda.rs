@@ -164,7 +164,7 @@ impl Core {
             .sealed
             .as_ref()
             .is_some_and(|it| it.refused_at.is_some());
-        let is_unproven = is_refused && !self.is_deduplicated(first);
+        let is_unproven = is_refused && !self.is_deduplicated(now, first);
         if due <= now.mono && (is_unproven || self.needs_fresh_total(now, account, together)) {
             return Some((due, Step::LookUp(self.hardware_id_of(first.no))));
         }

@@ -104,6 +104,12 @@ impl Core {
                 // The server's total may hold these units already, or the vendor is about to add them.
                 self.mark_account_unsure(account);
             }
+            // Under its id the server would refuse it again.
+            Decision::NotApplied | Decision::Resend
+                if hold == Hold::Copy && !self.may_be_sent_under_its_id(no) =>
+            {
+                self.reseal(now, no);
+            }
             Decision::NotApplied | Decision::Resend
                 if matches!(hold, Hold::Undecidable | Hold::Gone(_) | Hold::Copy) =>
             {
@@ -122,6 +128,12 @@ impl Core {
             self.hold_refused(now, account, code);
         }
         Ok(seq)
+    }
+
+    /// Whether a batch of a copy has the id that the original would send it under, and was not refused under that.
+    fn may_be_sent_under_its_id(&self, no: BatchNo) -> bool {
+        let sealed = self.book.batch(no).and_then(|batch| batch.sealed.as_ref());
+        sealed.is_some_and(|sealed| sealed.peer.is_some())
     }
 
     /// Why a batch waits, for a decision about it.
