@@ -18,7 +18,7 @@ use super::{
     plan::{Between, Weather},
     server::{Adding, Instant, Server, name_of},
     trouble::LAG_MAX,
-    truth::Rows,
+    truth::{Rows, Unheard},
 };
 
 /// When the agent gives up on an answer.
@@ -43,8 +43,8 @@ pub(super) enum Purpose {
         rows: Vec<Rows>,
         /// The id of the licence that the agent means.
         means: i64,
-        /// Where the agent knows that others use the counter: since when it has not heard of it.
-        unheard: Option<Instant>,
+        /// Since when the agent has not heard of the counter, and whether it knows that others use it.
+        unheard: Unheard,
     },
     /// To read a licence.
     LookUp {

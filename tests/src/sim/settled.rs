@@ -135,8 +135,11 @@ impl World {
             });
             let life = self.life.lineage.life();
             let mut others = counter.counted_at.iter();
-            let is_shared = !counter.foreign.is_empty() || others.any(|(_, by)| *by != life);
+            let is_shared = !counter.foreign.is_empty() || others.any(|(_, by, _)| *by != life);
             return !counter.repeated.is_empty() && (is_shared || turned.any(|turned| turned));
+        }
+        if counter.has_equal(-surplus, self.life.lineage.life()) {
+            return true;
         }
         let mut fallen = self.fallen.iter().filter(|fallen| fallen.place == place);
         if has_fallen && self.lives > 1 {

@@ -16,7 +16,7 @@ use super::{
     network::{Heard, Message, Purpose},
     server::Instant,
     trace::{show_command, show_heard},
-    truth::Seen,
+    truth::{Seen, Unheard},
     world::{Failure, World},
 };
 
@@ -94,7 +94,10 @@ impl World {
             request,
             rows,
             means,
-            unheard: is_shared.then_some(heard),
+            unheard: Unheard {
+                since: heard,
+                is_shared,
+            },
         })
     }
 

@@ -26,6 +26,15 @@ pub(super) struct Rows {
     pub(super) units: i64,
 }
 
+/// What an agent does not know of a counter when it sends units.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unheard {
+    /// Since when it has not heard of it.
+    pub(super) since: Instant,
+    /// Whether it knows that others use it.
+    pub(super) is_shared: bool,
+}
+
 /// What was counted of some rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counted {
@@ -37,8 +46,8 @@ pub(super) struct Counted {
     pub(super) times: i64,
     /// How many of these times no client could have kept from happening.
     pub(super) repeats: i64,
-    /// Where the agent knew others to use the counter when it was first counted: since when it had not heard of it.
-    pub(super) unheard: Option<Instant>,
+    /// What the agent had not heard when it first sent what was counted.
+    pub(super) unheard: Unheard,
 }
 
 /// Everything that was counted.
@@ -85,13 +94,7 @@ impl Rows {
 
 impl Truth {
     /// The server counts these rows once more.
-    pub(super) fn count(
-        &mut self,
-        rows: &[Rows],
-        place: Place,
-        is_repeat: bool,
-        unheard: Option<Instant>,
-    ) {
+    pub(super) fn count(&mut self, rows: &[Rows], place: Place, is_repeat: bool, unheard: Unheard) {
         self.requests += 1;
         for rows in rows {
             let lane = self.by_lane.entry((rows.life, rows.lane)).or_default();
@@ -128,13 +131,13 @@ impl Truth {
         counted.map(|rows| rows.units).sum()
     }
 
-    /// Since when the agent had not heard of a counter that it knew others to use, when it was first counted there.
-    pub(super) fn unheard_since(&self, rows: &[Rows]) -> Option<Instant> {
-        let lanes = rows.iter().filter_map(|rows| {
+    /// What the agent had not heard when these rows were first counted, where they were.
+    pub(super) fn unheard(&self, rows: &[Rows]) -> Option<Unheard> {
+        let mut lanes = rows.iter().filter_map(|rows| {
             let lane = self.by_lane.get(&(rows.life, rows.lane))?;
             lane.iter().find(|found| found.rows.overlap(rows))
         });
-        lanes.filter_map(|found| found.unheard).min()
+        lanes.next().map(|found| found.unheard)
     }
 
     /// Everything that was counted.
