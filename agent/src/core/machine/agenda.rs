@@ -276,7 +276,7 @@ impl Core {
     }
 
     /// Whether a batch's period is over: sent now, the server counts its units in a later one.
-    fn is_late(&self, now: Moment, batch: &Batch) -> bool {
+    pub(super) fn is_late(&self, now: Moment, batch: &Batch) -> bool {
         let recorded_in = self.book.lane(batch.lane).and_then(|lane| lane.key.period);
         let current = self
             .standing_of(batch)

@@ -235,6 +235,8 @@ impl Core {
         };
         if !is_believed {
             account.standing.limits = standing.limits;
+            // A restart must not forget it: nothing is sent against a total that may have fallen.
+            account.stale = true;
             return;
         }
         account.standing = standing;

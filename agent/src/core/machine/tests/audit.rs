@@ -156,6 +156,8 @@ fn a_total_that_fell_is_believed_when_it_was_read_twice_and_is_a_finding() {
     world.reads();
     world.look_up(2);
     assert!(world.findings().is_empty(), "one reading may be old");
+    let account = world.core.book().account_of(LicenseNo(1), None).unwrap();
+    assert!(account.stale, "a restart does not forget it");
     assert_eq!(world.core.status(world.now).licenses[0].total.get(), 5);
     world.pass(SETTLE_WAIT);
     world.reads();
