@@ -56,7 +56,7 @@ use tally_shared::{time::Timestamp, wire::AddConsumption};
 use uuid::Uuid;
 
 use self::{
-    book::{AppNo, BatchNo, Book, LicenseNo},
+    book::{AppNo, BatchNo, Book, LicenseNo, Op},
     clock::Moment,
     command::Command,
     event::{Event, KeyEcho},
@@ -328,11 +328,15 @@ impl Core {
 
     /// Puts everything back as it was at the last commit, and takes back the commands since.
     pub fn roll_back(&mut self, commands: &[Command]) {
+        let ordered: Vec<(LicenseNo, Op)> = commands
+            .iter()
+            .filter_map(|command| self.ordered_by(command))
+            .collect();
         self.book.roll_back();
         self.adopt_server();
         self.link.keep_away(self.owed_to().is_some());
-        for command in commands {
-            self.withdraw(command);
+        for (license, op) in ordered {
+            self.withdraw(license, op);
         }
     }
 

@@ -5,6 +5,7 @@ use tally_agent::{
     core::{book::BatchState, event::Event, link::NetworkMode},
     ledger::engine::Job,
 };
+use tally_shared::wire::Subject;
 
 use super::{
     asked::{Known, Wish},
@@ -39,6 +40,7 @@ impl World {
         if !self.is_running() {
             self.start()?;
         }
+        self.name_owed()?;
         self.turn(vec![Job::Event(Event::SetNetwork(NetworkMode::Online))])?;
         let open: Vec<usize> = (0..self.life.asked.len())
             .filter(|no| {
@@ -48,6 +50,48 @@ impl World {
             .collect();
         self.ask(&open)?;
         self.pass(26 * 3_600_000)
+    }
+
+    /// Somebody adds what the device owes of by a key that opens it, where no name that the agent had of it does so any more.
+    fn name_owed(&mut self) -> Result<(), Failure> {
+        let Some(engine) = self.device.engine() else {
+            return Ok(());
+        };
+        let book = engine.core().book();
+        let mut lost = Vec::new();
+        for batch in book.batches() {
+            let Some((license, _)) = self.place_of_batch(batch) else {
+                continue;
+            };
+            let lane = book.lane(batch.lane);
+            let device = lane.and_then(|lane| {
+                let mut devices = HARDWARE.iter();
+                devices.position(|device| *device == lane.key.hardware_id)
+            });
+            let Some(subject) = book.request_of(batch).map(|request| request.subject) else {
+                continue;
+            };
+            let licenses = book.licenses().map(|license| (license.id, license.no));
+            let known = licenses.filter(|(id, _)| Some(*id) == subject.license_id);
+            let names = known.flat_map(|(_, no)| book.names_of(no));
+            let mut holders = names.map(|(name, _)| &name.holder).chain([&subject.holder]);
+            let is_opened = holders.any(|holder| {
+                let (holder, subject) = (holder.clone(), subject.clone());
+                let named = Subject { holder, ..subject };
+                self.server.find(&named).is_some()
+            });
+            if let (Some(device), false) = (device, is_opened) {
+                lost.push(Wish {
+                    device,
+                    ..Wish::of((license, 0), 0)
+                });
+            }
+        }
+        for wish in lost {
+            let subject = self.subject_of(&wish);
+            self.add_named(subject)?;
+        }
+        Ok(())
     }
 
     fn mend_server(&mut self) {

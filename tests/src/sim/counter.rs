@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::server::{BEGINNING, Instant};
+use super::{
+    server::{BEGINNING, Instant},
+    truth::Unheard,
+};
 
 const DAY: i64 = 24 * 3_600_000;
 
@@ -64,8 +67,8 @@ pub(super) struct Counter {
     pub(super) rolled_back: Vec<Instant>,
     /// When it counted a key that it had let the agent believe it keeps, and did not.
     pub(super) forgotten: Vec<Instant>,
-    /// When units of the agent were counted, and in which of its lives they were sent.
-    pub(super) counted_at: Vec<(Instant, u32)>,
+    /// When units of the agent were counted, in which of its lives they were sent, and how many.
+    pub(super) counted_at: Vec<(Instant, u32, i64)>,
 }
 
 impl Counter {
@@ -144,7 +147,24 @@ impl Counter {
             || among(&self.repeated)
             || among(&self.rolled_back)
             || among(&self.forgotten)
-            || counted.any(|(at, by)| *by != life && (since..=until).contains(at))
+            || counted.any(|(at, by, _)| *by != life && (since..=until).contains(at))
+    }
+
+    /// Whether nobody can tell from the total that units were counted: the server was put back since it was last heard of, so
+    /// that the total is lower than with them. Or what stands between hid that they were counted, and others moved the total
+    /// meanwhile: where it is known that others use the counter, this cannot be told from a refusal that is true.
+    pub(super) fn is_hidden(&self, unheard: Unheard, until: Instant, life: u32) -> bool {
+        let is_between = |at: &Instant| (unheard.since..=until).contains(at);
+        let mut others = self.counted_at.iter().filter(|(_, by, _)| *by != life);
+        let is_moved = self.foreign.iter().any(is_between) || others.any(|(at, ..)| is_between(at));
+        let is_refused = unheard.is_shared && is_moved && self.repeated.iter().any(is_between);
+        is_refused || self.rolled_back.iter().any(is_between)
+    }
+
+    /// Whether another life had as many units counted: they pass for this one's, and nobody can tell them apart.
+    pub(super) fn has_equal(&self, units: i64, life: u32) -> bool {
+        let mut counted = self.counted_at.iter();
+        counted.any(|(_, by, counted)| *by != life && *counted == units)
     }
 
     /// Whether its total was moved by nothing but what the agent was told of.

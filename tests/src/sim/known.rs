@@ -40,10 +40,10 @@ impl World {
         };
         let asked_at = engine.now().mono;
         lock(&engine.clock()).correct(answer.date, Duration::ZERO, asked_at, false);
-        self.heard_of(&found, answer.made_at);
         if let Some((license, _)) = self.place_of(found.body.counter.id, None) {
             self.life.forgotten.remove(&license);
         }
+        self.heard_of(&found, answer.made_at);
         let (reply, _) = oneshot::channel();
         self.turn(vec![Job::Learn(
             Box::new(found),
@@ -78,6 +78,12 @@ impl World {
             });
             if !is_known_otherwise {
                 self.life.forgotten.insert(license);
+                // Nothing is read of it any more: a fall that was read once is not read again.
+                for fallen in &mut self.fallen {
+                    if fallen.place.0 == license {
+                        fallen.seen = None;
+                    }
+                }
             }
             self.times_forgotten += 1;
         }

@@ -8,7 +8,7 @@ use super::{
     asked::Asked,
     device::{Device, Image},
     server::Instant,
-    truth::{Lineage, Rows},
+    truth::{Lineage, Place, Rows},
     world::{Failure, World},
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Life {
     pub(super) heard: BTreeMap<(i64, Option<String>), Instant>,
     /// Who recorded its rows.
     pub(super) lineage: Lineage,
+    /// The units that were called counted with others of their batch, and were not.
+    pub(super) misjudged: BTreeMap<Place, i64>,
 }
 
 /// A copy of a device, and what goes with its ledger.
@@ -39,6 +41,7 @@ impl Life {
             forgotten: BTreeSet::new(),
             heard: BTreeMap::new(),
             lineage: Lineage::new(),
+            misjudged: BTreeMap::new(),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     plan::{Between, Weather},
     server::{Adding, Instant, Server, name_of},
     trouble::LAG_MAX,
-    truth::Rows,
+    truth::{Rows, Unheard},
 };
 
 /// When the agent gives up on an answer.
@@ -43,6 +43,8 @@ pub(super) enum Purpose {
         rows: Vec<Rows>,
         /// The id of the licence that the agent means.
         means: i64,
+        /// Since when the agent has not heard of the counter, and whether it knows that others use it.
+        unheard: Unheard,
     },
     /// To read a licence.
     LookUp {
@@ -408,6 +410,7 @@ impl Arrived<'_> {
             request,
             rows,
             means,
+            unheard,
             ..
         } = &asked.purpose
         else {
@@ -423,6 +426,7 @@ impl Arrived<'_> {
             means: *means,
             life: asked.life,
             is_repeat: self.repeat == Repeat::Unasked,
+            unheard: *unheard,
         };
         server.add(now, &adding)
     }

@@ -142,9 +142,9 @@ impl World {
         let (now, before) = (self.now, std::mem::replace(&mut self.server.store, backup));
         for (no, license) in before.licenses.into_iter().enumerate() {
             for (index, counter) in license.counters.into_iter().enumerate() {
-                let lineage = &self.life.lineage;
-                let counted = before.truth.sum((no, index), lineage);
-                let is_less = counted != self.server.store.truth.sum((no, index), lineage);
+                // Whichever device sent them.
+                let counted = before.truth.sum_of_all((no, index));
+                let is_less = counted != self.server.store.truth.sum_of_all((no, index));
                 let is_moved = self.counter((no, index)).total != counter.total;
                 let heard = self.life.heard.get(&(license.id, counter.feature.clone()));
                 let heard = heard.copied().unwrap_or(0);
@@ -313,7 +313,13 @@ impl World {
             return Ok(false);
         };
         let (no, state) = (batch.no, batch.state);
-        let is_counted = self.server.store.truth.has(&self.rows_of(batch));
+        let (rows, units, place) = (
+            self.rows_of(batch),
+            batch.units.get(),
+            self.place_of_batch(batch),
+        );
+        let is_counted = self.server.store.truth.has(&rows);
+        let uncounted = units - self.server.store.truth.units_of(&rows);
         let is_away = self.is_ending && self.is_away(batch);
         let decision = match state {
             _ if is_counted => Decision::Applied,
@@ -339,6 +345,10 @@ impl World {
         self.note(|| format!("   {answer:?}"));
         let is_refused = matches!(&answer, Some(Err(ResolveError::Unresolvable(_))));
         require(!is_refused, || format!("nobody may decide: {answer:?}"))?;
+        if let (Decision::Applied, Some(Ok(_)), Some(place)) = (decision, &answer, place) {
+            // The original sent a part of what the copy has in one batch, and a batch has one answer.
+            *self.life.misjudged.entry(place).or_default() += uncounted;
+        }
         Ok(true)
     }
 }

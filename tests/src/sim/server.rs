@@ -15,7 +15,7 @@ use tally_shared::{
 use super::{
     answer::{Answer, refusal, refuse, success},
     counter::{Counter, Presence},
-    truth::{Place, Rows, Truth},
+    truth::{Place, Rows, Truth, Unheard},
 };
 
 /// Milliseconds of the simulated world since its beginning.
@@ -115,6 +115,8 @@ pub(super) struct Adding<'a> {
     pub(super) life: u32,
     /// Whether what stands between repeats it.
     pub(super) is_repeat: bool,
+    /// Since when the agent has not heard of the counter, and whether it knows that others use it.
+    pub(super) unheard: Unheard,
 }
 
 /// What is put back when the server is.
@@ -214,6 +216,17 @@ impl Server {
             let raw = raw.clone();
             return self.answer(now, raw, KeyEcho::Replayed);
         }
+        // An original that was away for longer than keys are kept does not know what its copy sent.
+        let forgotten = key.as_ref().and_then(|key| self.store.remembered.get(key));
+        let is_of_copy = forgotten.is_some_and(|(at, _)| {
+            let counters = self.store.licenses.iter().flat_map(|it| &it.counters);
+            let mut counted = counters.flat_map(|counter| &counter.counted_at);
+            counted.any(|(then, by, _)| then == at && *by != adding.life)
+        });
+        let adding = &Adding {
+            is_repeat: adding.is_repeat || is_of_copy,
+            ..*adding
+        };
         let raw = match request {
             Ok(request) => self.count(now, &request, adding),
             Err(error) => refusal(error.code.as_str()),
@@ -340,8 +353,10 @@ impl Server {
                 "license_not_enough_consumptions"
             });
         }
+        let counted = self.store.truth.unheard(adding.rows);
+        let is_hidden = counted.is_some_and(|unheard| wanted.is_hidden(unheard, now, adding.life));
         wanted.total += units;
-        wanted.counted_at.push((now, adding.life));
+        wanted.counted_at.push((now, adding.life, units));
         // What the agent was let believe, it cannot know better.
         let is_forgotten = self.has_stopped && adding.is_trusted;
         if is_forgotten {
@@ -359,8 +374,10 @@ impl Server {
             );
             self.misplaced.get_or_insert(why);
         }
-        let (place, is_repeat): (Place, bool) = ((no, index), adding.is_repeat || is_forgotten);
-        self.store.truth.count(adding.rows, place, is_repeat);
+        let is_repeat = adding.is_repeat || is_forgotten || is_hidden;
+        let place: Place = (no, index);
+        let truth = &mut self.store.truth;
+        truth.count(adding.rows, place, is_repeat, adding.unheard);
         success(&body)
     }
 

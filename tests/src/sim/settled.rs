@@ -11,7 +11,7 @@ use super::{
     asked::Known,
     check::require,
     server::{DeviceState, Instant},
-    truth::Place,
+    truth::{Place, Seen},
     world::{Failure, World},
 };
 
@@ -90,9 +90,10 @@ impl World {
         for account in accounts.filter(|account| account.feature == *feature) {
             settled += account.settled.get();
             let batches = book.batches_of(account.no).into_iter();
-            let counted = batches.filter(|batch| self.is_counted(batch));
-            settled += counted.map(|batch| batch.units.get()).sum::<i64>();
+            settled += batches.map(|batch| self.counted_of(batch)).sum::<i64>();
         }
+        // Somebody called a whole batch counted of which the original had sent a part.
+        settled -= self.life.misjudged.get(&place).copied().unwrap_or(0);
         let counted = self.server.store.truth.sum(place, &self.life.lineage);
         let surplus = counted - settled;
         if surplus == 0 || self.is_unseen(place, surplus) {
@@ -112,6 +113,11 @@ impl World {
         self.server.store.truth.has(&self.rows_of(batch))
     }
 
+    /// The units of a batch that the server counted: of a copy's, that can be some.
+    fn counted_of(&self, batch: &Batch) -> i64 {
+        self.server.store.truth.units_of(&self.rows_of(batch))
+    }
+
     /// Whether nobody can see a difference: others moved the total too, or its period turned between the two
     /// times that the agent looked.
     fn is_unseen(&self, place: Place, surplus: i64) -> bool {
@@ -127,8 +133,13 @@ impl World {
             let mut turned = repeated.map(|at| {
                 counter.period_no(*at) != counter.period_no(*at - 2 * super::network::LATEST)
             });
-            return !counter.repeated.is_empty()
-                && (!counter.foreign.is_empty() || turned.any(|turned| turned));
+            let life = self.life.lineage.life();
+            let mut others = counter.counted_at.iter();
+            let is_shared = !counter.foreign.is_empty() || others.any(|(_, by, _)| *by != life);
+            return !counter.repeated.is_empty() && (is_shared || turned.any(|turned| turned));
+        }
+        if counter.has_equal(-surplus, self.life.lineage.life()) {
+            return true;
         }
         let mut fallen = self.fallen.iter().filter(|fallen| fallen.place == place);
         if has_fallen && self.lives > 1 {
@@ -140,7 +151,12 @@ impl World {
                 let mut others = counter.foreign.iter();
                 others.any(|at| (from..=until).contains(at))
             };
-            let Some((seen, is_clear)) = fallen.seen else {
+            let Some(Seen {
+                said_at: seen,
+                is_clear,
+                ..
+            }) = fallen.seen
+            else {
                 return true;
             };
             counter.negative

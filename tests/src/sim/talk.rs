@@ -16,6 +16,7 @@ use super::{
     network::{Heard, Message, Purpose},
     server::Instant,
     trace::{show_command, show_heard},
+    truth::{Seen, Unheard},
     world::{Failure, World},
 };
 
@@ -84,6 +85,8 @@ impl World {
         let (means, rows) = (license.id, self.rows_of(found));
         let heard = self.life.heard.get(&(means, request.feature.clone()));
         let heard = heard.copied().unwrap_or(0);
+        let mut accounts = book.accounts_of(license.no);
+        let is_shared = accounts.any(|account| account.no == found.account && account.shared);
         self.unseen_since.entry(id).or_insert(heard);
         Some(Purpose::Send {
             batch,
@@ -91,6 +94,10 @@ impl World {
             request,
             rows,
             means,
+            unheard: Unheard {
+                since: heard,
+                is_shared,
+            },
         })
     }
 
@@ -188,10 +195,18 @@ impl World {
 
     fn heard_of_counter(&mut self, counter: (i64, Option<String>), made_at: Instant) {
         let place = self.place_of(counter.0, counter.1.as_deref());
+        if place.is_some_and(|(license, _)| self.life.forgotten.contains(&license)) {
+            // What was asked before it was forgotten is not taken in.
+            return;
+        }
         let is_clear = !self.is_in_doubt(&counter);
         let fallen = self.fallen.iter_mut();
         for fallen in fallen.filter(|fallen| Some(fallen.place) == place && fallen.at <= made_at) {
-            fallen.seen.get_or_insert((made_at, is_clear));
+            fallen.seen.get_or_insert(Seen {
+                said_at: made_at,
+                heard_at: self.now,
+                is_clear,
+            });
         }
         self.life.heard.insert(counter, made_at);
     }

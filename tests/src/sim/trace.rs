@@ -22,7 +22,10 @@ pub(super) fn show_command(command: &Command) -> String {
             request.units,
             request.setting
         ),
-        Command::LookUp { subject, .. } => format!("look {} up", subject.holder.value()),
+        Command::LookUp { subject, .. } => {
+            let (holder, id) = (subject.holder.value(), subject.license_id);
+            format!("look {holder} {id:?} up on {}", subject.hardware_id)
+        }
         Command::FindPrefix { batch, .. } => format!("find what fits of batch {}", batch.0),
     }
 }

@@ -26,6 +26,15 @@ pub(super) struct Rows {
     pub(super) units: i64,
 }
 
+/// What an agent does not know of a counter when it sends units.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unheard {
+    /// Since when it has not heard of it.
+    pub(super) since: Instant,
+    /// Whether it knows that others use it.
+    pub(super) is_shared: bool,
+}
+
 /// What was counted of some rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counted {
@@ -37,6 +46,8 @@ pub(super) struct Counted {
     pub(super) times: i64,
     /// How many of these times no client could have kept from happening.
     pub(super) repeats: i64,
+    /// What the agent had not heard when it first sent what was counted.
+    pub(super) unheard: Unheard,
 }
 
 /// Everything that was counted.
@@ -60,8 +71,19 @@ pub(super) struct Fallen {
     pub(super) at: Instant,
     /// When the agent had last heard of it.
     pub(super) heard: Instant,
-    /// When it heard of it again, and whether nothing of it was in doubt then.
-    pub(super) seen: Option<(Instant, bool)>,
+    /// When it heard of it again.
+    pub(super) seen: Option<Seen>,
+}
+
+/// The agent heard of units that fell.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// When the server said so.
+    pub(super) said_at: Instant,
+    /// When that reached the agent.
+    pub(super) heard_at: Instant,
+    /// Whether nothing of the counter was in doubt then.
+    pub(super) is_clear: bool,
 }
 
 impl Rows {
@@ -72,7 +94,7 @@ impl Rows {
 
 impl Truth {
     /// The server counts these rows once more.
-    pub(super) fn count(&mut self, rows: &[Rows], place: Place, is_repeat: bool) {
+    pub(super) fn count(&mut self, rows: &[Rows], place: Place, is_repeat: bool, unheard: Unheard) {
         self.requests += 1;
         for rows in rows {
             let lane = self.by_lane.entry((rows.life, rows.lane)).or_default();
@@ -88,6 +110,7 @@ impl Truth {
                     place,
                     times: 1,
                     repeats: i64::from(is_repeat),
+                    unheard,
                 });
             }
         }
@@ -102,9 +125,30 @@ impl Truth {
         })
     }
 
+    /// The units of these rows that are counted.
+    pub(super) fn units_of(&self, rows: &[Rows]) -> i64 {
+        let counted = rows.iter().filter(|rows| self.has(&[**rows]));
+        counted.map(|rows| rows.units).sum()
+    }
+
+    /// What the agent had not heard when these rows were first counted, where they were.
+    pub(super) fn unheard(&self, rows: &[Rows]) -> Option<Unheard> {
+        let mut lanes = rows.iter().filter_map(|rows| {
+            let lane = self.by_lane.get(&(rows.life, rows.lane))?;
+            lane.iter().find(|found| found.rows.overlap(rows))
+        });
+        lanes.next().map(|found| found.unheard)
+    }
+
     /// Everything that was counted.
     pub(super) fn all(&self) -> impl Iterator<Item = &Counted> {
         self.by_lane.values().flatten()
+    }
+
+    /// All units that were counted at a place, each as often as it was.
+    pub(super) fn sum_of_all(&self, place: Place) -> i64 {
+        let here = self.all().filter(|found| found.place == place);
+        here.map(|found| found.rows.units * found.times).sum()
     }
 
     /// The units of a lineage that were counted at a place, each as often as it was.

@@ -192,6 +192,7 @@ impl World {
         if self.disk_is_bad || self.device.is_short_of_space() {
             // What was heard last may never have come to the disk.
             self.life.heard.clear();
+            self.unsee(0);
         }
         match self.device.start(peer_of(self.credentials)) {
             Ok(commands) => {
@@ -225,6 +226,13 @@ impl World {
         Ok(())
     }
 
+    /// What the agent heard from this time on of units that fell never came to its disk.
+    fn unsee(&mut self, since: Instant) {
+        for fallen in &mut self.fallen {
+            fallen.seen = fallen.seen.filter(|seen| seen.heard_at < since);
+        }
+    }
+
     pub(super) fn heal_disk(&mut self) {
         self.disk_is_bad = false;
         self.device.disk.heal();
@@ -240,6 +248,7 @@ impl World {
         if let Some(seed) = self.power_cut
             && !self.device.disk.is_on()
         {
+            self.unsee(self.now);
             return self.lose_power(seed);
         }
         self.carry_out(commands)

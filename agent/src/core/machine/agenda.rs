@@ -94,10 +94,7 @@ impl Core {
             .accounts_of(no)
             .filter_map(|account| self.agenda_of(now, first, account))
             .map(|(due, step)| match &step {
-                // What the server refuses to tell is asked for slowly.
-                Step::LookUp(device) if !first.accepts(device) => {
-                    (due.max(first.probe.until), step)
-                }
+                Step::LookUp(device) if !first.accepts(device) => Self::slowly(first, due, step),
                 _ => (due, step),
             });
         let (due, step) = steps
@@ -167,7 +164,7 @@ impl Core {
             .sealed
             .as_ref()
             .is_some_and(|it| it.refused_at.is_some());
-        let is_unproven = is_refused && !self.is_deduplicated(first);
+        let is_unproven = is_refused && !self.is_deduplicated(now, first);
         if due <= now.mono && (is_unproven || self.needs_fresh_total(now, account, together)) {
             return Some((due, Step::LookUp(self.hardware_id_of(first.no))));
         }
@@ -184,7 +181,9 @@ impl Core {
         look_at: Duration,
     ) -> (Duration, Step) {
         let sealed = batch.sealed.as_ref();
+        // Where the licence cannot be read, the server would refuse what it does not know.
         let may_be_edited = !self.book.setting_of(batch).is_empty()
+            && license.reader().is_some()
             && sealed.is_some_and(|sealed| !sealed.readings.limits_are_read);
         if self.trusts_key(now, batch) && !may_be_edited {
             return (Duration::ZERO, Step::Send(batch.no));
@@ -277,7 +276,7 @@ impl Core {
     }
 
     /// Whether a batch's period is over: sent now, the server counts its units in a later one.
-    fn is_late(&self, now: Moment, batch: &Batch) -> bool {
+    pub(super) fn is_late(&self, now: Moment, batch: &Batch) -> bool {
         let recorded_in = self.book.lane(batch.lane).and_then(|lane| lane.key.period);
         let current = self
             .standing_of(batch)
@@ -318,17 +317,22 @@ impl Core {
         Some(now.mono.saturating_add(turn.saturating_since(now.time)))
     }
 
+    /// What the server refuses to tell is asked for slowly, on each refused device in its turn.
+    fn slowly(license: &License, due: Duration, step: Step) -> (Duration, Step) {
+        Self::probe(license).map_or((due, step), |(until, probe)| (due.max(until), probe))
+    }
+
     /// Asking again for a licence, or a device of it, that the server refuses.
     fn probe(license: &License) -> Option<(Duration, Step)> {
-        if license.blocked.is_some() {
-            return Some((license.probe.until, Step::LookUp(license.any_device()?)));
-        }
         let refused = || {
             license
                 .devices
                 .iter()
                 .filter(|(_, refused)| refused.is_some())
         };
+        if license.blocked.is_some() && refused().count() < license.devices.len() {
+            return Some((license.probe.until, Step::LookUp(license.any_device()?)));
+        }
         // One after the other: one that stays refused keeps no other from being asked about.
         let turn = usize::try_from(license.probe.failures).unwrap_or(0);
         let (device, _) = refused().nth(turn.checked_rem(refused().count())?)?;

@@ -187,8 +187,11 @@ impl Core {
         asked_at: Duration,
     ) {
         for batch in self.refused_before(no, asked_at) {
-            if self.is_deduplicated(&batch) {
-                if let Some(sealed) = self.sealed_mut(batch.no) {
+            if self.is_deduplicated(now, &batch) {
+                // What goes again under its key is recognised as long as the server remembers that, and proven only then.
+                if batch.state != BatchState::Sealed
+                    && let Some(sealed) = self.sealed_mut(batch.no)
+                {
                     sealed.refused_at = None;
                 }
                 continue;
@@ -203,8 +206,14 @@ impl Core {
             let is_counted = units != 0
                 && moved % units == 0
                 && (1..=1 + REPEATS_MAX).contains(&(moved / units));
-            // Others' units hide the batch's own, on a licence that was never seen to be shared as well: nobody can tell.
-            let is_hidden = !was_shared && units > 0 && !(0..units).contains(&moved);
+            // Others' units hide the batch's own, on a licence that was never seen to be shared as well: nobody can tell. Where
+            // units may be returned, any move may.
+            let is_without = if may_fall(&before) || may_fall(found) {
+                moved == 0
+            } else {
+                (0..units).contains(&moved)
+            };
+            let is_hidden = !was_shared && units != 0 && !is_without;
             // Where the period turned before the total was read, the same.
             if !is_same_period || (is_hidden && !is_counted) {
                 self.hold(now, batch.no, Hold::Undecidable);
@@ -242,14 +251,25 @@ impl Core {
         batches.filter(is_refused).cloned().collect()
     }
 
+    /// Units of this ledger that are counted after a refusal say nothing of the batch that was refused.
+    pub(super) fn expect_of_refused(&mut self, no: AccountNo, units: Units) {
+        for batch in self.refused_before(no, Duration::MAX) {
+            if let Some(sealed) = self.sealed_mut(batch.no) {
+                let total = sealed.before.total;
+                sealed.before.total = total.checked_add(units).unwrap_or(total);
+            }
+        }
+    }
+
     /// The batch that the total may hold although the server refused it, where there is one.
     pub(super) fn doubtful_refusal(
         &self,
+        now: Moment,
         no: AccountNo,
         asked_at: Duration,
     ) -> Option<(BatchNo, Units)> {
         let mut refused = self.refused_before(no, asked_at).into_iter();
-        let doubtful = refused.find(|batch| !self.is_deduplicated(batch));
+        let doubtful = refused.find(|batch| !self.is_deduplicated(now, batch));
         doubtful.map(|batch| (batch.no, batch.units))
     }
 

@@ -38,10 +38,8 @@ impl Core {
             let hold = BatchState::Held(Hold::Limit {
                 room_seen: Some(room),
             });
-            // Not kept on disk.
-            if let Some(batch) = self.book.batches.get_mut(&batch) {
-                batch.state = hold;
-            }
+            // Not kept on disk, but put back with the account where the commit fails.
+            self.set_state(batch, hold);
         }
     }
 
@@ -69,7 +67,7 @@ impl Core {
 
     fn contradict(&mut self, now: Moment, no: AccountNo, units: i64) {
         self.pause_account(now, no);
-        let Some(account) = self.book.accounts.get_mut(&no) else {
+        let Some(account) = self.book.account_mut(no) else {
             return;
         };
         let watch = &mut account.watch;
@@ -87,12 +85,15 @@ impl Core {
 
     /// The server has counted, or has made room: the total is believed again.
     pub(super) fn forget_contradiction(&mut self, no: AccountNo) {
-        if let Some(account) = self.book.accounts.get_mut(&no)
-            && account.watch.believed_room.take().is_some()
-        {
-            account.watch.contradicted = Pause::default();
-            self.look_at_room_anew(no);
+        let is_contradicted = |account: &Account| account.watch.believed_room.is_some();
+        if !self.book.accounts.get(&no).is_some_and(is_contradicted) {
+            return;
         }
+        if let Some(account) = self.book.account_mut(no) {
+            account.watch.believed_room = None;
+            account.watch.contradicted = Pause::default();
+        }
+        self.look_at_room_anew(no);
     }
 
     /// What was found too little before says nothing any more of the batches that are held for the limit.
@@ -105,10 +106,7 @@ impl Core {
             .map(|batch| batch.no)
             .collect();
         for batch in held {
-            // Not kept on disk.
-            if let Some(batch) = self.book.batches.get_mut(&batch) {
-                batch.state = BatchState::Held(Hold::Limit { room_seen: None });
-            }
+            self.set_state(batch, BatchState::Held(Hold::Limit { room_seen: None }));
         }
     }
 

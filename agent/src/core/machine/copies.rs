@@ -128,6 +128,13 @@ impl Core {
         }
     }
 
+    /// Whether an original may have a batch as well.
+    pub(super) fn is_of_original(&self, no: BatchNo) -> bool {
+        let until = self.book.copied_until();
+        let last = self.book.batch(no).map(|batch| batch.last);
+        last.zip(until).is_some_and(|(last, until)| last <= until)
+    }
+
     /// Holds what went another way than it may have in the original: it was refused here, or its key says nothing any
     /// more.
     fn hold_what_differs(&mut self, now: Moment, until: Seq) {

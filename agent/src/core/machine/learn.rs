@@ -223,7 +223,7 @@ impl Core {
         let is_beside = turn::is_beside(&standing, asked, now.time);
         let before = self.book.accounts.get(&no);
         let before = before.and_then(|account| self.book.room_left(account, now.time));
-        let doubtful = doubtful.or_else(|| self.doubtful_refusal(no, asked_at));
+        let doubtful = doubtful.or_else(|| self.doubtful_refusal(now, no, asked_at));
         let was_shared = self
             .book
             .accounts
@@ -235,6 +235,8 @@ impl Core {
         };
         if !is_believed {
             account.standing.limits = standing.limits;
+            // A restart must not forget it: nothing is sent against a total that may have fallen.
+            account.stale = true;
             return;
         }
         account.standing = standing;

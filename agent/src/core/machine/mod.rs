@@ -49,13 +49,21 @@ const PROBE_INTERVALS: u32 = 12;
 const REFRESH_SPACING: Duration = Duration::from_millis(100);
 
 impl Core {
-    /// An order that was not released: its commit failed.
-    pub(in crate::core) fn withdraw(&mut self, command: &Command) {
+    /// What an order has under way, and for which licence.
+    pub(in crate::core) fn ordered_by(&self, command: &Command) -> Option<(LicenseNo, Op)> {
         match command {
             Command::Send { license, .. } | Command::LookUp { license, .. } => {
-                self.set_op(*license, Op::Idle);
+                Some((*license, self.book.license(*license)?.op))
             }
-            Command::FindPrefix { .. } => {}
+            Command::FindPrefix { .. } => None,
+        }
+    }
+
+    /// An order that was not released: its commit failed. What was under way before is so again.
+    pub(in crate::core) fn withdraw(&mut self, no: LicenseNo, ordered: Op) {
+        let op = self.book.license(no).map(|license| license.op);
+        if op == Some(ordered) {
+            self.set_op(no, Op::Idle);
         }
     }
 
@@ -159,13 +167,21 @@ impl Core {
             SendOutcome::RefusedLimit => {
                 self.link.reached(now.mono);
                 self.hold(now, no, Hold::Limit { room_seen: None });
-                self.note_refused(now, no);
+                self.note_refused(now, no, key);
                 self.mark_stale(no);
+            }
+            SendOutcome::RefusedLicense(code) if self.is_of_before(no, key) => {
+                self.link.reached(now.mono);
+                if self.is_of_original(no) {
+                    self.hold(now, no, Hold::Refused(code));
+                } else {
+                    self.reseal(now, no);
+                }
             }
             SendOutcome::RefusedLicense(code) => {
                 self.link.reached(now.mono);
                 self.hold(now, no, Hold::Refused(code));
-                self.note_refused(now, no);
+                self.note_refused(now, no, key);
                 if let (true, Some(account)) = (vendor::is_of_counter(code), account) {
                     self.refuse_account(now, account, code);
                     return;
@@ -177,13 +193,13 @@ impl Core {
                 self.link.reached(now.mono);
                 tracing::error!(batch = no.0, %message, "the server refuses a request as wrong");
                 self.hold(now, no, Hold::Defect(code));
-                self.note_refused(now, no);
+                self.note_refused(now, no, key);
             }
             SendOutcome::RefusedCredentials(code) => {
                 self.not_counted(now, no);
                 // A request that comes twice has one date: neither copy of it was accepted.
                 if code != ErrorCode::DateHeaderDiff {
-                    self.note_refused(now, no);
+                    self.note_refused(now, no, key);
                 }
                 self.link.refused(now.mono, code);
             }
@@ -207,7 +223,7 @@ impl Core {
             }
             SendOutcome::Throttled(wait) => {
                 self.not_counted(now, no);
-                self.note_refused(now, no);
+                self.note_refused(now, no, key);
                 self.link
                     .throttled(now.mono, wait, &self.policy, &mut self.random);
             }
@@ -235,6 +251,13 @@ impl Core {
             Some(Op::LookingUp(since)) => since,
             _ => Duration::ZERO,
         };
+        if matches!(
+            outcome,
+            LookUpOutcome::Found(_) | LookUpOutcome::Refused(..)
+        ) {
+            // Where the commit fails, the licence is still being read, and this is told again: since when tells how old it is.
+            self.book.license_mut(license);
+        }
         self.set_op(license, Op::Idle);
         match outcome {
             LookUpOutcome::Found(_) if self.is_forgotten(license) => self.link.reached(now.mono),
@@ -305,6 +328,7 @@ impl Core {
             sealed.map_or((now.time, now.time), |sealed| (sealed.at, sealed.sent_at));
         let is_beside = turn::is_beside(&standing, sent_at, now.time);
         self.count_settled(now, no);
+        self.expect_of_refused(batch.account, batch.units);
         if key == Some(KeyEcho::Replayed) {
             // Its total is that of back then, which others may have moved since, and whose period may be over.
             let is_of_now = !turn::is_beside(&standing, sealed_at, now.time);
@@ -397,7 +421,7 @@ impl Core {
 
     /// The server refused this attempt. Where it keeps no keys, a gateway may have sent the request twice and handed on the
     /// second answer, so that the total is read before the batch goes on.
-    fn note_refused(&mut self, now: Moment, no: BatchNo) {
+    fn note_refused(&mut self, now: Moment, no: BatchNo, key: KeyEcho) {
         let Some(batch) = self.book.batch(no) else {
             return;
         };
@@ -407,7 +431,8 @@ impl Core {
             .sealed
             .as_ref()
             .is_some_and(|sealed| sealed.peer.is_some() && !sealed.doubtful);
-        if is_unknown || batch.units == Units::ZERO {
+        // One that looked the key up knows of no other copy, whatever becomes of keys and credentials later.
+        if is_unknown || key.is_looked_up() || batch.units == Units::ZERO {
             return;
         }
         if let Some(sealed) = self.sealed_mut(no) {

@@ -92,7 +92,6 @@ impl Core {
         found: &LicenseFound,
         asked_at: Duration,
     ) {
-        self.asking.subjects.remove(&no);
         let id = self.book.license(no).map(License::server_id);
         if id.is_some_and(|id| id != found.body.counter.id) {
             self.told_of_another(now, no, found, asked_at);
@@ -166,8 +165,9 @@ impl Core {
         hardware_id: &str,
         (code, asked_at): (ErrorCode, Duration),
     ) {
-        let asked = self.asking.subjects.remove(&no);
-        let was_by_id = self.asking.by_id.remove(&no);
+        // Kept: where the commit fails, the refusal is told again.
+        let asked = self.asking.subjects.get(&no).cloned();
+        self.asking.by_id.remove(&no);
         let is_unknown = code == ErrorCode::LicenseNotFound;
         if is_unknown && self.drop_name(now, no, hardware_id, asked.as_ref()) {
             return;
@@ -178,7 +178,7 @@ impl Core {
         // A user can hold several licences, and a key may open another by now: of which one was that?
         let may_be_of_another = asked.is_some_and(|asked| asked.license_id.is_none());
         let is_news = license.accepts(hardware_id) && !is_unknown;
-        if may_be_of_another && is_news && !was_by_id {
+        if may_be_of_another && is_news {
             self.asking.by_id.insert(no);
             if let Some(license) = self.book.licenses.get_mut(&no) {
                 license.refresh_at = now.mono;

@@ -96,6 +96,8 @@ impl Core {
         let batch = self.book.batch(no).filter(|batch| !batch.state.is_end());
         let batch = batch.ok_or(Unresolvable::Unknown(no))?;
         let hold = self.decidable(now, batch, decision)?;
+        // Held for that, a copy's would wait for a person again.
+        let is_late = hold == Hold::Late || (hold == Hold::Copy && self.is_late(now, batch));
         let account = batch.account;
         let seq = self.note_decision(now, no, decision, By::Person, reason);
         match decision {
@@ -104,15 +106,21 @@ impl Core {
                 // The server's total may hold these units already, or the vendor is about to add them.
                 self.mark_account_unsure(account);
             }
+            // Under its id the server would refuse it again.
+            Decision::NotApplied | Decision::Resend
+                if hold == Hold::Copy && !self.may_be_sent_under_its_id(no) =>
+            {
+                self.note_late(no, is_late);
+                self.reseal(now, no);
+            }
             Decision::NotApplied | Decision::Resend
                 if matches!(hold, Hold::Undecidable | Hold::Gone(_) | Hold::Copy) =>
             {
+                self.note_late(no, is_late);
                 self.certainly_not_counted(no);
             }
             Decision::NotApplied | Decision::Resend => {
-                if let Some(batch) = self.book.batch_mut(no) {
-                    batch.late |= hold == Hold::Late;
-                }
+                self.note_late(no, is_late);
                 self.reseal(now, no);
             }
             Decision::Waive => self.waive(now, no),
@@ -122,6 +130,19 @@ impl Core {
             self.hold_refused(now, account, code);
         }
         Ok(seq)
+    }
+
+    /// Somebody wants a batch to be sent although its period is over.
+    fn note_late(&mut self, no: BatchNo, is_late: bool) {
+        if let Some(batch) = self.book.batch_mut(no) {
+            batch.late |= is_late;
+        }
+    }
+
+    /// Whether a batch of a copy has the id that the original would send it under, and was not refused under that.
+    fn may_be_sent_under_its_id(&self, no: BatchNo) -> bool {
+        let sealed = self.book.batch(no).and_then(|batch| batch.sealed.as_ref());
+        sealed.is_some_and(|sealed| sealed.peer.is_some())
     }
 
     /// Why a batch waits, for a decision about it.

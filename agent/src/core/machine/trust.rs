@@ -55,12 +55,19 @@ impl Core {
         }
     }
 
-    /// Whether the server recognises a batch that comes twice: its only attempt was sent under a key that is kept now.
-    pub(super) fn is_deduplicated(&self, batch: &Batch) -> bool {
-        batch.sealed.as_ref().is_some_and(|sealed| {
-            let is_peer = sealed.peer.as_deref() == Some(self.peer.as_str());
-            self.keeps_keys() && is_peer && !sealed.doubtful
-        })
+    /// Whether a refusal is the stored answer to an earlier attempt, by this ledger or by its original: it says how the licence
+    /// stood then, and not how it stands now.
+    pub(super) fn is_of_before(&self, no: BatchNo, key: KeyEcho) -> bool {
+        let batch = self.book.batch(no);
+        let sealed = batch.and_then(|batch| batch.sealed.as_ref());
+        let was_sent_before = sealed.is_some_and(|sealed| sealed.attempts > 1);
+        key == KeyEcho::Replayed && (was_sent_before || self.is_of_original(no))
+    }
+
+    /// Whether the server recognises a batch that comes twice: its only attempt was sent under a key that it still remembers.
+    pub(super) fn is_deduplicated(&self, now: Moment, batch: &Batch) -> bool {
+        let sealed = batch.sealed.as_ref();
+        sealed.is_some_and(|sealed| !sealed.doubtful) && self.trusts_key(now, batch)
     }
 
     /// Notices where the corrected clock and the monotonic one disagree by more than the settle wait: one of them stood still or

@@ -143,7 +143,7 @@ impl Core {
         let base = self.policy.sync_interval.saturating_mul(PROBE_INTERVALS);
         let max = self.policy.refresh_interval.max(base);
         // Not kept on disk: a start tries anew.
-        if let Some(account) = self.book.accounts.get_mut(&no) {
+        if let Some(account) = self.book.account_mut(no) {
             let pause = &mut account.watch.contradicted;
             pause.grow(now.mono, base, max, &mut self.random);
         }

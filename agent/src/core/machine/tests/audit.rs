@@ -40,6 +40,81 @@ fn a_refusal_that_left_the_total_alone_is_believed() {
 }
 
 #[test]
+fn where_units_may_be_returned_any_move_may_hide_a_refused_batch() {
+    for moved in [1_000_000, -1_000_000, 3] {
+        let mut world = World::new(100, KeyEcho::Absent);
+        let told = |world: &World, total| {
+            let mut found = world.found(total);
+            found.body.counter.allow_negative_consumptions = true;
+            found
+        };
+        let found = told(&world, 0);
+        world.looked_up(found, KeyEcho::Absent);
+        world.record(-5).unwrap();
+        let (batch, _, _) = world.sent();
+        let refusal = SendOutcome::RefusedCredentials(ErrorCode::RevokedApiKey);
+        world.answer(batch, refusal, KeyEcho::Absent);
+        world.tell(Event::Nudge);
+        let found = told(&world, moved);
+        assert!(world.looked_up(found, KeyEcho::Absent).is_empty());
+        assert_eq!(world.sums().held, -5, "{moved}");
+    }
+}
+
+#[test]
+fn a_refusal_by_a_server_that_looked_the_key_up_is_certain_under_other_credentials_too() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let refusal = SendOutcome::RefusedLicense(ErrorCode::LicenseNotEnabled);
+    world.answer(batch, refusal, KeyEcho::New);
+    world.core.set_peer("other credentials".to_owned());
+    world.tell(Event::Nudge);
+    // Another device consumed as many units.
+    assert!(matches!(
+        world.look_up(5).as_slice(),
+        [Command::Send { .. }]
+    ));
+    assert!(world.findings().is_empty());
+}
+
+#[test]
+fn a_refusal_under_a_key_that_the_server_has_forgotten_is_not_believed_before_the_total_was_read() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let refusal = SendOutcome::RefusedCredentials(ErrorCode::RevokedApiKey);
+    world.answer(batch, refusal, KeyEcho::Echoed);
+    world.pass(Duration::from_hours(25));
+    let asked = world.tell(Event::Nudge);
+    assert!(
+        matches!(asked.as_slice(), [Command::LookUp { .. }]),
+        "{asked:?}"
+    );
+    world.look_up_echoing(5, KeyEcho::Echoed);
+    assert_eq!(world.sums().held, 5);
+    assert_eq!(world.findings(), [(FindingKind::RefusedButCounted, 5)]);
+}
+
+#[test]
+fn own_units_that_are_counted_after_a_refusal_are_no_sign_that_the_refused_were() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let wrong = SendOutcome::RefusedRequest(ErrorCode::ValidationError, "no".to_owned());
+    world.answer(batch, wrong, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let outcome = world.applied(5);
+    world.answer(batch, outcome, KeyEcho::New);
+    world.core.set_peer("other credentials".to_owned());
+    world.pass(Duration::from_hours(1));
+    world.reads();
+    world.look_up(5);
+    assert!(world.findings().is_empty());
+}
+
+#[test]
 fn an_answer_that_moved_the_total_twice_is_settled_with_a_finding() {
     let mut world = World::new(10_000, KeyEcho::Absent);
     world.record(5).unwrap();
@@ -81,6 +156,8 @@ fn a_total_that_fell_is_believed_when_it_was_read_twice_and_is_a_finding() {
     world.reads();
     world.look_up(2);
     assert!(world.findings().is_empty(), "one reading may be old");
+    let account = world.core.book().account_of(LicenseNo(1), None).unwrap();
+    assert!(account.stale, "a restart does not forget it");
     assert_eq!(world.core.status(world.now).licenses[0].total.get(), 5);
     world.pass(SETTLE_WAIT);
     world.reads();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::{
-    DeviceIs, Unresolvable,
+    Decision, DeviceIs, Unresolvable,
     book::{BatchState, CopyKind, Hold},
     doubt::Doubt,
     instance::Difference,
@@ -244,4 +244,26 @@ fn a_doubt_that_could_not_be_written_changes_nothing() {
     world.core.roll_back(&commands);
     assert_eq!((states(&world), world.core.book().id()), (before, id));
     assert!(world.core.book().copies().open.is_empty());
+}
+
+#[test]
+fn what_the_original_was_refused_blocks_nothing_and_goes_on_under_another_id_when_a_person_says_so()
+{
+    let mut world = copy(KeyEcho::Echoed, &[5], Duration::from_mins(1));
+    let sealed = world.core.book().batch(BatchNo(1)).unwrap().sealed.clone();
+    let refused = SendOutcome::RefusedLicense(ErrorCode::LicenseNotEnabled);
+    world.answer(BatchNo(1), refused, KeyEcho::Replayed);
+    assert_eq!(states(&world), [HELD]);
+    world.look_up_echoing(0, KeyEcho::Echoed);
+    world.record(1).unwrap();
+    world
+        .core
+        .resolve(world.now, BatchNo(1), Decision::NotApplied, None)
+        .unwrap();
+    world.core.book_mut().committed();
+    let sent = world.tell(Event::Tick);
+    let [Command::Send { key: Some(key), .. }] = sent.as_slice() else {
+        panic!("it should be sent, not {sent:?}");
+    };
+    assert_ne!(Some(key.id), sealed.map(|sealed| sealed.id));
 }

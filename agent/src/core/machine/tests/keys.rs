@@ -98,3 +98,23 @@ fn a_second_attempt_that_was_not_sent_leaves_the_first_one_unknown() {
     let sums = world.sums();
     assert_eq!(sums.unknown, 5, "{sums:?}");
 }
+
+#[test]
+fn a_refusal_of_an_earlier_attempt_says_nothing_of_the_licence_now() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.answer(first.0, lost(), KeyEcho::NoAnswer);
+    let again = world.sent();
+    let refused = || SendOutcome::RefusedLicense(ErrorCode::LicenseNotEnabled);
+    let sent = world.answer(again.0, refused(), KeyEcho::Replayed);
+    let [Command::Send { batch, key, .. }] = sent.as_slice() else {
+        panic!("it should be sent anew, not {sent:?}");
+    };
+    assert_ne!(key.as_ref().map(|key| key.id), first.1);
+    world.record(1).unwrap();
+    // A first attempt has no stored answer, whatever a server says.
+    world.answer(*batch, refused(), KeyEcho::Replayed);
+    assert_eq!(world.sums().held, 5);
+    world.record(1).unwrap_err();
+}

@@ -3,6 +3,7 @@
 mod audit;
 mod copies;
 mod keys;
+mod retold;
 mod shared;
 mod unknown;
 

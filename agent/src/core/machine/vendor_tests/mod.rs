@@ -1,6 +1,7 @@
 //! What a vendor does to a licence while units of it are owed: scenarios against a server that answers in the contract's
 //! words.
 
+mod devices;
 mod settings;
 mod world;
 
