@@ -3,11 +3,11 @@
 //! A mutant is a piece of the source and what stands in its place: the same, and something else where `BROKEN` holds. So
 //! all of them stand in one copy of the source, which is built once, and a run has one of them switched on.
 //!
-//! * [`weather`]: worlds of weather, crashes, disks and clocks.
-//! * [`server`]: what lies between agent and server, and what of the server's answers can be believed.
-//! * [`copies`]: ledgers that are copies, that two agents write, or that are deleted.
-//! * [`names`]: which licence a name opens.
-//! * [`vendor`]: what a vendor takes off, edits and limits.
+//! * `weather`: worlds of weather, crashes, disks and clocks.
+//! * `server`: what lies between agent and server, and what of the server's answers can be believed.
+//! * `copies`: ledgers that are copies, that two agents write, or that are deleted.
+//! * `names`: which licence a name opens.
+//! * `vendor`: what a vendor takes off, edits and limits.
 
 mod copies;
 mod names;
