@@ -1,6 +1,7 @@
 // The dashboard: shows what the agent on this device knows, as it changes. No library, no other host.
 
 import { act, ask, link, listen, name, now, passed, silentSince, status } from "./agent.js";
+import { doubts } from "./doubts.js";
 import { showHeld } from "./held.js";
 import { offerLicenses, readBatches, readRows, showBatches, showQueue, showRows, whenChosen } from "./ledger.js";
 import { drawCharts, showLicenses } from "./licenses.js";
@@ -43,7 +44,7 @@ function showHead() {
   byId("heard").textContent = wait > 1000 ? `${heard}, next try in ${ago(wait)}` : heard;
   setBadge("clock", ...(status.time_proven ? ["confirmed", "good"] : ["not confirmed yet", "warn"]));
   byId("time").textContent = `${now().toISOString().slice(0, 19).replace("T", " ")} UTC`;
-  setBadge("ledger", ...(status.storage_advice ? ["cannot be written", "bad"] : status.evidence > 0 ? ["was tampered with", "bad"] : ["sound", "good"]));
+  setBadge("ledger", ...(status.storage_advice ? ["cannot be written", "bad"] : isTampered() ? ["was tampered with", "bad"] : status.copy ? ["is a copy", "warn"] : ["sound", "good"]));
   const owed = status.licenses.reduce((sum, { conservation: it }) => sum + it.pending + it.in_flight + it.unknown, 0);
   setBadge("owed", ...(status.synced ? ["nothing", "good"] : [units(owed), "warn"]));
   const isOff = connection.network === "offline";
@@ -51,16 +52,20 @@ function showHead() {
   byId("network").textContent = isOff ? "Drill: go online" : "Drill: go offline";
 }
 
+/** A copy explains some of what a start finds changed. */
+const isTampered = () => status.evidence > (status.copy?.explains ?? 0);
+
 function showAttention() {
   const words = [];
   if (status.storage_advice) words.push(`Nothing is recorded: ${status.storage_advice}.`);
-  if (status.evidence > 0) words.push("The ledger was changed behind the agent's back. `tally verify` says where it shows.");
+  words.push(...doubts());
+  if (isTampered()) words.push("The ledger was changed behind the agent's back. `tally verify` says where it shows.");
   if (status.connection.state === "refused") words.push(`The server refuses the credentials (${status.connection.refused}). Recording goes on; nothing is sent.`);
   if (status.connection.state === "other_server") {
     const before = status.connection.owed_to === "loopback" ? "a server on this device" : status.connection.owed_to;
     words.push(`What is owed was recorded for ${before}, and ${status.server} is set now. Recording goes on; nothing is sent. Set the former address again; or, if it is the same server, type: tally resolve --server-moved; or give up what it is owed: tally resolve BATCH --waive REASON.`);
   }
-  const deciding = status.licenses.flatMap((license) => license.held).filter((batch) => batch.next_step.startsWith("none"));
+  const deciding = status.licenses.flatMap((license) => license.held).filter((batch) => batch.next_step.startsWith("none") && batch.reason !== "copy");
   if (deciding.length > 0) {
     words.push(h("a", { href: "#held-title" }, `${deciding.length === 1 ? "One batch waits" : `${deciding.length} batches wait`} for a decision, below under “Held”.`));
   }

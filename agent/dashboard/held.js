@@ -1,12 +1,15 @@
 // What is held, why, and the buttons that decide it.
 
-import { act, ask, name, status, time } from "./agent.js";
-import { arrange, byId, h, minute, number, say, units } from "./parts.js";
+import { name, status, time } from "./agent.js";
+import { decide } from "./decide.js";
+import { arrange, byId, h, minute, number, units } from "./parts.js";
 
 const REASONS = {
   limit: "The limit would be passed.",
   undecidable: "Its answer was lost, and the total cannot tell whether the server has counted it.",
   late: "Its period is over, and such units are not sent unasked.",
+  gone: "Its answer was lost, and the server no longer tells the total that would show whether it was counted.",
+  copy: "The original may have sent it.",
 };
 
 const DECISIONS = {
@@ -14,6 +17,13 @@ const DECISIONS = {
   not_applied: ["It was not counted", "The server has not counted these units: they are sent. If it had, they are counted twice."],
   resend: ["Send it now", "The units are sent, whatever the server did before."],
   waive: ["Give it up", "The units are never sent, and nobody is charged for them."],
+};
+
+/** What can be said of it; of what a copy holds, all at once: what became of the original. */
+const CHOICES = {
+  undecidable: ["applied", "not_applied", "waive"],
+  gone: ["applied", "not_applied", "waive"],
+  copy: [],
 };
 
 const heldItems = new Map();
@@ -43,42 +53,28 @@ function nextStep({ next_step: step, next_at: at }) {
 }
 
 function heldItem(license, batch) {
-  const choices = batch.reason === "undecidable" ? ["applied", "not_applied", "waive"] : ["resend", "applied", "waive"];
+  const choices = CHOICES[batch.reason] ?? ["resend", "applied", "waive"];
   const next = h("span", {});
   const buttons = choices.map((choice) => h("button", {
     type: "button", "aria-label": `${DECISIONS[choice][0]}: batch ${batch.batch}`,
-    onclick: () => decide(license, batch, choice),
+    onclick: () => decideBatch(license, batch, choice),
   }, `${DECISIONS[choice][0]}…`));
   const item = h("li", { "data-batch": String(batch.batch) },
     h("h3", {}, `${units(batch.units)} of ${name(license)}`),
     h("p", { class: "soft" }, `batch ${batch.batch} · ${number(batch.rows)} ${batch.rows === 1 ? "consumption" : "consumptions"} on ${batch.hardware_id}`,
       batch.since ? " · since " : "", batch.since ? time(batch.since) : ""),
     h("p", { class: "why" }, REASONS[batch.reason] ?? `The server refuses it: ${batch.reason.replaceAll("_", " ")}.`, " ", next),
-    h("div", { class: "row" }, ...buttons));
+    choices.length > 0 ? h("div", { class: "row" }, ...buttons) : "");
   return { item, next };
 }
 
-let deciding = null;
-
-function decide(license, batch, choice) {
-  deciding = { batch: batch.batch, choice };
+function decideBatch(license, batch, choice) {
   const [title, means] = DECISIONS[choice];
-  byId("decide-title").textContent = `${title}?`;
-  byId("decide-what").textContent = `Batch ${batch.batch}: ${units(batch.units)} of ${name(license)}, product ${license.product}.`;
-  byId("decide-means").textContent = means;
-  byId("decide-need").textContent = choice === "waive" ? "(needed)" : "(optional)";
-  byId("decide-reason").value = "";
-  byId("decide-reason").required = choice === "waive";
-  byId("decide").returnValue = "";
-  byId("decide").showModal();
+  decide({
+    title, means, isReasonNeeded: choice === "waive",
+    what: `Batch ${batch.batch}: ${units(batch.units)} of ${name(license)}, product ${license.product}.`,
+    path: `/v1/batches/${batch.batch}/resolve`, body: { decision: choice },
+    said: `Batch ${batch.batch}: ${title}. The ledger says so.`,
+    then: () => byId("held-title").closest("section").querySelector("button")?.focus(),
+  });
 }
-
-byId("decide").addEventListener("close", act(async () => {
-  if (byId("decide").returnValue !== "yes" || !deciding) return;
-  const { batch, choice } = deciding;
-  deciding = null;
-  const reason = byId("decide-reason").value.trim();
-  await ask("POST", `/v1/batches/${batch}/resolve`, { decision: choice, ...(reason ? { reason } : {}) });
-  say(`Batch ${batch}: ${DECISIONS[choice][0]}. The ledger says so.`);
-  byId("held-title").closest("section").querySelector("button")?.focus();
-}));

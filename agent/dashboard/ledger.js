@@ -138,6 +138,7 @@ export function showRows({ rows, searched }) {
 
 function outcome(row) {
   if (row.refusal) return [badge("refused", "bad")];
+  if (row.kind === "finding") return [badge(row.note.finding.replaceAll("_", " "), "warn")];
   return [state(row.state), row.late ? badge("late", "warn") : ""].filter(Boolean);
 }
 

@@ -1,7 +1,7 @@
 // The agent's dashboard, as whoever looks after a device uses it.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { cpSync, readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 
@@ -168,6 +168,64 @@ describe("the dashboard", { concurrency: false }, () => {
     await page.locator("#held > li").waitFor({ state: "detached" });
     assert.equal(agent.tally("status").licenses[0].conservation.waived, 7);
   });
+
+  test("a total that does not fit is told with its amount, until somebody has looked into it", async (t) => {
+    const { page, agent, stubAt, use } = await dashboard(t, { stubArgs: ["--no-idempotency"] });
+    await use({ consumptions: 3 });
+    await settled(page);
+    await control("PUT", stubAt("faults"), [{ path: "/api/v4/add_consumption", action: { duplicate: true }, times: 1 }]);
+    await use({ consumptions: 10 });
+    const told = page.locator("#attention li", { hasText: "is 23, and 13 was expected: 10 units more than this device sent" });
+    await told.waitFor();
+    await page.locator("#ledger-rows tr", { hasText: "finding" }).getByText("counted more than once").waitFor();
+    assert.ok(!(await told.textContent()).includes(KEY), "a key is shown");
+    await checkAccessible(page);
+    await page.getByRole("button", { name: /^It was looked into: finding/ }).click();
+    await page.getByRole("dialog").getByText("It is shown no more").waitFor();
+    await checkAccessible(page);
+    await page.locator("#decide-reason").fill("the vendor took it off");
+    await page.getByRole("button", { name: "Decide so" }).click();
+    await page.locator("#attention").waitFor({ state: "hidden" });
+    await page.locator("#say", { hasText: "was looked into" }).waitFor({ state: "attached" });
+    assert.deepEqual(agent.tally("status").findings, []);
+    const decided = agent.tally("log").find((it) => it.kind === "decision");
+    assert.deepEqual([decided.note.decision, decided.note.by, decided.note.reason], ["seen", "person", "the vendor took it off"]);
+  });
+
+  for (const [device, button, sums] of [
+    ["moved", "The original is gone…", { settled: 12, waived: 0, held: 0 }], ["new", "The original lives on…", { settled: 5, waived: 7, held: 0 }],
+  ]) {
+    test(`a ledger that is a copy says so, and holds what the original may have sent, until a person says that it is ${device}`, async (t) => {
+      const opened = await dashboard(t, { stubArgs: ["--no-idempotency"] });
+      const { agent, open, stubAt, use } = opened;
+      await use({ consumptions: 5 });
+      await settled(opened.page);
+      agent.tally("network", "offline");
+      await use({ consumptions: 7 });
+      await agent.stop();
+      await forget(opened.page);
+      // Put back from a backup: the same content in other files.
+      const aside = `${agent.dataDir}.aside`;
+      renameSync(agent.dataDir, aside);
+      cpSync(aside, agent.dataDir, { recursive: true, preserveTimestamps: true });
+      await agent.restart();
+      const page = await open(agent.tally("dashboard", "--print").url);
+      await page.locator("#attention li", { hasText: /^This ledger is a copy of .*7 units of it, which the original may have sent, are held/ }).waitFor();
+      await page.locator("#ledger", { hasText: "is a copy" }).waitFor();
+      const held = page.locator("#held > li");
+      await held.getByText("The original may have sent it. This ledger is a copy").waitFor();
+      assert.equal(await held.getByRole("button").count(), 0, "one batch of a copy is decided alone");
+      await checkAccessible(page);
+      await page.getByRole("button", { name: button }).click();
+      await page.getByRole("button", { name: "Decide so" }).click();
+      await page.locator("#attention").waitFor({ state: "hidden" });
+      await page.locator("#ledger", { hasText: "sound" }).waitFor();
+      await settled(page);
+      const { settled: counted, waived, held: left } = agent.tally("status").licenses[0].conservation;
+      assert.deepEqual({ settled: counted, waived, held: left }, sums);
+      assert.equal((await control("GET", stubAt("licenses/1"))).total_consumptions, sums.settled);
+    });
+  }
 
   test("a drill takes the network away; recording goes on, and everything is owed until it is back", async (t) => {
     const { page, use } = await dashboard(t);

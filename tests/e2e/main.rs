@@ -8,6 +8,7 @@ mod disk;
 mod doctor;
 mod exactly_once;
 mod faults;
+mod findings;
 mod held;
 mod kills;
 mod known;

@@ -298,3 +298,47 @@ fn an_application_may_retry_under_a_key_even_over_a_restart() -> Result {
     assert_eq!(agent.wait_settled(0)?.recorded, 5);
     Ok(())
 }
+
+/// An agent below trusts a refusal of a second attempt only where the key came back with `Idempotency-Replayed`.
+#[test]
+fn a_consumptions_key_comes_back_only_where_it_was_looked_up() -> Result {
+    let stub = stub(&[seed::license(100, json!({}))], Keys::Kept)?;
+    let agent = agent(&stub)?;
+    let app = agent.app("inspector")?;
+    agent.add_license()?;
+    let path = "/api/v4/add_consumption";
+    let post = |key: &str, body: &serde_json::Value| -> Result<(u16, [Option<String>; 2])> {
+        let reply = app.post_with(path, body.to_string(), &[("idempotency-key", key)])?;
+        let names = ["idempotency-key", "idempotency-replayed"];
+        let headers = names.map(|name| reply.header(name).map(str::to_owned));
+        Ok((reply.status, headers))
+    };
+    let looked_up = |key: &str, replayed: &str| [key, replayed].map(|it| Some(it.to_owned()));
+    let nothing = [None, None];
+
+    assert_eq!(post("a", &by_key(5))?, (200, looked_up("a", "false")));
+    assert_eq!(post("a", &by_key(5))?, (200, looked_up("a", "true")));
+    // The ledger refuses, after it has looked for the key.
+    assert_eq!(post("b", &by_key(96))?, (400, looked_up("b", "false")));
+    // These are refused before, some under a key that was counted.
+    let mut other = by_key(5);
+    other["license_key"] = json!("ZZZZ-ZZZZ-ZZZZ-ZZZZ");
+    assert_eq!(post("c", &other)?, (400, nothing.clone()));
+    let mut body = by_key(5);
+    body["consumptions"] = json!("five");
+    assert_eq!(post("a", &body)?, (400, nothing.clone()));
+    let stranger = app.post_with(path, "{".to_owned(), &[("idempotency-key", "a")])?;
+    assert_eq!(stranger.header("idempotency-key"), None);
+
+    // A reading says that keys are kept, and not that one was looked up.
+    let query = [
+        ("license_key", seed::KEY),
+        ("product", seed::PRODUCT),
+        ("hardware_id", seed::DEVICE),
+    ];
+    let read = app.get_with("/api/v4/check_license", &query, &[("idempotency-key", "r")])?;
+    assert_eq!(read.status, 200, "{}", read.text);
+    assert_eq!(read.header("idempotency-key"), Some("r"));
+    assert_eq!(read.header("idempotency-replayed"), None);
+    Ok(())
+}

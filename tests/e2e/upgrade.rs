@@ -55,6 +55,39 @@ fn an_upgrade_keeps_a_copy_and_what_is_owed_is_sent() -> Result {
     Ok(())
 }
 
+/// Somebody, or another program, has changed the older ledger so that its upgrade fails in the middle: nothing of it is
+/// damaged, so nothing is salvaged, and the older version goes on with it.
+#[test]
+fn an_upgrade_that_fails_is_refused_and_leaves_the_ledger_as_it_was() -> Result {
+    let stub = stub(&[seed::license(100, json!({}))], Keys::Kept)?;
+    let mut agent = owing(stub.url())?;
+    make_older(&agent)?;
+    let path = agent.data_dir().join("ledger.db");
+    let change = |sql: &str| -> Result { Ok(Connection::open(&path)?.execute_batch(sql)?) };
+    change("ALTER TABLE batches ADD COLUMN peer TEXT")?;
+    let before = std::fs::read(&path)?;
+    for _ in 0..2 {
+        let refused = agent.run_command().output()?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("cannot upgrade the ledger") && said.contains("duplicate column"),
+            "{said}"
+        );
+        assert!(std::fs::read(&path)? == before, "the ledger was changed");
+        for entry in std::fs::read_dir(agent.data_dir())? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let is_new = ["damaged", "recover", ".v3"].map(|it| name.contains(it));
+            assert!(!is_new.contains(&true), "{name} was written");
+        }
+    }
+    change("ALTER TABLE batches DROP COLUMN peer")?;
+    agent.restart()?;
+    agent.wait_settled(0)?;
+    assert_eq!(stub.total(1)?, 5);
+    Ok(())
+}
+
 #[test]
 fn on_a_full_disk_the_upgrade_waits_and_the_ledger_is_left_alone() -> Result {
     let stub = stub(&[seed::license(100, json!({}))], Keys::Kept)?;

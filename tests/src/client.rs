@@ -91,6 +91,23 @@ impl Client {
         reply(self.signed(Method::GET, path).query(query))
     }
 
+    /// Asks, signed, with further headers.
+    ///
+    /// # Errors
+    ///
+    /// Where no answer came.
+    pub fn get_with(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(&str, &str)],
+    ) -> crate::Result<Reply> {
+        let request = self.signed(Method::GET, path).query(query);
+        reply(headers.iter().fold(request, |request, (name, value)| {
+            request.header(*name, *value)
+        }))
+    }
+
     /// Sends anything, with headers as they are.
     ///
     /// # Errors

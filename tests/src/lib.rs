@@ -12,7 +12,7 @@
 //! * [`chart`] draws what was measured.
 //! * [`marks`] keeps the marks of simulated ledgers.
 //!
-//! And [`sim`], the simulation, which needs no process.
+//! And [`sim`], the simulation, which needs no process, with [`mutants`], ways to break the source that it finds.
 
 pub mod agent;
 pub mod chart;
@@ -20,6 +20,7 @@ pub mod client;
 pub mod layout;
 pub mod load;
 pub mod marks;
+pub mod mutants;
 pub mod process;
 pub mod programs;
 pub mod recorder;

@@ -8,7 +8,10 @@
 use std::{fs, path::Path};
 
 use clap::ValueEnum as _;
-use tally_tests::sim::Kind;
+use tally_tests::{
+    mutants::{self, FoundBy},
+    sim::Kind,
+};
 
 /// The files below a folder that end in `.rs`, with their text.
 fn sources(folder: &str) -> Vec<(String, String)> {
@@ -181,6 +184,25 @@ fn every_kind_and_scenario_that_a_document_names_exists() {
         }
     }
     assert!(count >= 50, "only {count} names");
+}
+
+/// Each mutant can be put in, each kind of trouble has one, and the tests that find the others exist.
+#[test]
+fn every_kind_of_trouble_has_a_mutant_that_can_be_put_in() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    mutants::check(|file| Ok(fs::read_to_string(root.join(file))?)).unwrap();
+    let mutants: Vec<FoundBy> = mutants::all().map(|mutant| mutant.found_by).collect();
+    for kind in Kind::all() {
+        let has_one = mutants.iter().any(|by| by.kind() == Some(*kind));
+        assert!(has_one, "no mutant shows that {kind:?} finds anything");
+    }
+    let mut tests = sources("agent");
+    tests.extend(sources("tests"));
+    for name in mutants.into_iter().filter_map(FoundBy::test) {
+        let function = format!("fn {name}()");
+        let is_there = tests.iter().any(|(_, text)| text.contains(&function));
+        assert!(is_there, "no test is called {name}");
+    }
 }
 
 /// So do the claims about security; there, the names stand in the text.

@@ -16,12 +16,14 @@ use super::{Api, admin};
 
 const PAGE: &str = include_str!("../../dashboard/index.html");
 const STYLE: &str = include_str!("../../dashboard/dashboard.css");
-const SCRIPTS: [(&str, &str); 6] = [
+const SCRIPTS: [(&str, &str); 8] = [
     (
         "/dashboard.js",
         include_str!("../../dashboard/dashboard.js"),
     ),
     ("/agent.js", include_str!("../../dashboard/agent.js")),
+    ("/decide.js", include_str!("../../dashboard/decide.js")),
+    ("/doubts.js", include_str!("../../dashboard/doubts.js")),
     ("/held.js", include_str!("../../dashboard/held.js")),
     ("/ledger.js", include_str!("../../dashboard/ledger.js")),
     ("/licenses.js", include_str!("../../dashboard/licenses.js")),

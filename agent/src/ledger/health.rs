@@ -96,7 +96,8 @@ pub fn is_damage(error: &LedgerError) -> bool {
             | rusqlite::Error::QueryReturnedNoRows => true,
             _ => false,
         },
-        LedgerError::Upgrade { source, .. } => is_damage(source),
+        // A step of it that does not fit its tables is none: the ledger is as it was, and the older version reads it.
+        LedgerError::Upgrade { source, .. } => matches!(**source, LedgerError::Damaged { .. }),
         LedgerError::Setting { .. }
         | LedgerError::Salvage { .. }
         | LedgerError::Copy { .. }

@@ -26,6 +26,22 @@ pub(super) fn require(holds: bool, what: impl FnOnce() -> String) -> Result<(), 
     if holds { Ok(()) } else { Err(what()) }
 }
 
+/// A counter is refused for nothing that concerns another.
+fn check_refusal(counter: usize, body: &str) -> Result<(), Failure> {
+    let error: Option<ErrorBody> = serde_json::from_str(body).ok();
+    let code = error.and_then(|error| ErrorCode::from_name(&error.code));
+    let is_others = match code {
+        Some(ErrorCode::LicenseNotConsumption) => counter > 0,
+        Some(ErrorCode::UnsupportedProductFeature | ErrorCode::InvalidLicenseFeatureCode) => {
+            counter == 0
+        }
+        _ => false,
+    };
+    require(!is_others, || {
+        format!("counter {counter} is refused for what concerns another: {body}")
+    })
+}
+
 impl World {
     /// After every step.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
@@ -113,12 +129,7 @@ impl World {
             return Ok(());
         };
         if answer.status != 200 {
-            let error: Option<ErrorBody> = serde_json::from_str(&answer.body).ok();
-            let own = ErrorCode::LicenseNotConsumption.as_str();
-            let is_others = wish.counter > 0 && error.is_some_and(|error| error.code == own);
-            return require(!is_others, || {
-                "a feature is refused for what concerns its licence's own units".to_owned()
-            });
+            return check_refusal(wish.counter, &answer.body);
         }
         let place = self.check_told(no, &answer.body)?;
         self.granted += 1;
@@ -133,6 +144,7 @@ impl World {
         require(cap.is_none_or(|cap| total <= cap), || {
             format!("granted beyond the limit: {}", answer.body)
         })?;
+        self.check_pool(place.0)?;
         self.check_told_total(no, place, total)
     }
 
@@ -179,6 +191,28 @@ impl World {
         let slack: i64 = asked.map(|asked| asked.wish.units.abs()).sum();
         require((total - expected).abs() <= slack, || {
             format!("told a total of {total}, and {expected} units are recorded")
+        })
+    }
+
+    /// All that was ever granted of a pool fits it, where nobody else consumes of its licences.
+    fn check_pool(&self, license: usize) -> Result<(), Failure> {
+        let store = &self.server.store;
+        let Some(engine) = self.device.engine().filter(|_| self.lives == 1) else {
+            return Ok(());
+        };
+        let pooled = |license: &usize| store.licenses[*license].is_pooled;
+        let mut all = (0..store.licenses.len()).filter(pooled);
+        let is_shared = |license: usize| !store.licenses[license].counters[0].foreign.is_empty();
+        if !pooled(&license) || all.clone().any(is_shared) {
+            return Ok(());
+        }
+        let granted = all.try_fold(0_i64, |sum, license| {
+            let (recorded, waived) = self.recorded(engine, (license, 0));
+            sum.checked_add(recorded - waived)
+        });
+        let max = store.pool.max;
+        require(granted.is_some_and(|granted| granted <= max), || {
+            format!("granted {granted:?} units of a pool that has {max}")
         })
     }
 

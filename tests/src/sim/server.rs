@@ -325,7 +325,7 @@ impl Server {
             Ok(license) => license,
             Err(refused) => return refused,
         };
-        let pool = self.store.pool;
+        let mut pool = self.store.pool;
         let license = &mut self.store.licenses[no];
         let feature = request.feature.as_deref();
         if feature.is_none() && license.shape != Shape::Consumed {
@@ -363,10 +363,11 @@ impl Server {
             wanted.forgotten.push(now);
         }
         license.counters[index] = wanted;
-        let body = license.json_of(index, pool);
         if license.is_pooled && feature.is_none() {
-            self.store.pool.total += units;
+            pool.total += units;
         }
+        let body = license.json_of(index, pool);
+        self.store.pool = pool;
         if id != adding.means {
             let why = format!(
                 "{units} units of licence {} were counted on {id}",

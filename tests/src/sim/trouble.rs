@@ -137,7 +137,17 @@ impl Draw<'_> {
                 license,
                 &[false, true].map(|enabled| Step::SetEnabled { license, enabled }),
             ),
-            Kind::Duplicate => self.around(license, &[]),
+            Kind::Duplicate => {
+                // What a gateway sends again, the server knows already.
+                let gateway = self.random.random_range(0..=100);
+                let between = Between {
+                    gateway,
+                    ..Between::default()
+                };
+                let mut steps = vec![Step::Between(between)];
+                steps.extend(self.around(license, &[]));
+                steps
+            }
             Kind::Rotation => self.around(license, &[Step::Rotate]),
             Kind::Keys => {
                 let first = self.random.random_bool(0.5);
