@@ -61,8 +61,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a refusal without an id blocks a licence that it may not be about",
         file: "agent/src/core/machine/names.rs",
-        original: "if may_be_of_another && is_news && !was_by_id {",
-        broken: "if may_be_of_another && is_news && !was_by_id && !BROKEN {",
+        original: "if may_be_of_another && is_news {",
+        broken: "if may_be_of_another && is_news && !BROKEN {",
         found_by: FoundBy::Part("a_refusal_without_an_id_is_not_taken_for_a_licence_that_goes_on"),
         seed: 0,
     },

@@ -31,8 +31,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what was turned away with 429 was certainly not counted",
         file: "agent/src/core/machine/mod.rs",
-        original: "                self.note_refused(now, no);\n                self.link\n                    .throttled(",
-        broken: "                if !BROKEN {\n                    self.note_refused(now, no);\n                }\n                self.link\n                    .throttled(",
+        original: "                self.note_refused(now, no, key);\n                self.link\n                    .throttled(",
+        broken: "                if !BROKEN {\n                    self.note_refused(now, no, key);\n                }\n                self.link\n                    .throttled(",
         found_by: FoundBy::Worlds(Kind::Balancer),
         seed: 0,
     },
@@ -64,9 +64,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "one reading shows that a batch was not counted",
-        file: "agent/src/core/machine/learn.rs",
-        original: "if readings.without_at.is_some() && asked_at >= again_at {",
-        broken: "if BROKEN || (readings.without_at.is_some() && asked_at >= again_at) {",
+        file: "agent/src/core/machine/unknown.rs",
+        original: "if asked_at < again_at || readings.without_at.is_none() {",
+        broken: "if !BROKEN && (asked_at < again_at || readings.without_at.is_none()) {",
         found_by: FoundBy::Worlds(Kind::Replica),
         seed: 1649,
     },
