@@ -1,9 +1,9 @@
 //! When two states of the world are the same: a digest of all that can matter from here on.
 //!
 //! Times are told relative to now, and where only "over or not" matters, no finer than that. Left out
-//! is what no decision depends on: ids, hashes, when a batch was sealed or sent and how often (that is
-//! for people and for keys older than a day), how many failures there were (with a constant source of
-//! random bits each pause is the shortest), and the licence's description apart from its counter.
+//! is what no decision depends on: ids, hashes, when a batch was sealed or sent (that is for people and for
+//! keys older than a day), how many failures there were (with a constant source of random bits each pause is
+//! the shortest), and the licence's description apart from its counter.
 
 use std::{
     fmt::{self, Debug, Write as _},
@@ -20,6 +20,9 @@ use crate::{
 
 /// A total that is older than this when the next one is read is old, whatever its age.
 const CLOSE: Duration = Duration::from_millis(2_001);
+
+/// More attempts than these are all the same.
+const ATTEMPTS_MAX: u32 = 4;
 
 /// Hashes what is written to it.
 #[derive(Default)]
@@ -175,7 +178,7 @@ fn take_batch(
             (sealed.doubtful, sealed.peer.is_some()),
             is_of_this_process,
             sealed.refused_at.is_some(),
-            sealed.attempts > 0,
+            sealed.attempts.min(ATTEMPTS_MAX),
             (
                 ahead(sealed.readings.arrives_until),
                 sealed.readings.is_begun,

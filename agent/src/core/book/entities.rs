@@ -289,6 +289,7 @@ pub struct Sealed {
 
 /// What was read of the total since a batch's outcome became unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so by itself")]
 pub struct Readings {
     /// When the outcome became unknown, on the monotonic clock. A total that was asked for before says nothing.
     pub since: Duration,

@@ -33,6 +33,10 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 /// So many times it is read within a settle wait at most: a long wait has longer intervals.
 const FOLLOWS_PER_WAIT: u32 = 15;
 
+/// So many attempts of a batch are followed: where each answer is lost, something in between loses them all, and readings
+/// without end would not help.
+const FOLLOWED_ATTEMPTS: u32 = 3;
+
 /// On a licence that others use, a step of a batch's size is taken for the batch where no more time than this is between the
 /// totals before and after.
 const EXACT_WITHIN: Duration = Duration::from_secs(2);
@@ -138,8 +142,10 @@ impl Core {
         let batch = self.book.batch(no)?;
         let account = self.book.accounts.get(&batch.account)?;
         let may_fall = account.standing.limits.allow_negative_consumptions;
+        let attempts = batch.sealed.as_ref().map_or(0, |sealed| sealed.attempts);
         // Of a single unit every move may be the batch, and few readings say that as well as many.
-        let is_followed = account.shared && !may_fall && batch.units > Units::new(1);
+        let is_worth_it = batch.units > Units::new(1) && attempts <= FOLLOWED_ATTEMPTS;
+        let is_followed = account.shared && !may_fall && is_worth_it;
         let interval = FOLLOW_INTERVAL.max(self.policy.settle_wait / FOLLOWS_PER_WAIT);
         is_followed.then(|| now.mono.saturating_add(interval))
     }

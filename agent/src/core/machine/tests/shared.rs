@@ -24,7 +24,7 @@ fn lost_on_a_shared_licence() -> World {
 /// Reads what the server says at each time, in seconds, until something is decided. Returns when that was.
 fn follow(world: &mut World, mut total: impl FnMut(u64) -> i64) -> u64 {
     let start = world.now.mono;
-    let since = |world: &World| (world.now.mono - start).as_secs();
+    let since = |world: &World| world.now.mono.saturating_sub(start).as_secs();
     let told = total(0);
     world.look_up(told);
     while world.sums().unknown > 0 {
@@ -103,4 +103,25 @@ fn what_was_followed_does_not_outlive_the_process() {
     // 8 units from the total before, 4 from the one that is forgotten.
     follow(&mut world, |_| 11);
     assert_eq!(world.sums().held, 5);
+}
+
+#[test]
+fn what_is_lost_again_and_again_is_followed_no_more() {
+    let mut world = lost_on_a_shared_licence();
+    let mut readings = Vec::new();
+    for _ in 0..4 {
+        let mut times = 0;
+        follow(&mut world, |_| {
+            times += 1;
+            3
+        });
+        readings.push(times);
+        let batch = world.core.book().batches().next().unwrap().no;
+        world.lose(batch);
+    }
+    assert!(
+        readings[..3].iter().all(|times| *times > 20),
+        "{readings:?}"
+    );
+    assert_eq!(readings[3], 3);
 }
