@@ -149,6 +149,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         seed: 0,
     },
     Mutant {
+        name: "a pool stands as the answer says that was heard last",
+        file: "agent/src/core/book/pools.rs",
+        original: "            .filter(|heard| heard.standing.as_of > asked);",
+        broken: "            .filter(|heard| !BROKEN && heard.standing.as_of > asked);",
+        found_by: FoundBy::Part("an_answer_that_another_one_overtook_takes_nothing_back_of_a_pool"),
+        seed: 0,
+    },
+    Mutant {
         name: "what a pool has left does not bound what is sent",
         file: "agent/src/core/book/pools.rs",
         original: "smaller(own.room(Units::ZERO, now), self.room_of_pool(account, now))",

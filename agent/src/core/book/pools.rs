@@ -23,11 +23,29 @@ impl Pool {
 impl Book {
     /// The pool of an account, by the newest word on it, whichever of its licences that was about.
     pub(in crate::core) fn pool_of(&self, account: &Account) -> Option<&Pool> {
-        let id = account.pool.as_ref()?.id;
+        self.newest_pool(account.pool.as_ref()?.id)
+    }
+
+    fn newest_pool(&self, id: i64) -> Option<&Pool> {
         let pools = self.accounts.values().filter_map(|it| it.pool.as_ref());
         pools
             .filter(|pool| pool.id == id)
             .max_by_key(|pool| pool.standing.as_of)
+    }
+
+    /// A pool as it was told now, to a question of that time. Where something was heard of it since, by another of its
+    /// licences, the server may have made this answer before: its total stands for no less than was heard.
+    pub(in crate::core) fn told_pool(&self, told: Pool, asked: Timestamp) -> Pool {
+        let heard = self
+            .newest_pool(told.id)
+            .filter(|heard| heard.standing.as_of > asked);
+        let heard = heard.map(|heard| heard.standing.total_at(told.standing.as_of));
+        let total = heard.map_or(told.standing.total, |heard| heard.max(told.standing.total));
+        let standing = Standing {
+            total,
+            ..told.standing
+        };
+        Pool { standing, ..told }
     }
 
     /// What is granted of a pool in its current period and not in its total. `counts` says of which batches.

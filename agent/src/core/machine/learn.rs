@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tally_shared::{
     limits::Standing,
+    time::Timestamp,
     units::Units,
     wire::{
         PoolCounter, add_consumption::FEATURE_TYPE_CONSUMPTION,
@@ -32,6 +33,12 @@ use crate::core::{
 struct Told {
     standing: Standing,
     asked_at: Duration,
+}
+
+/// The time at a place of the monotonic clock.
+fn time_at(now: Moment, mono: Duration) -> Timestamp {
+    let since = i64::try_from(now.mono.saturating_sub(mono).as_millis()).unwrap_or(i64::MAX);
+    now.time.plus_millis(since.saturating_neg())
 }
 
 impl Core {
@@ -108,7 +115,7 @@ impl Core {
         }
         let own = self.book.account_of(no, None).map(|own| own.no);
         if is_news {
-            self.learn_pool(now, own, body.pool().as_ref());
+            self.learn_pool(now, own, body.pool().as_ref(), time_at(now, asked_at));
         }
         for feature in &body.product_features {
             if feature.feature_type == FEATURE_TYPE_CONSUMPTION {
@@ -170,17 +177,18 @@ impl Core {
         self.tell_twins(no);
     }
 
-    /// What an answer says of the pool that an account draws from.
+    /// What the answer to a question of that time says of the pool that an account draws from.
     pub(super) fn learn_pool(
         &mut self,
         now: Moment,
         no: Option<AccountNo>,
         pool: Option<&PoolCounter>,
+        asked: Timestamp,
     ) {
         let Some(account) = no.and_then(|no| self.book.accounts.get(&no)) else {
             return;
         };
-        let pool = pool.map(|pool| Pool::of(pool, now.time));
+        let pool = pool.map(|pool| self.book.told_pool(Pool::of(pool, now.time), asked));
         if account.pool == pool {
             return;
         }
@@ -218,8 +226,7 @@ impl Core {
     /// The server's word on an account of which nothing is under way.
     fn hear(&mut self, now: Moment, no: AccountNo, told: Told, doubtful: Option<(BatchNo, Units)>) {
         let Told { standing, asked_at } = told;
-        let took = i64::try_from(now.mono.saturating_sub(asked_at).as_millis()).unwrap_or(i64::MAX);
-        let asked = now.time.plus_millis(took.saturating_neg());
+        let asked = time_at(now, asked_at);
         let is_beside = turn::is_beside(&standing, asked, now.time);
         let before = self.book.accounts.get(&no);
         let before = before.and_then(|account| self.book.room_left(account, now.time));

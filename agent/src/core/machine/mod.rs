@@ -147,9 +147,11 @@ impl Core {
                     as_of: now.time,
                     ..standing
                 };
+                let sealed = self.book.batch(no).and_then(|batch| batch.sealed.as_ref());
+                let asked = sealed.map_or(now.time, |sealed| sealed.sent_at);
                 self.settle(now, no, standing, Some(key));
                 if key != KeyEcho::Replayed {
-                    self.learn_pool(now, account, pool.as_ref());
+                    self.learn_pool(now, account, pool.as_ref(), asked);
                 }
                 if let Some(account) = account {
                     self.tell_twins(account);

@@ -470,7 +470,7 @@ fn two_licences_of_a_pool_share_what_is_left() {
     other["id"] = json!(2);
     // One of them is described later than the other.
     world.run(Duration::from_secs(1));
-    world.learn_other(other);
+    world.learn_other(other, Duration::ZERO);
     world.online = false;
     world.add(6).unwrap();
     let mut of_other = |units| world.consume_of("K2", "h1", None, units, OverageSetting::default());
@@ -479,4 +479,23 @@ fn two_licences_of_a_pool_share_what_is_left() {
     assert_eq!(told["total_consumptions"], json!(4));
     assert_eq!(told["pool"]["total_consumptions"], json!(10));
     assert_eq!(world.add(1), Err(ErrorCode::LicenseNotEnoughConsumptions));
+}
+
+#[test]
+fn an_answer_that_another_one_overtook_takes_nothing_back_of_a_pool() {
+    let mut world = World::new(100, true);
+    world.server.pool = Some((Counter::of(10), true));
+    world.ask("h1");
+    let mut other = world.server.description();
+    other["id"] = json!(2);
+    world.add(6).unwrap();
+    world.run(HOUR);
+    world.online = false;
+    // The server made it before it counted these units, and it was long on its way.
+    world.learn_other(other.clone(), 2 * HOUR);
+    assert_eq!(world.add(5), Err(ErrorCode::LicenseNotEnoughConsumptions));
+    // Asked for after that, it is news: the pool was emptied.
+    world.run(Duration::from_secs(1));
+    world.learn_other(other, Duration::ZERO);
+    world.add(5).unwrap();
 }

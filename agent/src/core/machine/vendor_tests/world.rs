@@ -549,15 +549,16 @@ impl World {
         requests.iter().map(|(_, what)| what.clone()).collect()
     }
 
-    /// The server describes another licence, under the key `K2`.
-    pub(super) fn learn_other(&mut self, body: Value) {
+    /// The server describes another licence, under the key `K2`; the answer took so long.
+    pub(super) fn learn_other(&mut self, body: Value, took: Duration) {
         let subject = Subject::by_key("p", "K2", "h1");
         let answer = of_look_up(exchange((200, body)), &subject, None);
         let LookUpOutcome::Found(found) = answer else {
             panic!("{answer:?}");
         };
         let (now, key) = (self.now, self.key_of_reading());
-        self.core.learn(now, &found, now.mono, key);
+        let asked_at = now.mono.saturating_sub(took);
+        self.core.learn(now, &found, asked_at, key);
         self.commit();
     }
 
