@@ -194,7 +194,7 @@ impl World {
         })
     }
 
-    /// All that was ever granted of a pool fits it, where nobody else consumes of its licences.
+    /// All that was ever granted of a pool fits it, where nobody else consumes of its licences, and the server forgot nothing.
     fn check_pool(&self, license: usize) -> Result<(), Failure> {
         let store = &self.server.store;
         let Some(engine) = self.device.engine().filter(|_| self.lives == 1) else {
@@ -202,8 +202,11 @@ impl World {
         };
         let pooled = |license: &usize| store.licenses[*license].is_pooled;
         let mut all = (0..store.licenses.len()).filter(pooled);
-        let is_shared = |license: usize| !store.licenses[license].counters[0].foreign.is_empty();
-        if !pooled(&license) || all.clone().any(is_shared) {
+        let is_disturbed = |license: usize| {
+            let counter = &store.licenses[license].counters[0];
+            !counter.foreign.is_empty() || !counter.rolled_back.is_empty()
+        };
+        if !pooled(&license) || all.clone().any(is_disturbed) {
             return Ok(());
         }
         let granted = all.try_fold(0_i64, |sum, license| {
