@@ -213,7 +213,7 @@ impl Client {
         (outcome, key)
     }
 
-    /// Reads a licence: from the server itself, not from a cache on the way (see [`spelling`]). A key of its own, never the same twice, tells whether
+    /// Reads a licence: from the server itself, not from a cache on the way (each in a spelling of its own). A key of its own, never the same twice, tells whether
     /// the server sends keys back, and so keeps them, before the first batch depends on it.
     pub async fn look_up(&self, subject: &Subject) -> (LookUpOutcome, KeyEcho) {
         let query = CheckLicense {
