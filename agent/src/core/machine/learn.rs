@@ -109,7 +109,13 @@ impl Core {
         }
         let own = self.book.account_of(no, None).map(|own| own.no);
         if is_news {
-            self.learn_pool(now, own, body.pool().as_ref(), time_at(now, asked_at));
+            // An answer on file, or a cache's, may be of any time.
+            let asked = if *is_fresh {
+                time_at(now, asked_at)
+            } else {
+                Timestamp::default()
+            };
+            self.learn_pool(now, own, body.pool().as_ref(), asked);
         }
         for feature in &body.product_features {
             if feature.feature_type == FEATURE_TYPE_CONSUMPTION {

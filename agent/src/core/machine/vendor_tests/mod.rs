@@ -7,12 +7,18 @@ mod world;
 
 use std::time::Duration;
 
-use serde_json::json;
-use tally_shared::{limits::OverageSetting, wire::ErrorCode};
+use serde_json::{Value, json};
+use tally_shared::{
+    limits::OverageSetting,
+    wire::{ErrorCode, Subject},
+};
 
-use self::world::{Counter, Fate, World};
+use self::world::{Counter, Fate, World, exchange};
 use crate::core::{
-    Decision, LateUsage, Policy, UndecidablePolicy, event::Event, report::Conservation,
+    Decision, LateUsage, Policy, UndecidablePolicy,
+    event::Event,
+    outcome::{LicenseFound, LookUpOutcome, of_look_up},
+    report::Conservation,
 };
 
 const SETTLE_WAIT: Duration = Duration::from_secs(30);
@@ -34,6 +40,16 @@ fn policy() -> Policy {
 #[track_caller]
 fn assert_calm(requests: &[String]) {
     assert!(requests.len() <= 40, "{} requests", requests.len());
+}
+
+/// Another licence, as an answer describes it.
+fn found_other(body: Value) -> LicenseFound {
+    let subject = Subject::by_key("p", "K2", "h1");
+    let answer = of_look_up(exchange((200, body)), &subject, None);
+    let LookUpOutcome::Found(found) = answer else {
+        panic!("{answer:?}");
+    };
+    *found
 }
 
 #[test]
@@ -499,4 +515,18 @@ fn an_answer_that_another_one_overtook_takes_nothing_back_of_a_pool() {
     world.run(Duration::from_secs(1));
     world.learn_other(other, Duration::ZERO);
     world.add(5).unwrap();
+}
+
+#[test]
+fn an_answer_on_file_takes_nothing_back_of_a_pool() {
+    let mut world = World::new(100, true);
+    world.server.pool = Some((Counter::of(10), true));
+    world.ask("h1");
+    let mut other = world.server.description();
+    other["id"] = json!(2);
+    world.add(6).unwrap();
+    world.run(HOUR);
+    world.online = false;
+    world.take_in_other(other);
+    assert_eq!(world.add(5), Err(ErrorCode::LicenseNotEnoughConsumptions));
 }

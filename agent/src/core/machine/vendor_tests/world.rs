@@ -217,7 +217,7 @@ impl Server {
     }
 }
 
-fn exchange((status, body): (u16, Value)) -> Exchange {
+pub(super) fn exchange((status, body): (u16, Value)) -> Exchange {
     Exchange::Answer(RawAnswer {
         status,
         signature: None,
@@ -551,14 +551,18 @@ impl World {
 
     /// The server describes another licence, under the key `K2`; the answer took so long.
     pub(super) fn learn_other(&mut self, body: Value, took: Duration) {
-        let subject = Subject::by_key("p", "K2", "h1");
-        let answer = of_look_up(exchange((200, body)), &subject, None);
-        let LookUpOutcome::Found(found) = answer else {
-            panic!("{answer:?}");
-        };
+        let found = super::found_other(body);
         let (now, key) = (self.now, self.key_of_reading());
         let asked_at = now.mono.saturating_sub(took);
         self.core.learn(now, &found, asked_at, key);
+        self.commit();
+    }
+
+    /// Takes in another licence by an answer on file.
+    pub(super) fn take_in_other(&mut self, body: Value) {
+        let mut found = super::found_other(body);
+        found.is_fresh = false;
+        self.core.take_in(self.now, &found).unwrap();
         self.commit();
     }
 
