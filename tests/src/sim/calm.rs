@@ -77,8 +77,8 @@ impl World {
             let mut holders = names.map(|(name, _)| &name.holder).chain([&subject.holder]);
             let is_opened = holders.any(|holder| {
                 let (holder, subject) = (holder.clone(), subject.clone());
-                let named = Subject { holder, ..subject };
-                self.server.find(&named).is_some()
+                let asked = Subject { holder, ..subject };
+                self.server.find(&asked).is_some()
             });
             if let (Some(device), false) = (device, is_opened) {
                 lost.push(Wish {

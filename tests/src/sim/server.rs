@@ -223,12 +223,9 @@ impl Server {
             let mut counted = counters.flat_map(|counter| &counter.counted_at);
             counted.any(|(then, by, _)| then == at && *by != adding.life)
         });
-        let adding = &Adding {
-            is_repeat: adding.is_repeat || is_of_copy,
-            ..*adding
-        };
+        let is_forgotten = is_of_copy || (self.has_stopped && adding.is_trusted);
         let raw = match request {
-            Ok(request) => self.count(now, &request, adding),
+            Ok(request) => self.count(now, &request, adding, is_forgotten),
             Err(error) => refusal(error.code.as_str()),
         };
         // What was refused is no duplicate of anything.
@@ -320,7 +317,13 @@ impl Server {
         }
     }
 
-    fn count(&mut self, now: Instant, request: &AddConsumption, adding: &Adding<'_>) -> RawAnswer {
+    fn count(
+        &mut self,
+        now: Instant,
+        request: &AddConsumption,
+        adding: &Adding<'_>,
+        is_forgotten: bool,
+    ) -> RawAnswer {
         let no = match self.admit(now, &request.subject) {
             Ok(license) => license,
             Err(refused) => return refused,
@@ -358,7 +361,6 @@ impl Server {
         wanted.total += units;
         wanted.counted_at.push((now, adding.life, units));
         // What the agent was let believe, it cannot know better.
-        let is_forgotten = self.has_stopped && adding.is_trusted;
         if is_forgotten {
             wanted.forgotten.push(now);
         }
