@@ -361,7 +361,7 @@ impl Server {
         wanted.total += units;
         wanted.counted_at.push((now, adding.life, units));
         // What the agent was let believe, it cannot know better.
-        if is_forgotten {
+        if is_forgotten || is_hidden {
             wanted.forgotten.push(now);
         }
         license.counters[index] = wanted;

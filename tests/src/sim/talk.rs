@@ -43,9 +43,10 @@ impl World {
                 Purpose::LookUp { subject, .. } => subject.holder.value(),
             };
             self.pace.ask(self.now, holder)?;
-            // Where no keys are kept, a request that arrives twice without a kind of trouble that says so is
-            // beyond any client.
-            let may_repeat = self.server.keeps_keys;
+            // Where no keys are kept, or none is sent, a request that arrives twice without a kind of trouble that says
+            // so is beyond any client.
+            let has_key = !matches!(&purpose, Purpose::Send { key: None, .. });
+            let may_repeat = self.server.keeps_keys && has_key;
             let message = Message {
                 purpose,
                 process: self.process,

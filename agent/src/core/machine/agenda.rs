@@ -372,10 +372,12 @@ impl Core {
         let sealed = batch.sealed.as_mut()?;
         sealed.attempts = sealed.attempts.saturating_add(1);
         sealed.sent_at = now.time;
-        if !was_unknown {
+        // An attempt that was refused may have been counted all the same: until that is known, it is the first that counts.
+        let is_clear = sealed.refused_at.is_none();
+        if !was_unknown && is_clear {
             sealed.before = standing;
         }
-        if !sealed.doubtful {
+        if !sealed.doubtful && is_clear {
             // No attempt was counted: the age of the key begins with this one.
             sealed.peer = peer;
             sealed.at = now.time;

@@ -97,6 +97,29 @@ fn a_refusal_under_a_key_that_the_server_has_forgotten_is_not_believed_before_th
 }
 
 #[test]
+fn the_total_before_the_first_of_several_refusals_under_a_key_is_the_one_to_compare_with() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let refusal = || SendOutcome::RefusedCredentials(ErrorCode::RevokedApiKey);
+    world.answer(batch, refusal(), KeyEcho::Echoed);
+    let found = world.found(5);
+    let now = world.now;
+    world.core.learn(now, &found, now.mono, KeyEcho::Echoed);
+    world.core.book_mut().committed();
+    let again = world.tell(Event::Nudge);
+    assert!(
+        matches!(again.as_slice(), [Command::Send { .. }]),
+        "{again:?}"
+    );
+    world.answer(batch, refusal(), KeyEcho::Echoed);
+    world.pass(Duration::from_hours(25));
+    world.tell(Event::Nudge);
+    world.look_up_echoing(5, KeyEcho::Echoed);
+    assert_eq!(world.sums().held, 5);
+}
+
+#[test]
 fn own_units_that_are_counted_after_a_refusal_are_no_sign_that_the_refused_were() {
     let mut world = World::new(100, KeyEcho::Echoed);
     world.record(5).unwrap();
