@@ -368,8 +368,12 @@ impl Core {
             if before == after {
                 continue;
             }
-            match self.book.batch(batch).map(|batch| batch.state) {
-                Some(BatchState::Sealed) => self.reseal(now, batch),
+            let found = self.book.batch(batch);
+            let sealed = found.and_then(|batch| batch.sealed.as_ref());
+            // Refused, it may have been counted all the same.
+            let is_clear = sealed.is_some_and(|sealed| sealed.refused_at.is_none());
+            match found.map(|batch| batch.state) {
+                Some(BatchState::Sealed) if is_clear => self.reseal(now, batch),
                 _ => {
                     if let Some(sealed) = self.sealed_mut(batch) {
                         sealed.peer = None;

@@ -120,6 +120,29 @@ fn the_total_before_the_first_of_several_refusals_under_a_key_is_the_one_to_comp
 }
 
 #[test]
+fn a_refused_batch_whose_name_moves_goes_under_no_other_id_before_the_total_was_read() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let (batch, _, _) = world.sent();
+    let refusal = SendOutcome::RefusedCredentials(ErrorCode::RevokedApiKey);
+    world.answer(batch, refusal, KeyEcho::Echoed);
+    let by_another = LicenseFound {
+        subject: Subject::by_key("p", "K2", "h"),
+        ..world.found(5)
+    };
+    let mut moved = world.found(0);
+    moved.body.counter.id = 2;
+    let now = world.now;
+    for found in [by_another, moved] {
+        world.core.learn(now, &found, now.mono, KeyEcho::Echoed);
+        world.core.book_mut().committed();
+    }
+    let waiting = world.core.book().batch(batch).unwrap();
+    let sealed = waiting.sealed.as_ref().unwrap();
+    assert!(sealed.refused_at.is_some() && sealed.peer.is_none());
+}
+
+#[test]
 fn own_units_that_are_counted_after_a_refusal_are_no_sign_that_the_refused_were() {
     let mut world = World::new(100, KeyEcho::Echoed);
     world.record(5).unwrap();
