@@ -1,7 +1,7 @@
 //! Trust in idempotency keys: whether the server keeps them, and what its answers say under one.
 
 use crate::core::{
-    Core,
+    Core, KEY_AGE_MAX,
     book::{Batch, BatchNo},
     clock::Moment,
     event::KeyEcho,
@@ -41,7 +41,8 @@ impl Core {
         let batch = self.book.batch(no);
         let doubtful = batch
             .and_then(|batch| batch.sealed.as_ref())
-            .is_some_and(|sealed| sealed.doubtful);
+            // One that was refused may have been counted all the same.
+            .is_some_and(|sealed| sealed.doubtful || sealed.refused_at.is_some());
         if !doubtful || key.is_looked_up() {
             return outcome;
         }
@@ -65,9 +66,15 @@ impl Core {
     }
 
     /// Whether the server recognises a batch that comes twice: its only attempt was sent under a key that it still remembers.
+    /// Since an attempt of this process the monotonic clock tells the age, as long as the other agrees with it.
     pub(super) fn is_deduplicated(&self, now: Moment, batch: &Batch) -> bool {
-        let sealed = batch.sealed.as_ref();
-        sealed.is_some_and(|sealed| !sealed.doubtful) && self.trusts_key(now, batch)
+        let Some(sealed) = batch.sealed.as_ref().filter(|it| !it.doubtful) else {
+            return false;
+        };
+        let is_peer = sealed.peer.as_deref() == Some(self.peer.as_str());
+        let age = sealed.since.map(|since| now.mono.saturating_sub(since));
+        let is_young = age.is_some_and(|age| age < KEY_AGE_MAX);
+        self.keeps_keys() && is_peer && (is_young || self.trusts_key(now, batch))
     }
 
     /// Notices where the corrected clock and the monotonic one disagree by more than the settle wait: one of them stood still or

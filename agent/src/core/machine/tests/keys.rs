@@ -84,6 +84,19 @@ fn a_refusal_of_a_second_attempt_is_believed_only_from_a_server_that_knows_the_k
 }
 
 #[test]
+fn so_it_is_where_the_first_attempt_was_refused_and_may_have_been_counted_all_the_same() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(5).unwrap();
+    let first = world.sent();
+    world.answer(first.0, SendOutcome::Throttled(None), KeyEcho::NoAnswer);
+    let again = world.sent();
+    assert_eq!(again, first);
+    let refused = SendOutcome::RefusedLicense(ErrorCode::LicenseNotEnabled);
+    world.answer(again.0, refused, KeyEcho::Echoed);
+    assert_eq!((world.sums().unknown, world.sums().held), (5, 0));
+}
+
+#[test]
 fn a_second_attempt_that_was_not_sent_leaves_the_first_one_unknown() {
     let mut world = World::new(100, KeyEcho::Echoed);
     world.record(5).unwrap();
