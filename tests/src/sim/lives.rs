@@ -25,6 +25,8 @@ pub(super) struct Life {
     pub(super) lineage: Lineage,
     /// The units that were called counted with others of their batch, and were not.
     pub(super) misjudged: BTreeMap<Place, i64>,
+    /// What was given up of a copy while the original had it still to send.
+    pub(super) given_up: Vec<(Place, Vec<Rows>)>,
 }
 
 /// A copy of a device, and what goes with its ledger.
@@ -42,6 +44,7 @@ impl Life {
             heard: BTreeMap::new(),
             lineage: Lineage::new(),
             misjudged: BTreeMap::new(),
+            given_up: Vec::new(),
         }
     }
 }

@@ -349,6 +349,9 @@ impl World {
             // The original sent a part of what the copy has in one batch, and a batch has one answer.
             *self.life.misjudged.entry(place).or_default() += uncounted;
         }
+        if let (Decision::Waive, Some(Ok(_)), Some(place)) = (decision, &answer, place) {
+            self.life.given_up.push((place, rows));
+        }
         Ok(true)
     }
 }

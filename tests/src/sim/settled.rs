@@ -96,7 +96,11 @@ impl World {
         settled -= self.life.misjudged.get(&place).copied().unwrap_or(0);
         let counted = self.server.store.truth.sum(place, &self.life.lineage);
         let surplus = counted - settled;
-        if surplus == 0 || self.is_unseen(place, surplus) {
+        // Somebody gave up, on a copy, what the original had still to send.
+        let given_up = self.life.given_up.iter().filter(|(at, _)| *at == place);
+        let truth = &self.server.store.truth;
+        let sent_since: i64 = given_up.map(|(_, rows)| truth.units_of(rows)).sum();
+        if surplus == 0 || surplus == sent_since || self.is_unseen(place, surplus) {
             return Ok(());
         }
         let told = self.findings()?.get(&(id, feature.clone())).copied();
@@ -213,8 +217,10 @@ impl World {
             let is_copied = self.lives > 1;
             // Of a counter that others use, a total that moves by the batch later than at once may have been moved by them.
             let is_late = !counter.foreign.is_empty() && self.is_counted(batch);
+            // Of a request that something in between sent twice, the first copy was counted and the second refused.
+            let is_hidden = !counter.repeated.is_empty() && self.is_counted(batch);
             return require(
-                is_copied || is_late || counter.is_disturbed(since, self.now, life),
+                is_copied || is_late || is_hidden || counter.is_disturbed(since, self.now, life),
                 || format!("held as undecidable, and nobody disturbed its counter: {key:?}"),
             );
         }
