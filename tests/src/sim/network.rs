@@ -253,6 +253,13 @@ impl Network {
                     .for_each(|told| self.hear(at, no, told));
             }
         };
+        if let (Repeat::Allowed, Purpose::Send { request, means, .. }) =
+            (request.repeat, &message.purpose)
+            && answer.raw.status != 200
+        {
+            // The first copy may have been counted.
+            server.note_repeat(now, *means, request.feature.as_deref());
+        }
         if !answers {
             return;
         }
