@@ -86,11 +86,16 @@ impl World {
         let feature = &self.counter(place).feature;
         let licenses = book.licenses().filter(|license| license.id == id);
         let accounts = licenses.flat_map(|license| book.accounts_of(license.no));
-        let mut settled = 0;
+        let (mut settled, mut unclear) = (0, 0);
         for account in accounts.filter(|account| account.feature == *feature) {
             settled += account.settled.get();
             let batches = book.batches_of(account.no).into_iter();
-            settled += batches.map(|batch| self.counted_of(batch)).sum::<i64>();
+            for batch in batches {
+                settled += self.counted_of(batch);
+                if batch.state == BatchState::Held(Hold::Undecidable) {
+                    unclear += batch.units.get().abs();
+                }
+            }
         }
         // Somebody called a whole batch counted of which the original had sent a part.
         settled -= self.life.misjudged.get(&place).copied().unwrap_or(0);
@@ -104,7 +109,8 @@ impl World {
             return Ok(());
         }
         let told = self.findings()?.get(&(id, feature.clone())).copied();
-        let told = told.unwrap_or(0);
+        // What is held because nobody can tell may be a part of the difference, or may not.
+        let told = told.map_or(0, |told| told + unclear);
         require(told >= surplus.abs(), || {
             format!(
                 "the server counted {counted} units, {settled} are settled, and the agent says \

@@ -177,6 +177,27 @@ impl Core {
         self.tell_twins(no);
     }
 
+    /// The server had counted a batch before: its pool's total stands for no less than the last one with the batch's units.
+    pub(super) fn count_in_pool(&mut self, now: Moment, no: BatchNo) {
+        let Some((account, units)) = self
+            .book
+            .batch(no)
+            .map(|batch| (batch.account, batch.units))
+        else {
+            return;
+        };
+        let known = self.book.accounts.get(&account);
+        let Some(mut pool) = known.and_then(|known| self.book.pool_of(known)).cloned() else {
+            return;
+        };
+        let total = pool.standing.total_at(now.time);
+        pool.standing.total = total.checked_add(units).unwrap_or(total);
+        pool.standing.as_of = now.time;
+        if let Some(account) = self.book.account_mut(account) {
+            account.pool = Some(pool);
+        }
+    }
+
     /// What the answer to a question of that time says of the pool that an account draws from.
     pub(super) fn learn_pool(
         &mut self,

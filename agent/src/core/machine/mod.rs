@@ -159,7 +159,9 @@ impl Core {
                 let sealed = self.book.batch(no).and_then(|batch| batch.sealed.as_ref());
                 let asked = sealed.map_or(now.time, |sealed| sealed.sent_at);
                 self.settle(now, no, standing, Some(key));
-                if key != KeyEcho::Replayed {
+                if key == KeyEcho::Replayed {
+                    self.count_in_pool(now, no);
+                } else {
                     self.learn_pool(now, account, pool.as_ref(), asked);
                 }
                 if let Some(account) = account {
