@@ -35,8 +35,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "agent/src/core/machine/names.rs",
         original: "            self.unname(now, former, &name);",
         broken: "            if !BROKEN {\n                self.unname(now, former, &name);\n            }",
-        found_by: FoundBy::Worlds(Kind::Names),
-        seed: 284,
+        found_by: FoundBy::Part(
+            "a_key_that_opens_another_licence_now_does_not_charge_it_for_the_former",
+        ),
+        seed: 0,
     },
     Mutant {
         name: "entries of one licence have a limit each",
