@@ -436,7 +436,7 @@ impl Engine {
                 None,
             ));
         }
-        self.begin(now.mono)?;
+        self.begin()?;
         let written = self.write(now, group).and_then(|()| {
             crate::fail_point!("turn.before-commit");
             self.execute("COMMIT")

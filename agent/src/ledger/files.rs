@@ -5,7 +5,6 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use rusqlite::Connection;
@@ -13,10 +12,6 @@ use zeroize::Zeroizing;
 
 use super::{LedgerError, beside, copy, instances::Instances, log_file, schema};
 use crate::private_file;
-
-/// The log's name is looked at so often at most: whoever deletes the log alone is rare, and what is recorded until then
-/// is not lost.
-const LOG_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What is at the names of the ledger's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +41,6 @@ struct Open {
     path: PathBuf,
     ledger: Known,
     log: Option<Known>,
-    /// When the log's name is looked at next.
-    look_at: Duration,
     /// The file of the chain's key, and its content.
     key: (PathBuf, Zeroizing<String>),
 }
@@ -78,47 +71,28 @@ impl Files {
             path: path.to_owned(),
             ledger: Known::open(path)?,
             log: Known::open(&beside(path, "-wal")).ok(),
-            look_at: Duration::ZERO,
             key: (key.to_owned(), content),
         })))
     }
 
-    /// Looks at the names. It is in the way of every commit: one question to the system, and now and then another.
-    pub(super) fn look(&mut self, now: Duration) -> Place {
+    /// Looks at the names. It is in the way of every commit: two questions to the system. What is recorded into a log
+    /// that is deleted lives as long as this process does, so that none is answered before it was looked for.
+    pub(super) fn look(&mut self) -> Place {
         let Some(Open {
-            path,
-            ledger,
-            log,
-            look_at,
-            ..
+            path, ledger, log, ..
         }) = &mut self.0
         else {
             return Place::Same;
         };
-        let log = log.as_mut().filter(|_| now >= *look_at);
-        if log.is_some() {
-            *look_at = now.saturating_add(LOG_INTERVAL);
-        }
         match (ledger.is_at(path), log) {
             (Some(true), None) => Place::Same,
-            (Some(true), Some(log)) => {
-                if log.is_at(&beside(path, "-wal")) == Some(true) {
-                    return Place::Same;
-                }
-                *look_at = Duration::ZERO;
-                Place::NoLog
-            }
+            (Some(true), Some(log)) => match log.is_at(&beside(path, "-wal")) {
+                Some(true) => Place::Same,
+                Some(false) | None => Place::NoLog,
+            },
             (Some(false), _) => Place::Taken,
             (None, _) => Place::Empty,
         }
-    }
-
-    /// The same for all names, however short ago they were looked at.
-    pub(super) fn look_at_all(&mut self) -> Place {
-        if let Some(open) = &mut self.0 {
-            open.look_at = Duration::ZERO;
-        }
-        self.look(Duration::ZERO)
     }
 
     /// Where the ledger should be.
@@ -148,7 +122,7 @@ impl Files {
         connection: &Connection,
         instances: &Instances,
     ) -> Result<Returned, LedgerError> {
-        let place = self.look_at_all();
+        let place = self.look();
         let Some(open) = &mut self.0 else {
             return Err(copy_failed(Path::new(""), io::ErrorKind::NotFound.into()));
         };
@@ -185,7 +159,6 @@ impl Open {
         let failed = |error| copy_failed(&self.path, error);
         self.ledger = Known::open(&self.path).map_err(failed)?;
         self.log = Known::open(&beside(&self.path, "-wal")).ok();
-        self.look_at = Duration::ZERO;
         Ok(Returned::Back(connection))
     }
 

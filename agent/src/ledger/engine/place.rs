@@ -1,7 +1,5 @@
 //! A transaction of a ledger that is this process's alone and at its place; and what is done where it is not.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, ffi};
 use serde_json::json;
 
@@ -17,8 +15,8 @@ use crate::{
 
 impl Engine {
     /// Begins a transaction that may write. Fails where the ledger is another's by now, or is not at its place.
-    pub(super) fn begin(&mut self, now: Duration) -> rusqlite::Result<()> {
-        let place = self.files.look(now);
+    pub(super) fn begin(&mut self) -> rusqlite::Result<()> {
+        let place = self.files.look();
         self.found(place)?;
         if !self.connection.is_autocommit() {
             // A failed commit could not even be taken back then.
@@ -50,7 +48,7 @@ impl Engine {
             return Ok(());
         }
         self.look_at = now.mono.saturating_add(super::RETRY_MIN);
-        let place = self.files.look_at_all();
+        let place = self.files.look();
         self.found(place)
     }
 
@@ -67,7 +65,7 @@ impl Engine {
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        self.begin(self.clocks.mono())?;
+        self.begin()?;
         let done = work(&self.connection).and_then(|done| self.execute("COMMIT").map(|()| done));
         if done.is_err() {
             self.take_back();

@@ -52,7 +52,7 @@ impl Engine {
         }
         let kept = i64::try_from(self.keeping.rows.as_millis()).unwrap_or(i64::MAX);
         let cutoff = now.time.plus_millis(kept.saturating_neg());
-        let place = self.files.look(now.mono);
+        let place = self.files.look();
         let folded = self.found(place).and_then(|()| {
             retention::fold(
                 &mut self.connection,
