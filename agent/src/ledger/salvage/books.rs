@@ -64,8 +64,8 @@ pub struct Held {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Account {
-    no: i64,
+pub(super) struct Account {
+    pub(super) no: i64,
     recorded: i64,
     settled: i64,
     waived: i64,
@@ -198,7 +198,7 @@ impl Balancer<'_> {
             .any(|range| range.0 <= places.1 && places.0 <= range.1)
     }
 
-    fn accounts(&self) -> rusqlite::Result<Vec<Account>> {
+    pub(super) fn accounts(&self) -> rusqlite::Result<Vec<Account>> {
         let found = self.rows_of_accounts()?;
         let mut statement = self.connection.prepare(
             "SELECT no, recorded, settled, waived, row_count,
@@ -298,7 +298,7 @@ impl Balancer<'_> {
         Ok(())
     }
 
-    fn is_lost(&self, account: i64) -> rusqlite::Result<bool> {
+    pub(super) fn is_lost(&self, account: i64) -> rusqlite::Result<bool> {
         let sql = "SELECT EXISTS (SELECT 1 FROM accounts JOIN licenses ON licenses.no = license
                    WHERE accounts.no = ?1 AND product = ?2)";
         self.connection

@@ -129,13 +129,18 @@ impl Balancer<'_> {
         self.hold_where("lane IN (SELECT no FROM lanes WHERE account = ?1)", account)
     }
 
-    /// What may be older than it says, or somebody else's, is not sent.
+    /// What may be older than it says, or somebody else's, is not sent; nor can be what nobody knows the licence of.
     pub(super) fn hold_doubtful(&self) -> rusqlite::Result<()> {
         for batch in self.evidence.stale_batches {
             self.hold_where("no = ?1", *batch)?;
         }
         for lane in self.evidence.lost_lanes {
             self.hold_where("lane = ?1", *lane)?;
+        }
+        for account in self.accounts()? {
+            if self.is_lost(account.no)? {
+                self.hold_all(account.no)?;
+            }
         }
         if self.evidence.is_old {
             self.hold_where("state IN ('open', 'sealed') AND ?1", 1)?;

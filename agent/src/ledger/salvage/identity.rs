@@ -454,7 +454,22 @@ fn add_lost(connection: &Connection, restored: &mut Restored) -> rusqlite::Resul
         "DELETE FROM devices WHERE license NOT IN (SELECT no FROM licenses)",
         [],
     )?;
+    restore_devices(connection)?;
     restore_names(connection)
+}
+
+/// A licence is used on each device that something of it is owed for.
+fn restore_devices(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .execute(
+            "INSERT OR IGNORE INTO devices
+             SELECT DISTINCT licenses.no, hardware_id, NULL
+             FROM batches JOIN lanes ON lanes.no = batches.lane
+             JOIN accounts ON accounts.no = account JOIN licenses ON licenses.no = license
+             WHERE state NOT IN ('settled', 'superseded', 'waived') AND product <> ?1",
+            [LOST],
+        )
+        .map(|_| ())
 }
 
 /// A licence opens under the name that it was first known by where nothing says how else; the server's answers say the rest

@@ -10,6 +10,8 @@ use tally_shared::{
 };
 use uuid::Uuid;
 
+use crate::{core::book::Hold, ledger::store};
+
 /// What a licence of which nothing is known is taken to be; the server's next answer replaces it.
 const UNKNOWN_BODY: &str = r#"{"id":0,"max_consumptions":0,"total_consumptions":0,
 "allow_unlimited_consumptions":false,"allow_negative_consumptions":false,"allow_overages":false,
@@ -137,13 +139,12 @@ impl Owed {
         let is_open = self.id.is_none() && self.numbers.iter().all(Option::is_none);
         match (self.state.as_str(), self.reason.as_deref()) {
             ("open", _) => is_open,
-            // What a limit left over is held, and was not sealed.
-            ("held", Some("limit" | "late")) => is_open || is_sealed,
-            ("held", Some("undecidable")) => is_sealed,
-            ("held", Some(reason)) => {
-                let name = reason.strip_prefix("defect:").unwrap_or(reason);
-                (is_open || is_sealed) && ErrorCode::from_name(name).is_some()
-            }
+            ("held", Some(reason)) => match store::hold(reason) {
+                Ok(Hold::Undecidable | Hold::Gone(_)) => is_sealed,
+                // What a limit left over is held, and was not sealed.
+                Ok(_) => is_open || is_sealed,
+                Err(_) => false,
+            },
             ("held", None) => false,
             _ => is_sealed,
         }

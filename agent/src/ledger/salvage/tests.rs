@@ -75,6 +75,19 @@ fn owed(connection: &Connection) -> BTreeMap<String, (i64, i64)> {
     rows.map(Result::unwrap).collect()
 }
 
+/// Batches that go on by themselves although nobody knows which licence they are of, or under which name it is asked for.
+fn stuck(connection: &Connection) -> Vec<i64> {
+    let sql = "SELECT b.no FROM batches b JOIN lanes ON lanes.no = b.lane
+               JOIN accounts ON accounts.no = account JOIN licenses ON licenses.no = license
+               WHERE state NOT IN ('settled', 'superseded', 'waived', 'held')
+                   AND (product = 'lost' OR NOT EXISTS (
+                       SELECT 1 FROM devices WHERE devices.license = licenses.no
+                           AND devices.hardware_id = lanes.hardware_id))";
+    let mut statement = connection.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
 /// What random damage does.
 fn damage(random: &mut StdRng, bytes: &mut Vec<u8>) -> String {
     let at = random.random_range(0..bytes.len());
@@ -195,6 +208,9 @@ fn check(original: &Original, files: &[(&'static str, Vec<u8>)], what: &str) -> 
                 "{what}: the row {seq} was readable"
             );
         }
+    }
+    if ended != Ended::Unharmed {
+        assert_eq!(stuck(&connection), [0; 0], "{what}");
     }
     let owed = owed(&connection);
     let mut is_exact = true;
@@ -370,6 +386,7 @@ fn the_log_alone_tells_what_is_owed() {
         let connection =
             recovery::open(apart.path(), true, &FixedClocks, &guard(apart.path())).unwrap();
         assert!(verify::verify(&connection, &key()).unwrap().is_sound());
+        assert_eq!(stuck(&connection), [0; 0]);
         let owed: i64 = owed(&connection).values().map(|owed| owed.0).sum();
         let due = world.granted.values().sum::<i64>() - world.counted.values().sum::<i64>();
         assert_eq!(owed, due, "the log was begun anew in round {round}");

@@ -3,7 +3,10 @@
 mod read;
 mod write;
 
-pub(in crate::ledger) use self::{read::fact, write::write_fact};
+pub(in crate::ledger) use self::{
+    read::{fact, hold},
+    write::write_fact,
+};
 pub use self::{
     read::{Placed, chain_key, find_prefix, generation, hash_at, high_water, load, load_clock},
     write::{

@@ -529,7 +529,8 @@ fn batch_state(state: &str, reason: Option<String>) -> Result<BatchState> {
     })
 }
 
-fn hold(reason: &str) -> Result<Hold> {
+/// Reads why a batch is held.
+pub(in crate::ledger) fn hold(reason: &str) -> Result<Hold> {
     match reason {
         LIMIT => return Ok(Hold::Limit { room_seen: None }),
         UNDECIDABLE => return Ok(Hold::Undecidable),
