@@ -8,7 +8,7 @@ use tally_shared::{
 /// What a total says of a batch whose request had no valid answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The total moved by exactly its units, or its own setting came into force.
+    /// The total moved by exactly its units.
     Applied,
     /// The total does not hold its units, or its own setting is not in force.
     Without,
@@ -29,6 +29,9 @@ pub(super) enum Verdict {
 /// Others only add, unless negative units are allowed: a total that moved by less than the batch does not hold it. Where
 /// others may return units, only a total that did not move says so; their return of as many units as the batch has
 /// cannot be told apart.
+///
+/// A setting that is in force shows nothing where the total moved by more: another device, or the vendor, may have set the
+/// same. One that is not in force shows that its batch was not counted.
 pub(super) fn verdict(
     units: Units,
     (before, reached): (&Standing, Total),
@@ -51,14 +54,9 @@ pub(super) fn verdict(
     let is_set = (before.limits != with_setting).then_some(after.limits == with_setting);
     let units = units.get();
     let may_be_returned = before.limits.allow_negative_consumptions;
-    let can_hold = if may_be_returned {
-        moved != 0
-    } else {
-        moved >= units
-    };
     match is_set {
         Some(false) => Verdict::Without,
-        Some(true) if can_hold || units == 0 => Verdict::Applied,
+        Some(true) if moved == units || units == 0 => Verdict::Applied,
         None if moved == units => Verdict::Applied,
         None if may_be_returned && moved == 0 => Verdict::Without,
         None if !may_be_returned && (0..units).contains(&moved) => Verdict::Without,
@@ -149,7 +147,7 @@ mod tests {
             verdict(Units::new(5), (&before, before.total), setting, &after)
         };
         assert_eq!(told(5, false), Verdict::Without);
-        assert_eq!(told(12, true), Verdict::Applied);
+        assert_eq!(told(5, true), Verdict::Applied);
         assert_eq!(told(3, true), Verdict::Undecidable);
     }
 }

@@ -187,13 +187,9 @@ impl Core {
         asked_at: Duration,
     ) {
         for batch in self.refused_before(no, asked_at) {
-            if self.is_deduplicated(now, &batch) {
-                // What goes again under its key is recognised as long as the server remembers that, and proven only then.
-                if batch.state != BatchState::Sealed
-                    && let Some(sealed) = self.sealed_mut(batch.no)
-                {
-                    sealed.refused_at = None;
-                }
+            // What goes again under its key is recognised as long as the server remembers that. What is held goes on under
+            // another.
+            if batch.state == BatchState::Sealed && self.is_deduplicated(now, &batch) {
                 continue;
             }
             let Some(before) = batch.sealed.as_ref().map(|sealed| sealed.before) else {
@@ -269,7 +265,8 @@ impl Core {
         asked_at: Duration,
     ) -> Option<(BatchNo, Units)> {
         let mut refused = self.refused_before(no, asked_at).into_iter();
-        let doubtful = refused.find(|batch| !self.is_deduplicated(now, batch));
+        let doubtful = refused
+            .find(|batch| batch.state != BatchState::Sealed || !self.is_deduplicated(now, batch));
         doubtful.map(|batch| (batch.no, batch.units))
     }
 

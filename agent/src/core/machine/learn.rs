@@ -108,14 +108,16 @@ impl Core {
             self.learn_account(now, no, None, told(body.counter.standing(now.time)));
         }
         let own = self.book.account_of(no, None).map(|own| own.no);
-        if is_news {
+        let pool = body.pool();
+        // A licence of another type is described without its pool, and its units are still owed to that.
+        if is_news && (is_counted || pool.is_some()) {
             // An answer on file, or a cache's, may be of any time.
             let asked = if *is_fresh {
                 time_at(now, asked_at)
             } else {
                 Timestamp::default()
             };
-            self.learn_pool(now, own, body.pool().as_ref(), asked);
+            self.learn_pool(now, own, pool.as_ref(), asked);
         }
         for feature in &body.product_features {
             if feature.feature_type == FEATURE_TYPE_CONSUMPTION {

@@ -126,12 +126,11 @@ impl Core {
         let before = &sealed.before;
         let reached = sealed.readings.reached.unwrap_or(before.total);
         let verdict = verdict(batch.units, (before, reached), setting, found);
-        let has_setting = before.limits.with(setting) != before.limits;
         let account = self.book.accounts.get(&batch.account);
         let is_shared = account.is_none_or(|account| account.shared) || reached > before.total;
         let is_close = sealed.readings.reached.is_none()
             && now.time.saturating_since(before.as_of) <= EXACT_WITHIN;
-        if verdict == Verdict::Applied && is_shared && !is_close && !has_setting {
+        if verdict == Verdict::Applied && is_shared && !is_close {
             return Verdict::Undecidable;
         }
         verdict

@@ -97,6 +97,25 @@ fn a_refusal_under_a_key_that_the_server_has_forgotten_is_not_believed_before_th
 }
 
 #[test]
+fn a_refused_batch_that_would_go_on_under_another_key_is_compared_with_the_total() {
+    for (total, is_sent) in [(5, false), (0, true)] {
+        let mut world = World::new(100, KeyEcho::Echoed);
+        world.record(5).unwrap();
+        let (batch, _, _) = world.sent();
+        // The server refuses the licence before it looks the key up; what stands between may have sent the request twice.
+        let refusal = SendOutcome::RefusedLicense(ErrorCode::LicenseNotEnabled);
+        world.answer(batch, refusal, KeyEcho::Echoed);
+        world.tell(Event::Nudge);
+        let commands = world.look_up_echoing(total, KeyEcho::Echoed);
+        let sends = commands
+            .iter()
+            .any(|command| matches!(command, Command::Send { .. }));
+        assert_eq!(sends, is_sent, "{commands:?}");
+        assert_eq!(world.findings().is_empty(), is_sent);
+    }
+}
+
+#[test]
 fn the_total_before_the_first_of_several_refusals_under_a_key_is_the_one_to_compare_with() {
     let mut world = World::new(100, KeyEcho::Echoed);
     world.record(5).unwrap();

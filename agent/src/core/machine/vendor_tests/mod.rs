@@ -530,3 +530,20 @@ fn an_answer_on_file_takes_nothing_back_of_a_pool() {
     world.take_in_other(other);
     assert_eq!(world.add(5), Err(ErrorCode::LicenseNotEnoughConsumptions));
 }
+
+#[test]
+fn what_a_licence_owes_counts_in_its_pool_while_the_licence_is_of_another_type() {
+    let mut world = World::new(100, true);
+    world.server.pool = Some((Counter::of(10), true));
+    world.ask("h1");
+    let mut other = world.server.description();
+    other["id"] = json!(2);
+    world.learn_other(other, Duration::ZERO);
+    world.online = false;
+    world.add(6).unwrap();
+    world.server.license_type = "perpetual";
+    world.ask("h1");
+    let mut of_other = |units| world.consume_of("K2", "h1", None, units, OverageSetting::default());
+    assert_eq!(of_other(5), Err(ErrorCode::LicenseNotEnoughConsumptions));
+    of_other(4).unwrap();
+}

@@ -205,7 +205,9 @@ impl Server {
             feature
         });
         body["product_features"] = features.collect();
-        self.tell_pool(&mut body);
+        if self.license_type == "consumption" {
+            self.tell_pool(&mut body);
+        }
         body
     }
 
