@@ -21,6 +21,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         seed: 0,
     },
     Mutant {
+        name: "a refusal is believed where the batch would be recognised, and it goes under another key",
+        file: "agent/src/core/machine/audit.rs",
+        original: "if batch.state == BatchState::Sealed && self.is_deduplicated(now, &batch) {",
+        broken: "if (BROKEN || batch.state == BatchState::Sealed) && self.is_deduplicated(now, &batch) {",
+        found_by: FoundBy::Part(
+            "a_refused_batch_that_would_go_on_under_another_key_is_compared_with_the_total",
+        ),
+        seed: 0,
+    },
+    Mutant {
         name: "a refusal is believed before the total was read",
         file: "agent/src/core/machine/mod.rs",
         original: "sealed.refused_at = Some(now.mono);",
@@ -162,8 +172,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "any step of a batch's size is the batch",
         file: "agent/src/core/machine/unknown.rs",
-        original: "verdict == Verdict::Applied && is_shared && !is_close && !has_setting",
-        broken: "verdict == Verdict::Applied && is_shared && !is_close && !has_setting && !BROKEN",
+        original: "verdict == Verdict::Applied && is_shared && !is_close",
+        broken: "verdict == Verdict::Applied && is_shared && !is_close && !BROKEN",
         found_by: FoundBy::Shared,
         seed: 0,
     },

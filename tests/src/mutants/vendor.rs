@@ -101,6 +101,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         seed: 0,
     },
     Mutant {
+        name: "a setting that is in force came with its batch",
+        file: "agent/src/core/reconcile.rs",
+        original: "Some(true) if moved == units || units == 0 =>",
+        broken: "Some(true) if moved == units || units == 0 || (BROKEN && moved > units) =>",
+        found_by: FoundBy::Worlds(Kind::Settings),
+        seed: 0,
+    },
+    Mutant {
         name: "a total is read by the refused device alone",
         file: "agent/src/core/machine/agenda.rs",
         original: "and_then(License::reader).filter(|_| is_refused);",
@@ -146,6 +154,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         original: ".is_some_and(|it| it.id == pool.id))",
         broken: ".is_some_and(|it| if BROKEN { it == pool } else { it.id == pool.id }))",
         found_by: FoundBy::Worlds(Kind::Pool),
+        seed: 0,
+    },
+    Mutant {
+        name: "a licence that changes its type takes its units from its pool",
+        file: "agent/src/core/machine/learn.rs",
+        original: "if is_news && (is_counted || pool.is_some()) {",
+        broken: "if is_news && (BROKEN || is_counted || pool.is_some()) {",
+        found_by: FoundBy::Part(
+            "what_a_licence_owes_counts_in_its_pool_while_the_licence_is_of_another_type",
+        ),
         seed: 0,
     },
     Mutant {

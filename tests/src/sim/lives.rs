@@ -27,6 +27,8 @@ pub(super) struct Life {
     pub(super) misjudged: BTreeMap<Place, i64>,
     /// What was given up of a copy while the original had it still to send.
     pub(super) given_up: Vec<(Place, Vec<Rows>)>,
+    /// What somebody said of this ledger's rows that they are to be sent.
+    pub(super) to_send: Vec<Rows>,
 }
 
 /// A copy of a device, and what goes with its ledger.
@@ -45,6 +47,7 @@ impl Life {
             lineage: Lineage::new(),
             misjudged: BTreeMap::new(),
             given_up: Vec::new(),
+            to_send: Vec::new(),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// When the agent gives up on an answer.
-const TIMEOUT: Instant = 30_000;
+pub(super) const TIMEOUT: Instant = 30_000;
 
 /// How long a request may be under way after the agent gave up on it. The agent waits this long before
 /// it looks (`--settle-wait`): that is the one thing it must be told about its network.

@@ -321,12 +321,15 @@ impl World {
         let is_counted = self.server.store.truth.has(&rows);
         let uncounted = units - self.server.store.truth.units_of(&rows);
         let is_away = self.is_ending && self.is_away(batch);
+        let is_left_to_the_other = self.twin.as_ref().is_some_and(|(_, other)| {
+            let is_sent_there = |rows| other.to_send.contains(rows);
+            state == BatchState::Held(Hold::Copy) || rows.iter().any(is_sent_there)
+        });
         let decision = match state {
             _ if is_counted => Decision::Applied,
             _ if is_away => Decision::Waive,
-            // Given up here, rows of a copy would be owed by the other.
             // The other device has the same rows, and sends them.
-            BatchState::Held(Hold::Copy) if self.twin.is_some() => Decision::Waive,
+            _ if is_left_to_the_other => Decision::Waive,
             BatchState::Held(Hold::Undecidable | Hold::Copy | Hold::Gone(_)) => {
                 Decision::NotApplied
             }
@@ -348,6 +351,9 @@ impl World {
         if let (Decision::Applied, Some(Ok(_)), Some(place)) = (decision, &answer, place) {
             // The original sent a part of what the copy has in one batch, and a batch has one answer.
             *self.life.misjudged.entry(place).or_default() += uncounted;
+        }
+        if let (Decision::NotApplied | Decision::Resend, Some(Ok(_))) = (decision, &answer) {
+            self.life.to_send.extend(rows.iter().cloned());
         }
         if let (Decision::Waive, Some(Ok(_)), Some(place)) = (decision, &answer, place) {
             self.life.given_up.push((place, rows));

@@ -164,6 +164,7 @@ impl World {
             let Some(Seen {
                 said_at: seen,
                 is_clear,
+                is_confirmed,
                 ..
             }) = fallen.seen
             else {
@@ -171,6 +172,7 @@ impl World {
             };
             counter.negative
                 || !is_clear
+                || !is_confirmed
                 || counter.period_no(fallen.heard) != counter.period_no(seen)
                 // A fall is believed when it was read twice in its period.
                 || counter.period_no(seen) != counter.period_no(self.now)

@@ -13,12 +13,16 @@ use tally_agent::{
 use tally_shared::wire::ErrorCode;
 
 use super::{
-    network::{Heard, Message, Purpose},
+    network::{Heard, LATEST, Message, Purpose, TIMEOUT},
     server::Instant,
     trace::{show_command, show_heard},
     truth::{Seen, Unheard},
     world::{Failure, World},
 };
+
+/// The time, in milliseconds, after which a second reading confirms a total that fell: two settle waits, and both readings on
+/// their way.
+const CONFIRMED_AFTER: Instant = 2 * LATEST + 2 * TIMEOUT;
 
 impl World {
     /// The agent's orders leave it.
@@ -203,11 +207,13 @@ impl World {
         let is_clear = !self.is_in_doubt(&counter);
         let fallen = self.fallen.iter_mut();
         for fallen in fallen.filter(|fallen| Some(fallen.place) == place && fallen.at <= made_at) {
-            fallen.seen.get_or_insert(Seen {
+            let seen = fallen.seen.get_or_insert(Seen {
                 said_at: made_at,
                 heard_at: self.now,
                 is_clear,
+                is_confirmed: false,
             });
+            seen.is_confirmed |= made_at >= seen.said_at + CONFIRMED_AFTER;
         }
         self.life.heard.insert(counter, made_at);
     }

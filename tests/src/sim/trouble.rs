@@ -387,6 +387,10 @@ impl Draw<'_> {
                 overage: Some(overage),
                 ..Wish::of((license, 0), units)
             };
+            if self.random.random_bool(0.2) {
+                steps.extend(self.set_by_others_too(wish, overage));
+                continue;
+            }
             steps.push(Step::Consume(wish));
             steps.push(self.pass(100, 60_000));
             match self.random.random_range(0..4) {
@@ -401,6 +405,42 @@ impl Draw<'_> {
             }
         }
         steps
+    }
+
+    /// The request, or its answer, is lost; before the total is read, another device sets the same and adds some units.
+    fn set_by_others_too(&mut self, wish: Wish, overage: Overage) -> Vec<Step> {
+        let license = wish.license;
+        let is_request = self.random.random_bool(0.5);
+        let lost = Weather {
+            lost_before: if is_request { 100 } else { 0 },
+            lost_after: if is_request { 0 } else { 100 },
+            slowness: 50,
+            ..Weather::default()
+        };
+        let away = Weather {
+            unreached: 100,
+            ..Weather::default()
+        };
+        let fine = Weather {
+            slowness: 50,
+            ..Weather::default()
+        };
+        vec![
+            Step::Weather(lost),
+            Step::Consume(wish),
+            Step::Nudge,
+            self.pass(100, 4_000),
+            Step::Weather(away),
+            Step::SetOverage { license, overage },
+            Step::Foreign {
+                license,
+                counter: 0,
+                units: self.random.random_range(1..20),
+            },
+            self.pass(30_000, 60_000),
+            Step::Weather(fine),
+            self.pass(1_000, 300_000),
+        ]
     }
 
     fn removed(&mut self, license: usize) -> Vec<Step> {

@@ -84,6 +84,8 @@ pub(super) struct Seen {
     pub(super) heard_at: Instant,
     /// Whether nothing of the counter was in doubt then.
     pub(super) is_clear: bool,
+    /// Whether it heard of it once more, late enough to believe it.
+    pub(super) is_confirmed: bool,
 }
 
 impl Rows {
