@@ -10,7 +10,7 @@ use tally_shared::{
 pub(super) enum Verdict {
     /// The total moved by exactly its units.
     Applied,
-    /// The total does not hold its units, or its own setting is not in force.
+    /// The total does not hold its units.
     Without,
     /// The total is one from before the last reading: a replica that is behind gave it, and it says nothing.
     Behind,
@@ -31,7 +31,8 @@ pub(super) enum Verdict {
 /// cannot be told apart.
 ///
 /// A setting that is in force shows nothing where the total moved by more: another device, or the vendor, may have set the
-/// same. One that is not in force shows that its batch was not counted.
+/// same. One that is not in force contradicts a total that moved by the batch: another device added as much, or the vendor
+/// set the overage back.
 pub(super) fn verdict(
     units: Units,
     (before, reached): (&Standing, Total),
@@ -54,13 +55,17 @@ pub(super) fn verdict(
     let is_set = (before.limits != with_setting).then_some(after.limits == with_setting);
     let units = units.get();
     let may_be_returned = before.limits.allow_negative_consumptions;
+    let is_without = if may_be_returned {
+        moved == 0
+    } else {
+        (0..units).contains(&moved)
+    };
     match is_set {
-        Some(false) => Verdict::Without,
+        Some(false) if is_without || units == 0 => Verdict::Without,
         Some(true) if moved == units || units == 0 => Verdict::Applied,
         None if moved == units => Verdict::Applied,
-        None if may_be_returned && moved == 0 => Verdict::Without,
-        None if !may_be_returned && (0..units).contains(&moved) => Verdict::Without,
-        Some(true) | None => Verdict::Undecidable,
+        None if is_without => Verdict::Without,
+        Some(_) | None => Verdict::Undecidable,
     }
 }
 
@@ -137,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_is_not_in_force_was_not_applied_with_its_batch() {
+    fn of_a_setting_that_is_not_in_force_nobody_can_tell_whether_its_batch_was_counted() {
         let setting = OverageSetting {
             allow_overages: Some(true),
             max_overages: None,
@@ -146,7 +151,9 @@ mod tests {
             let (before, after) = (standing(10, false), standing(10 + moved, is_set));
             verdict(Units::new(5), (&before, before.total), setting, &after)
         };
-        assert_eq!(told(5, false), Verdict::Without);
+        assert_eq!(told(4, false), Verdict::Without);
+        assert_eq!(told(5, false), Verdict::Undecidable);
+        assert_eq!(told(12, false), Verdict::Undecidable);
         assert_eq!(told(5, true), Verdict::Applied);
         assert_eq!(told(3, true), Verdict::Undecidable);
     }

@@ -21,6 +21,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         seed: 0,
     },
     Mutant {
+        name: "a copy sends although the total moved by something else",
+        file: "agent/src/core/machine/copies.rs",
+        original: "                && self.is_explained(now, account)",
+        broken: "                && (BROKEN || self.is_explained(now, account))",
+        found_by: FoundBy::Part(
+            "a_copy_sends_nothing_where_the_total_moved_by_anything_but_its_batches",
+        ),
+        seed: 0,
+    },
+    Mutant {
         name: "a copy goes on with what may have grown in the original",
         file: "agent/src/core/machine/copies.rs",
         original: " && !self.open_at_start.contains(&no);",

@@ -97,7 +97,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "agent/src/core/reconcile.rs",
         original: "(before.limits != with_setting).then_some(",
         broken: "(before.limits != with_setting && !BROKEN).then_some(",
-        found_by: FoundBy::Part("a_setting_that_is_not_in_force_was_not_applied_with_its_batch"),
+        found_by: FoundBy::Part(
+            "of_a_setting_that_is_not_in_force_nobody_can_tell_whether_its_batch_was_counted",
+        ),
         seed: 0,
     },
     Mutant {

@@ -353,7 +353,7 @@ impl World {
             *self.life.misjudged.entry(place).or_default() += uncounted;
         }
         if let (Decision::NotApplied | Decision::Resend, Some(Ok(_))) = (decision, &answer) {
-            self.life.to_send.extend(rows.iter().cloned());
+            self.life.to_send.extend(rows.iter().copied());
         }
         if let (Decision::Waive, Some(Ok(_)), Some(place)) = (decision, &answer, place) {
             self.life.given_up.push((place, rows));

@@ -435,7 +435,8 @@ impl Draw<'_> {
             Step::Foreign {
                 license,
                 counter: 0,
-                units: self.random.random_range(1..20),
+                // As many as the batch has could not be told from it.
+                units: wish.units + self.random.random_range(1..20),
             },
             self.pass(30_000, 60_000),
             Step::Weather(fine),

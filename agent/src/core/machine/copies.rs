@@ -2,12 +2,14 @@
 //!
 //! What the copy owes goes to the server only under the key that the original sends it under as well, to a server that
 //! surely remembers it: then it is counted once, whoever comes first. All else waits for a person, who knows whether the
-//! original is gone. A refusal, or a part of a batch, is no longer the same in both: such batches wait as well.
+//! original is gone. A refusal, or a part of a batch, is no longer the same in both: such batches wait as well. Of those
+//! that the original may have had since, the total tells: where it moved by anything but the batches that are held here, in their
+//! order, the original may have counted some of their rows under other ids.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use tally_shared::{limits::Standing, time::Timestamp};
+use tally_shared::{limits::Standing, time::Timestamp, units::Units};
 
 use super::resolve::{By, Decision, Unresolvable};
 use crate::core::{
@@ -105,7 +107,9 @@ impl Core {
         if is_open {
             let known = batches.iter().filter(is_held);
             let next = known.copied().find(|batch| self.trusts_key(now, batch));
-            if let Some(no) = next.map(|batch| batch.no) {
+            if let Some(no) = next.map(|batch| batch.no)
+                && self.is_explained(now, account)
+            {
                 self.ask_again(now, no);
             }
             return;
@@ -128,11 +132,55 @@ impl Core {
         }
     }
 
+    /// Whether the total, which was read since the copy was found, moved by nothing, or by the first of the batches that are
+    /// held here: the original sent these, under the same ids. Anything else may be parts of them, under others.
+    fn is_explained(&self, now: Moment, account: AccountNo) -> bool {
+        let Some(known) = self.book.accounts.get(&account) else {
+            return false;
+        };
+        let mut held = self.book.batches_of(account);
+        held.retain(|batch| batch.state == BatchState::Held(Hold::Copy));
+        let before = held.first().and_then(|batch| batch.sealed.as_ref());
+        let Some(before) = before.map(|sealed| sealed.before) else {
+            return false;
+        };
+        let standing = &known.standing;
+        if known.unsure || before.period_start(before.as_of) != standing.period_start(now.time) {
+            return false;
+        }
+        let Some(moved) = standing.total_at(now.time).since(before.total) else {
+            return false;
+        };
+        let mut sum = Some(Units::ZERO);
+        let mut sums = held.iter().map(|batch| {
+            sum = sum.and_then(|sum| sum.checked_add(batch.units));
+            sum
+        });
+        moved == Units::ZERO || sums.any(|sum| sum == Some(moved))
+    }
+
+    /// Units of this ledger that are counted say nothing of the batches that wait.
+    pub(super) fn expect_of_copies(&mut self, account: AccountNo, units: Units) {
+        let mut held = self.book.batches_of(account);
+        held.retain(|batch| batch.state == BatchState::Held(Hold::Copy));
+        let held: Vec<BatchNo> = held.iter().map(|batch| batch.no).collect();
+        for no in held {
+            if let Some(sealed) = self.sealed_mut(no) {
+                let total = sealed.before.total;
+                sealed.before.total = total.checked_add(units).unwrap_or(total);
+            }
+        }
+    }
+
     /// Whether an original may have a batch as well.
     pub(super) fn is_of_original(&self, no: BatchNo) -> bool {
-        let until = self.book.copied_until();
-        let last = self.book.batch(no).map(|batch| batch.last);
-        last.zip(until).is_some_and(|(last, until)| last <= until)
+        let batch = self.book.batch(no);
+        batch.is_some_and(|batch| self.was_copied(batch.last))
+    }
+
+    /// Whether an original may have this row as well.
+    pub(super) fn was_copied(&self, row: Seq) -> bool {
+        self.book.copied_until().is_some_and(|until| row <= until)
     }
 
     /// Holds what went another way than it may have in the original: it was refused here, or its key says nothing any

@@ -333,6 +333,7 @@ impl Core {
         let is_beside = turn::is_beside(&standing, sent_at, now.time);
         self.count_settled(now, no);
         self.expect_of_refused(batch.account, batch.units);
+        self.expect_of_copies(batch.account, batch.units);
         if key == Some(KeyEcho::Replayed) {
             // Its total is that of back then, which others may have moved since, and whose period may be over.
             let is_of_now = !turn::is_beside(&standing, sealed_at, now.time);
@@ -368,18 +369,20 @@ impl Core {
     }
 
     /// The server had counted a batch before: its total stands for no less than that answer said, and for no less than the last
-    /// one with the batch's units, where it is of this period.
+    /// one with the batch's units, where it is of this period. A total that a copy read since may hold what the original sent.
     fn replayed(&mut self, now: Moment, batch: &Batch, standing: Option<Standing>) {
+        let is_of_original = self.was_copied(batch.last);
         let Some(account) = self.book.account_mut(batch.account) else {
             return;
         };
         account.stale = true;
         account.heard_at = now.mono;
-        account.unsure |= standing.is_none();
+        account.unsure |= standing.is_none() || is_of_original;
         if let Some(standing) = standing {
             let known = account.standing.total_at(now.time);
-            let with_batch = known.checked_add(batch.units).unwrap_or(known);
-            account.watch.is_replayed |= standing.total >= with_batch;
+            let added = known.checked_add(batch.units).unwrap_or(known);
+            let with_batch = if is_of_original { known } else { added };
+            account.watch.is_replayed |= !is_of_original && standing.total >= with_batch;
             account.standing = Standing {
                 total: with_batch.max(standing.total),
                 as_of: now.time,

@@ -3,16 +3,16 @@
 mod read;
 mod write;
 
-pub(in crate::ledger) use self::{
-    read::{fact, hold},
-    write::write_fact,
-};
 pub use self::{
     read::{Placed, chain_key, find_prefix, generation, hash_at, high_water, load, load_clock},
     write::{
         app_no, pages_of, pages_of_rows, seal_accounts, write_chain_key, write_changes,
         write_clock, write_generation,
     },
+};
+pub(in crate::ledger) use self::{
+    read::{fact, hold},
+    write::write_fact,
 };
 
 // What both sides call things in the ledger.
