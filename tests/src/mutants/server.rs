@@ -149,8 +149,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "where units may be returned, fewer units show that a batch was not counted",
         file: "agent/src/core/reconcile.rs",
-        original: "None if !may_be_returned && (0..units).contains(&moved)",
-        broken: "None if (BROKEN || !may_be_returned) && (0..units).contains(&moved)",
+        original: "let is_without = if may_be_returned {",
+        broken: "let is_without = if may_be_returned && !BROKEN {",
         found_by: FoundBy::Part(
             "where_units_may_be_returned_only_a_total_that_stands_still_does_not_hold_the_batch",
         ),

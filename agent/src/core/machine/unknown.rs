@@ -8,7 +8,8 @@
 //! That a step was the batch cannot be known, only that it has the batch's size. It is taken for the batch where the total was
 //! read right before the request and right after, so that hardly anybody else can have added as much in between. A
 //! step of that size that comes later is somebody else's more often than a request that arrives late: it decides nothing,
-//! unless the licence was never seen to be shared.
+//! unless the licence was never seen to be shared. Then it is taken for the batch when the total still stands there four settle
+//! waits later, or two minutes: others who consumed just then mostly go on to consume.
 
 use std::time::Duration;
 
@@ -41,6 +42,13 @@ const FOLLOWED_ATTEMPTS: u32 = 3;
 /// totals before and after.
 const EXACT_WITHIN: Duration = Duration::from_secs(2);
 
+/// On a licence that was never seen to be shared, a step of a batch's size that was seen later than that is taken for the batch
+/// after so many settle waits, if nothing moved the total any further,
+const ALONE_WAITS: u32 = 4;
+
+/// or after so long.
+const ALONE_MAX: Duration = Duration::from_mins(2);
+
 impl Core {
     /// Takes in a total that was read while a batch's outcome is unknown. One that moved by exactly its units shows that it was
     /// counted. One without its units shows that it was not only where the request can no longer arrive, and where a second
@@ -61,10 +69,12 @@ impl Core {
             "compared the total before and after"
         );
         let follow_at = self.follow_at(now, no);
+        let believed_at = self.believed_at(now, (batch, sealed));
         if let Some(sealed) = self.sealed_mut(no) {
             sealed.readings.is_repeated = false;
         }
         match verdict {
+            Verdict::Applied if asked_at < believed_at => self.read_again(now, no, believed_at),
             Verdict::Applied => {
                 self.settle(now, no, standing, None);
                 self.hear(now, account, told, None);
@@ -128,12 +138,23 @@ impl Core {
         let verdict = verdict(batch.units, (before, reached), setting, found);
         let account = self.book.accounts.get(&batch.account);
         let is_shared = account.is_none_or(|account| account.shared) || reached > before.total;
-        let is_close = sealed.readings.reached.is_none()
-            && now.time.saturating_since(before.as_of) <= EXACT_WITHIN;
-        if verdict == Verdict::Applied && is_shared && !is_close {
+        if verdict == Verdict::Applied && is_shared && !is_close(now, sealed) {
             return Verdict::Undecidable;
         }
         verdict
+    }
+
+    /// When a total that moved by exactly a batch is taken to hold it, on the monotonic clock.
+    fn believed_at(&self, now: Moment, (batch, sealed): (&Batch, &Sealed)) -> Duration {
+        let wait = self.policy.settle_wait.saturating_mul(ALONE_WAITS);
+        let wait = wait.min(ALONE_MAX);
+        let is_clear = is_close(now, sealed) || sealed.readings.is_said_to_be_there;
+        // An agent that is started anew each time need not wait again.
+        let was_long_ago = now.time.saturating_since(sealed.sent_at) >= wait;
+        if is_clear || was_long_ago || batch.units == Units::ZERO {
+            return Duration::ZERO;
+        }
+        sealed.readings.since.saturating_add(wait)
     }
 
     /// When the total is read again to follow it; `None` where that would tell nothing more.
@@ -244,4 +265,10 @@ impl Core {
         }
         self.hear(now, account, told, units.map(|units| (no, units)));
     }
+}
+
+/// Whether the total was read so short a time before and after a batch was sent that hardly anybody else moved it in between.
+fn is_close(now: Moment, sealed: &Sealed) -> bool {
+    let is_first = sealed.readings.reached.is_none();
+    is_first && now.time.saturating_since(sealed.before.as_of) <= EXACT_WITHIN
 }

@@ -24,14 +24,46 @@ fn without_keys_an_unknown_batch_is_never_sent_again_before_the_total_was_read()
 }
 
 #[test]
-fn a_total_that_moved_by_a_batch_settles_it_at_once() {
+fn a_total_that_moved_by_a_batch_settles_it_when_it_still_stands_there() {
+    for (total, settled, held) in [(5, 5, 0), (9, 0, 5)] {
+        let mut world = World::new(100, KeyEcho::Absent);
+        world.record(5).unwrap();
+        let first = world.sent();
+        world.lose(first.0);
+        world.look_up(5);
+        assert_eq!(world.sums().unknown, 5, "others may have moved it");
+        world.reads();
+        world.look_up(total);
+        assert_eq!((world.sums().settled, world.sums().held), (settled, held));
+        assert!(world.findings().is_empty());
+    }
+}
+
+#[test]
+fn a_total_that_was_read_right_before_and_moved_by_a_batch_settles_it_at_once() {
+    let mut world = World::new(100, KeyEcho::Absent);
+    world.record(5).unwrap();
+    let first = world.sent();
+    let outcome = world.applied(5);
+    world.answer(first.0, outcome, KeyEcho::Absent);
+    world.record(7).unwrap();
+    let second = world.tell(Event::Nudge);
+    assert!(matches!(second.as_slice(), [Command::Send { .. }]));
+    world.lose(BatchNo(2));
+    world.look_up(12);
+    assert_eq!(world.sums().settled, 12);
+    assert!(world.findings().is_empty());
+}
+
+#[test]
+fn an_agent_that_was_started_anew_does_not_wait_again_for_a_total_that_moved_by_a_batch() {
     let mut world = World::new(100, KeyEcho::Absent);
     world.record(5).unwrap();
     let first = world.sent();
     world.lose(first.0);
+    world.now.time = world.now.time.plus(Duration::from_hours(20));
     world.look_up(5);
     assert_eq!(world.sums().settled, 5);
-    assert!(world.findings().is_empty());
 }
 
 #[test]
