@@ -369,9 +369,11 @@ impl Core {
     }
 
     /// The server had counted a batch before: its total stands for no less than that answer said, and for no less than the last
-    /// one with the batch's units, where it is of this period. A total that a copy read since may hold what the original sent.
+    /// one with the batch's units, where it is of this period. What an original sent, a total that was read since may hold.
     fn replayed(&mut self, now: Moment, batch: &Batch, standing: Option<Standing>) {
-        let is_of_original = self.was_copied(batch.last);
+        let answered = self.book.copies().answered.last().copied();
+        let is_of_original =
+            self.was_copied(batch.last) || answered.is_some_and(|note| batch.last < note);
         let Some(account) = self.book.account_mut(batch.account) else {
             return;
         };
