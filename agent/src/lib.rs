@@ -13,6 +13,7 @@ pub mod config;
 pub mod core;
 pub mod deps;
 pub mod file_system;
+pub mod foreign;
 pub mod http;
 pub mod instance;
 pub mod keyring;

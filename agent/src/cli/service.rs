@@ -70,7 +70,7 @@ fn check_rights(target: &Target, command: &'static str) -> Result<(), ServiceErr
 fn carry_out(plan: &Plan, is_dry: bool) -> anyhow::Result<Outcome> {
     for step in &plan.steps {
         if is_dry {
-            output::line(&step.describe())?;
+            output::text(&(step.describe() + "\n"))?;
         } else if let Some(done) = step.take()? {
             output::line(&done)?;
         }
