@@ -18,6 +18,7 @@ pub mod http;
 pub mod instance;
 pub mod keyring;
 pub mod ledger;
+pub mod owner;
 pub mod private_file;
 pub mod reload;
 pub mod secret;

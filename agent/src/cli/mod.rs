@@ -25,6 +25,7 @@ mod run;
 mod screen;
 mod service;
 mod settings;
+mod socket;
 mod status;
 mod sync;
 mod verify;
