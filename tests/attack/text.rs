@@ -51,6 +51,10 @@ fn named(name: &str) -> String {
 
 fn check(args: &[&str], output: &Output) -> Result<String> {
     let said = String::from_utf8(output.stdout.clone())?;
+    assert!(
+        matches!(output.status.code(), Some(0 | 1)),
+        "{args:?}: {output:?}"
+    );
     check_is_text(&format!("{args:?}"), &said);
     check_is_text(
         &format!("{args:?} on stderr"),
@@ -101,9 +105,9 @@ fn names_of_others_are_only_shown_in_every_output() -> Result {
         json!({"feature": named("none")}),
     )?;
     agent.wait_settled(0)?;
-    with_license(&["record", "1"])?;
-    with_license(&["record", "99"])?;
-    with_license(&["record", "1", "--json"])?;
+    with_license(&["record"])?;
+    with_license(&["record", "--units", "99"])?;
+    with_license(&["record", "--json"])?;
 
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("licences.json");
