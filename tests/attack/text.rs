@@ -154,6 +154,11 @@ fn names_of_others_are_only_shown_in_every_output() -> Result {
     ] {
         tally(args)?;
     }
+    check_programs_read_what_was_sent(&agent, &product, &device)
+}
+
+/// Nothing is lost to a program by how a text is shown.
+fn check_programs_read_what_was_sent(agent: &Agent, product: &str, device: &str) -> Result {
     // A note of the ledger, with the reason.
     let rows = agent.json(&["log"])?;
     let newest = rows
@@ -161,7 +166,8 @@ fn names_of_others_are_only_shown_in_every_output() -> Result {
         .and_then(|rows| rows.last())
         .context("a row")?;
     let newest = newest["seq"].to_string();
-    tally(&["explain", &newest])?;
+    let explain = ["explain", newest.as_str()];
+    check(&explain, &agent.tally(&explain)?)?;
     // Programs get what it is, to the byte.
     assert_eq!(rows[0]["hardware_id"], json!(device));
     let exported = agent.tally(&["export", "--format", "jsonl"])?.stdout;
