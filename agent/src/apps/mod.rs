@@ -12,7 +12,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -76,6 +76,8 @@ pub struct App {
 pub struct Apps {
     data_dir: DataDir,
     known: RwLock<Known>,
+    /// Held from the look at the files until what was found is known: a key pair that is made meanwhile is not forgotten.
+    changing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -121,6 +123,7 @@ impl Apps {
         let apps = Self {
             data_dir: data_dir.clone(),
             known: RwLock::default(),
+            changing: Mutex::default(),
         };
         if let Err(error) = apps.reload() {
             let error = format!("{:#}", anyhow::Error::from(error));
@@ -136,6 +139,7 @@ impl Apps {
     ///
     /// [`AppsError`] where the folder cannot be read; then those that were known and are not revoked stay.
     pub fn reload(&self) -> Result<(), AppsError> {
+        let _changing = self.change();
         let found = files::list(&self.data_dir);
         let revoked = files::revoked(&self.data_dir).unwrap_or_else(|error| {
             let error = format!("{:#}", anyhow::Error::from(error));
@@ -180,6 +184,7 @@ impl Apps {
     ///
     /// [`AppsError`].
     pub fn add(&self, name: &str, rights: Rights, signs: bool) -> Result<KeyPair, AppsError> {
+        let _changing = self.change();
         let keys = files::add(&self.data_dir, name, rights, signs)?;
         let app = Arc::new(App::new(keys.clone()));
         self.write().by_key.insert(keys.api_key.clone(), app);
@@ -197,6 +202,10 @@ impl Apps {
             Err(AppsError::NotFound(_)) if was_known => Ok(()),
             other => other,
         }
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Known> {
@@ -336,6 +345,8 @@ impl App {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use tally_shared::auth::authorization;
 
     use super::*;
@@ -397,6 +408,27 @@ mod tests {
         apps.reload().unwrap();
         assert!(!accepts(&signed(&keys, one), one));
         assert!(accepts(&signed(&changed, one), one));
+    }
+
+    #[test]
+    fn a_key_pair_that_is_made_during_a_reload_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::new(folder.path().to_owned());
+        let apps = Apps::open(&data_dir);
+        let has_ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !has_ended.load(Ordering::Relaxed) {
+                    apps.reload().unwrap();
+                }
+            });
+            let add_one = |no: u32| apps.add(&format!("app-{no}"), Rights::default(), true);
+            let made: Result<Vec<KeyPair>, AppsError> = (0..200).map(add_one).collect();
+            has_ended.store(true, Ordering::Relaxed);
+            for keys in made.unwrap() {
+                assert_eq!(code(&apps, &keys.api_key), None, "{}", keys.name);
+            }
+        });
     }
 
     #[test]
