@@ -209,7 +209,7 @@ fn to_file<S: Subscriber + for<'a> LookupSpan<'a>>(
         Ok(())
     };
     check_place()?;
-    if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_symlink()) {
+    if daily::is_taken(folder, name) {
         let path = file.to_owned();
         return Err(LogError::Taken { path });
     }

@@ -80,6 +80,30 @@ fn a_log_takes_away_its_own_files_and_no_others() -> Result {
 }
 
 #[test]
+fn a_log_takes_the_place_of_no_link_but_its_own() -> Result {
+    let mut target = Target::start()?;
+    target.agent.terminate()?;
+    let folder = tempfile::tempdir()?;
+    let name = folder.path().join("tally.log");
+    for of_others in ["/nowhere/notes", "tally.log.old", "other.log.2026-01-01"] {
+        symlink(of_others, &name)?;
+        let said = refusal(target.agent.run_command().arg("--log-file").arg(&name))?;
+        assert!(said.contains("is not a log of tally's"), "{said}");
+        assert_eq!(fs::read_link(&name)?, Path::new(of_others));
+        assert_eq!(names(folder.path())?, ["tally.log"]);
+        fs::remove_file(&name)?;
+    }
+    // As earlier versions made it, with the folder in it.
+    symlink(folder.path().join("tally.log.2026-01-01"), &name)?;
+    let mut command = target.agent.run_command();
+    command.arg("--log-file").arg(&name);
+    let mut process = tally_tests::process::Process::start(&mut command, &target.agent.log())?;
+    process.terminate()?;
+    assert!(fs::metadata(&name)?.is_file());
+    Ok(())
+}
+
+#[test]
 fn a_log_does_not_lie_in_the_data_directory() -> Result {
     let mut target = Target::start()?;
     target.agent.terminate()?;

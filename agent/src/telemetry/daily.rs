@@ -99,6 +99,16 @@ fn open_day(folder: &Path, name: &OsStr, day: &str, days: usize) -> io::Result<F
     Ok(file)
 }
 
+/// Whether something else than a link to a file of this log has its name.
+pub(super) fn is_taken(folder: &Path, name: &OsStr) -> bool {
+    let place = folder.join(name);
+    let is_ours = || {
+        let target = fs::read_link(&place).ok()?;
+        day_of(name, target.file_name()?)
+    };
+    fs::symlink_metadata(&place).is_ok() && is_ours().is_none()
+}
+
 fn of_day(name: &OsStr, day: &str) -> OsString {
     let mut of_day = name.to_owned();
     of_day.push(".");
@@ -109,10 +119,12 @@ fn of_day(name: &OsStr, day: &str) -> OsString {
 #[cfg(unix)]
 fn link(folder: &Path, name: &OsStr, of_day: &OsStr) -> io::Result<()> {
     let place = folder.join(name);
-    match fs::symlink_metadata(&place) {
-        Ok(found) if found.is_symlink() => fs::remove_file(&place)?,
-        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
-        Err(_) => {}
+    if is_taken(folder, name) {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    match fs::remove_file(&place) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
     std::os::unix::fs::symlink(of_day, place)
 }
