@@ -425,6 +425,18 @@ pub fn is_running(data_dir: &DataDir) -> Result<bool, AppError> {
     }
 }
 
+/// Refuses links in a data directory that another user owns, whose ledger root is about to use.
+///
+/// # Errors
+///
+/// [`AppError::DataDir`].
+pub fn refuse_links(data_dir: &DataDir) -> Result<(), AppError> {
+    owner::refuse_links(data_dir.path()).map_err(|source| AppError::DataDir {
+        path: data_dir.path().to_owned(),
+        source,
+    })
+}
+
 fn as_owner<T>(
     data_dir: &DataDir,
     work: impl FnOnce(&DataDir) -> Result<T, AppError>,

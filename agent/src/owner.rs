@@ -30,41 +30,60 @@ pub fn as_owner_of<T>(folder: &Path, work: impl FnOnce(&Path) -> T) -> io::Resul
     Ok(work(folder))
 }
 
-/// Gives the folder's owner what root has made in it. A file that has another name elsewhere is not given away, and no link
-/// is followed.
+/// Gives the folder's owner what root has made in it, where it is another user's. A file that has another name elsewhere
+/// is not given away, and no link is followed, whatever its owner puts in the place of what is looked at.
 ///
 /// # Errors
 ///
 /// What the system says.
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 pub fn hand_over(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, lchown};
-    let owner = std::fs::metadata(folder)?;
-    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
+    match linux::others(folder) {
+        Some((opened, owner)) => linux::hand_over(&opened, owner),
+        None => Ok(()),
+    }
+}
+
+/// Other systems' services run as root, or as whoever runs the command.
+///
+/// # Errors
+///
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn hand_over(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Refuses a folder of another user's in which a link stands, where root is about to read or write the files in it with
+/// its own rights.
+///
+/// # Errors
+///
+/// That it is a link, or what the system says.
+#[cfg(target_os = "linux")]
+pub fn refuse_links(folder: &Path) -> io::Result<()> {
+    if linux::others(folder).is_none() {
         return Ok(());
     }
     for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let found = std::fs::symlink_metadata(&path)?;
-        let is_ours = found.uid() == 0 && (found.is_dir() || found.is_file() && found.nlink() == 1);
-        if is_ours {
-            lchown(&path, Some(owner.uid()), Some(owner.gid()))?;
-        }
-        // What was root's is the owner's now, and so must be what lies in it.
-        if is_ours && found.is_dir() {
-            hand_over(&path)?;
+        let entry = entry?;
+        if entry.file_type()?.is_symlink() {
+            let path = entry.path().display().to_string();
+            return Err(io::Error::other(format!(
+                "{path} is a link, and root follows none in a folder of another user's: remove it"
+            )));
         }
     }
     Ok(())
 }
 
-/// Other systems have no such owners.
+/// Other systems' services run as root, or as whoever runs the command.
 ///
 /// # Errors
 ///
 /// None.
-#[cfg(not(unix))]
-pub fn hand_over(_folder: &Path) -> io::Result<()> {
+#[cfg(not(target_os = "linux"))]
+pub fn refuse_links(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -87,9 +106,16 @@ pub const fn user_of(_folder: &Path) -> u32 {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::{fs::File, io, os::unix::fs::MetadataExt as _, path::Path};
+    use std::{
+        fs::File,
+        io,
+        os::{fd::AsFd, unix::fs::MetadataExt as _},
+        path::Path,
+    };
 
     use rustix::{
+        fs::{AtFlags, Dir, FileType, Mode, OFlags, chownat, fstat, openat},
+        io::Errno,
         process::{Gid, Uid, geteuid, getgroups},
         thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
     };
@@ -103,6 +129,43 @@ mod linux {
         let found = opened.metadata().ok()?;
         let ids = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
         (!ids.0.is_root()).then_some((opened, ids))
+    }
+
+    /// Each file is opened as what it is, looked at, and given by what was opened: its name may lead elsewhere by then.
+    pub(super) fn hand_over(folder: impl AsFd, owner: (Uid, Gid)) -> io::Result<()> {
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if [c".", c".."].contains(&name) {
+                continue;
+            }
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = match openat(&folder, name, flags, Mode::empty()) {
+                // It is gone by now.
+                Err(Errno::NOENT) => continue,
+                opened => opened?,
+            };
+            let found = fstat(&opened)?;
+            let kind = FileType::from_raw_mode(found.st_mode);
+            let is_folder = kind == FileType::Directory;
+            let is_file = kind == FileType::RegularFile && found.st_nlink == 1;
+            if found.st_uid != 0 || !(is_folder || is_file) {
+                continue;
+            }
+            chownat(
+                &opened,
+                c"",
+                Some(owner.0),
+                Some(owner.1),
+                AtFlags::EMPTY_PATH,
+            )?;
+            // What was root's is the owner's now, and so must be what lies in it.
+            if is_folder {
+                let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+                hand_over(openat(&opened, c".", flags, Mode::empty())?, owner)?;
+            }
+        }
+        Ok(())
     }
 
     /// This thread has another user's rights; root's come back when it is dropped.
@@ -131,5 +194,68 @@ mod linux {
             let _ = set_thread_res_gid(None, Some(self.group), None);
             let _ = set_thread_groups(&self.groups);
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt as _, chown, symlink},
+    };
+
+    use super::*;
+
+    const USER: u32 = 65534;
+
+    #[test]
+    fn the_owner_gets_what_root_has_made_in_the_folder_and_nothing_else() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let inside = |name: &str| folder.path().join(name);
+        let outside = |name: &str| elsewhere.path().join(name);
+        fs::create_dir_all(inside("made/below")).unwrap();
+        fs::write(inside("made/below/file"), "").unwrap();
+        fs::write(inside("another's"), "").unwrap();
+        chown(inside("another's"), Some(USER - 1), None).unwrap();
+        for name in ["linked", "named"] {
+            fs::write(outside(name), "").unwrap();
+        }
+        fs::create_dir(outside("folder")).unwrap();
+        fs::write(outside("folder/file"), "").unwrap();
+        symlink(outside("linked"), inside("made/link")).unwrap();
+        symlink(outside("folder"), inside("made/folder")).unwrap();
+        fs::hard_link(outside("named"), inside("made/name")).unwrap();
+
+        let owner = |path| fs::symlink_metadata(path).unwrap().uid();
+        hand_over(folder.path()).unwrap();
+        assert_eq!(owner(inside("made")), 0, "the folder is root's own");
+        chown(folder.path(), Some(USER), Some(USER)).unwrap();
+        hand_over(folder.path()).unwrap();
+        for name in ["made", "made/below", "made/below/file"] {
+            assert_eq!(owner(inside(name)), USER, "{name}");
+        }
+        assert_eq!(owner(inside("another's")), USER - 1);
+        assert_eq!(owner(inside("made/name")), 0);
+        for name in ["linked", "named", "folder", "folder/file"] {
+            assert_eq!(owner(outside(name)), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_link_in_a_folder_of_another_user_is_refused_and_said() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        symlink("/nowhere", folder.path().join("ledger.db")).unwrap();
+        refuse_links(folder.path()).unwrap();
+        chown(folder.path(), Some(USER), Some(USER)).unwrap();
+        let error = refuse_links(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("ledger.db is a link"), "{error}");
+        fs::remove_file(folder.path().join("ledger.db")).unwrap();
+        refuse_links(folder.path()).unwrap();
     }
 }

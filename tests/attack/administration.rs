@@ -125,6 +125,27 @@ fn root_follows_no_link_that_the_services_user_has_planted() -> Result {
     service.root(&["status"])?;
     assert!(listener.accept().is_err(), "root was led to another socket");
     fs::remove_file(&planted)?;
+    // The ledger itself, which these commands use as root.
+    let ledger = service.data("ledger.db");
+    fs::rename(&ledger, service.data("ledger.aside"))?;
+    fs::write(&secret, "not yours")?;
+    symlink(&secret, &ledger)?;
+    let copy = service.folder().join("copy").display().to_string();
+    for args in [
+        ["export"].as_slice(),
+        &["verify"],
+        &["backup", &copy],
+        &["doctor"],
+        &["doctor", "--accept-recovery"],
+    ] {
+        let refused = service.root(args)?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("ledger.db is a link"), "{args:?}: {said}");
+    }
+    assert_eq!(fs::read_to_string(&secret)?, "not yours");
+    fs::remove_file(&ledger)?;
+    fs::rename(service.data("ledger.aside"), &ledger)?;
     let lock = service.data("agent.lock");
     let made = service.folder().join("made");
     fs::remove_file(&lock)?;

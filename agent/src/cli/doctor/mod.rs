@@ -89,6 +89,7 @@ pub(super) fn run(
 ) -> anyhow::Result<Outcome> {
     let known = settings::look(data_dir, args.settings, matches)?;
     let data_dir = &known.data_dir;
+    app::refuse_links(data_dir)?;
     if args.accept_recovery {
         return accept(data_dir, args.output.json);
     }
