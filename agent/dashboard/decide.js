@@ -1,16 +1,16 @@
 // What a person decides: one dialog that says what it means and asks why, and then tells the agent.
 
 import { act, ask } from "./agent.js";
-import { byId, say } from "./parts.js";
+import { byId, say, shown } from "./parts.js";
 
 let deciding = null;
 
 /** Asks whether it shall be so. `said` is read out once `body`, with the reason, was taken at `path`. */
 export function decide({ title, what, means, isReasonNeeded = false, path, body = {}, said, then }) {
   deciding = { path, body, said, then };
-  byId("decide-title").textContent = `${title}?`;
-  byId("decide-what").textContent = what;
-  byId("decide-means").textContent = means;
+  byId("decide-title").textContent = shown(`${title}?`);
+  byId("decide-what").textContent = shown(what);
+  byId("decide-means").textContent = shown(means);
   byId("decide-need").textContent = isReasonNeeded ? "(needed)" : "(optional)";
   byId("decide-reason").value = "";
   byId("decide-reason").required = isReasonNeeded;

@@ -2,7 +2,15 @@
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element with properties, and children that are elements or text: text never becomes markup. */
+const ACTIVE = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+
+/** Text of others as it may be seen: nothing in it turns the direction of what stands beside it. As `foreign.rs` does. */
+export const shown = (text) => (typeof text === "string" ? text.replace(ACTIVE, "\ufffd") : text);
+
+/** What is read by people, of what an element may have. The value of a choice is for programs. */
+const READ = ["title", "aria-label"];
+
+/** An element with properties, and children that are elements or text: text never becomes markup, and is `shown`. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -10,25 +18,25 @@ export function h(tag, properties = {}, ...children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "class") element.className = value;
     else if (name in element && typeof value !== "string") element[name] = value;
-    else element.setAttribute(name, value === true ? "" : value);
+    else element.setAttribute(name, value === true ? "" : READ.includes(name) ? shown(value) : value);
   }
-  element.append(...children.filter((child) => child !== undefined && child !== null && child !== ""));
+  element.append(...children.filter((child) => child !== undefined && child !== null && child !== "").map(shown));
   return element;
 }
 
 export const badge = (text, kind = "") => h("span", { class: "badge", "data-kind": kind }, text);
 
 export function setBadge(id, text, kind = "") {
-  byId(id).textContent = text;
+  byId(id).textContent = shown(text);
   byId(id).dataset.kind = kind;
 }
 
 export function say(text) {
-  byId("say").textContent = text;
+  byId("say").textContent = shown(text);
 }
 
 export function complain(text) {
-  byId("trouble-text").textContent = text;
+  byId("trouble-text").textContent = shown(text);
   byId("trouble").hidden = false;
 }
 

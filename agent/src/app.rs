@@ -3,7 +3,12 @@
 #[cfg(unix)]
 mod socket;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rand::Rng as _;
 use tally_shared::signature::{KeyError, Signer};
@@ -12,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin_token::{self, TokenError},
-    apps::{self, Apps, AppsError},
+    apps::{self, Apps},
     config::{Config, paths::DataDir},
     core::chain,
     deps::Clocks,
@@ -32,7 +37,8 @@ use crate::{
         storage::ReserveFile,
         writer::{self, Ledger},
     },
-    private_file::{self, TooOpen, Who},
+    owner,
+    private_file::{self, NotPrivate, Who},
     reload::Reloader,
     sync::{
         client::{Client, ClientError},
@@ -108,15 +114,12 @@ pub enum AppError {
     /// The names of licences that wait cannot be used.
     #[error(transparent)]
     Waiting(#[from] WaitingError),
-    /// The applications' keys cannot be used.
-    #[error(transparent)]
-    Apps(#[from] AppsError),
     /// The admin token cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// Others can read what is secret.
+    /// Others can read what is secret, or own it.
     #[error(transparent)]
-    TooOpen(#[from] TooOpen),
+    NotPrivate(#[from] NotPrivate),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -170,7 +173,7 @@ impl App {
         let tls = config.tls.map(Tls::open).transpose()?.map(Arc::new);
         let data_dir = DataDir::new(config.data_dir);
         let lock = take_data_dir(&data_dir)?;
-        check_secrets(&data_dir)?;
+        check_secrets(&data_dir, private_file::this_user())?;
         // First of all: a salvage takes its time, and nobody shall find an agent meanwhile.
         // The reserve is made once there is a ledger.
         let had_one = data_dir.reserve().exists();
@@ -203,8 +206,11 @@ impl App {
         };
         let signer = Arc::new(open_signer(&data_dir)?);
         let admin_token = admin_token::read_or_make(&data_dir.admin_token())?;
-        apps::ensure_default(&data_dir)?;
-        let apps = Apps::open(&data_dir)?;
+        if let Err(error) = apps::ensure_default(&data_dir) {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "there is no default application");
+        }
+        let apps = Apps::open(&data_dir);
 
         let waiting = WaitingList::open(data_dir.waiting())?;
         crate::fail_point!("start.opened");
@@ -358,30 +364,45 @@ pub fn accept_recovery(
     data_dir: &DataDir,
     clocks: &dyn Clocks,
 ) -> Result<recovery::Report, AppError> {
-    let _lock = take_data_dir(data_dir)?;
-    let guard = open_guard(data_dir)?;
-    Ok(recovery::accept(data_dir.path(), clocks, &guard)?)
+    let report = {
+        let _lock = take_data_dir(data_dir)?;
+        let guard = open_guard(data_dir)?;
+        recovery::accept(data_dir.path(), clocks, &guard)?
+    };
+    // Root's commands leave a service what it can read.
+    owner::hand_over(data_dir.path()).map_err(|source| AppError::DataDir {
+        path: data_dir.path().to_owned(),
+        source,
+    })?;
+    Ok(report)
 }
 
-/// Refuses a data directory that other users of the device can look into, or a file in it whose content
-/// they could take with them by another name.
+/// Refuses a data directory that others than this user and root own or can look into, or a file in it that they own, or
+/// whose content they could take with them by another name. Applications' keys that others own are not used, and stop
+/// no start.
 ///
 /// # Errors
 ///
-/// [`TooOpen`], for the first that is found.
-pub fn check_secrets(data_dir: &DataDir) -> Result<(), TooOpen> {
-    private_file::check(data_dir.path(), Who::Owner)?;
-    let apps = std::fs::read_dir(data_dir.apps()).into_iter().flatten();
-    let apps = apps.filter_map(|entry| Some(entry.ok()?.path()));
+/// [`NotPrivate`], for the first that is found.
+pub fn check_secrets(data_dir: &DataDir, user: u32) -> Result<(), NotPrivate> {
+    let check = |path: &Path| private_file::check_for(path, Who::Owner, user);
+    check(data_dir.path())?;
+    let of_apps = std::fs::read_dir(data_dir.apps()).into_iter().flatten();
+    let of_apps = of_apps.filter_map(|entry| Some(entry.ok()?.path()));
+    let of_apps = of_apps.chain([data_dir.apps()]);
+    for path in of_apps {
+        match check(&path) {
+            Err(NotPrivate::Owner { .. }) | Ok(()) => {}
+            Err(too_open) => return Err(too_open),
+        }
+    }
     [
         data_dir.admin_token(),
         data_dir.chain_key(),
         data_dir.private_key(),
-        data_dir.apps(),
     ]
-    .into_iter()
-    .chain(apps)
-    .try_for_each(|path| private_file::check(&path, Who::Owner))
+    .iter()
+    .try_for_each(|path| check(path))
 }
 
 fn open_guard(data_dir: &DataDir) -> Result<Guard, LedgerError> {
@@ -397,23 +418,44 @@ fn open_guard(data_dir: &DataDir) -> Result<Guard, LedgerError> {
 ///
 /// [`AppError::DataDir`].
 pub fn is_running(data_dir: &DataDir) -> Result<bool, AppError> {
-    match take_data_dir(data_dir) {
+    match as_owner(data_dir, take_data_dir) {
         Ok(_lock) => Ok(false),
         Err(AppError::Running { .. }) => Ok(true),
         Err(error) => Err(error),
     }
 }
 
+/// Refuses links in a data directory that another user owns, whose ledger root is about to use.
+///
+/// # Errors
+///
+/// [`AppError::DataDir`].
+pub fn refuse_links(data_dir: &DataDir) -> Result<(), AppError> {
+    owner::refuse_links(data_dir.path()).map_err(|source| AppError::DataDir {
+        path: data_dir.path().to_owned(),
+        source,
+    })
+}
+
+fn as_owner<T>(
+    data_dir: &DataDir,
+    work: impl FnOnce(&DataDir) -> Result<T, AppError>,
+) -> Result<T, AppError> {
+    let work = |reached: &Path| work(&DataDir::new(reached.to_owned()));
+    owner::as_owner_of(data_dir.path(), work).map_err(|source| AppError::DataDir {
+        path: data_dir.path().to_owned(),
+        source,
+    })?
+}
+
 fn take_data_dir(data_dir: &DataDir) -> Result<Lock, AppError> {
     let failed = |path: PathBuf| move |source| AppError::DataDir { path, source };
     private_file::create_folder(data_dir.path()).map_err(failed(data_dir.path().to_owned()))?;
     let path = data_dir.lock();
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed(path.clone()))?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    private_file::follow_no_link(&mut options);
+    let file = options.open(&path).map_err(failed(path.clone()))?;
     let mut lock = fd_lock::RwLock::new(file);
     match lock.try_write() {
         // Leaking the guard keeps the lock for as long as the file is open.

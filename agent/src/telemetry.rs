@@ -1,10 +1,12 @@
 //! Logs: to stderr, since stdout is for data; under systemd's journal in its form; or into a file that is
 //! begun anew each day.
 
+mod daily;
+mod fields;
+
 use std::path::{Path, PathBuf};
 
 use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
-use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
 use tracing_subscriber::{
     Layer, Registry,
     filter::Targets,
@@ -18,6 +20,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use self::{daily::DailyFile, fields::fields};
 use crate::private_file;
 
 /// The variable that chooses what is logged, such as `debug` or `tally_agent::sync=debug`.
@@ -63,7 +66,15 @@ pub enum LogError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: InitError,
+        source: std::io::Error,
+    },
+    /// It would lie among what must not be touched.
+    #[error(
+        "the log {path} would lie in the data directory, whose files are the agent's alone; give another with --log-file"
+    )]
+    InDataDir {
+        /// The file.
+        path: PathBuf,
     },
     /// Its folder cannot be made.
     #[error("cannot make the folder {path} for the log; give another file with --log-file")]
@@ -111,10 +122,10 @@ pub fn init() {
 /// # Errors
 ///
 /// [`LogError`].
-pub fn start(settings: &LogSettings) -> Result<Filter, LogError> {
+pub fn start(settings: &LogSettings, data_dir: &Path) -> Result<Filter, LogError> {
     let (filter, handle) = reload::Layer::new(parse(&settings.filter)?);
     let output = match &settings.file {
-        Some(file) => to_file(file, settings.days)?.boxed(),
+        Some(file) => to_file(file, settings.days, data_dir)?.boxed(),
         None if is_journal() => to_journal().boxed(),
         None => to_stderr().boxed(),
     };
@@ -160,12 +171,14 @@ fn to_stderr<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
+        .fmt_fields(fields())
 }
 
 fn to_journal<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
     fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        .fmt_fields(fields())
         .event_format(Journal(
             Format::default()
                 .without_time()
@@ -174,26 +187,29 @@ fn to_journal<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
         ))
 }
 
-/// `tally.log` becomes `tally.log.2026-11-25` and so on, and is a link to the newest. The agent's umask
-/// keeps others out.
+/// `tally.log` becomes `tally.log.2026-11-25` and so on, and is a link to the newest.
 fn to_file<S: Subscriber + for<'a> LookupSpan<'a>>(
     file: &Path,
     days: usize,
+    data_dir: &Path,
 ) -> Result<impl Layer<S>, LogError> {
     let file = &std::path::absolute(file).map_err(|source| LogError::Folder {
         path: file.to_owned(),
         source,
     })?;
-    let failed = |source| LogError::File {
-        path: file.to_owned(),
-        source,
-    };
     let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
         let path = file.to_owned();
         return Err(LogError::Taken { path });
     };
-    // The library would remove it.
-    if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_symlink()) {
+    let check_place = || {
+        if resolved(folder).starts_with(resolved(data_dir)) {
+            let path = file.to_owned();
+            return Err(LogError::InDataDir { path });
+        }
+        Ok(())
+    };
+    check_place()?;
+    if daily::is_taken(folder, name) {
         let path = file.to_owned();
         return Err(LogError::Taken { path });
     }
@@ -201,19 +217,26 @@ fn to_file<S: Subscriber + for<'a> LookupSpan<'a>>(
         path: folder.to_owned(),
         source,
     })?;
-    let name = name.to_string_lossy().into_owned();
-    let mut appender = RollingFileAppender::builder()
-        .rotation(Rotation::DAILY)
-        .filename_prefix(&name)
-        .max_log_files(days);
-    if cfg!(unix) {
-        appender = appender.latest_symlink(name);
-    }
-    let appender = appender.build(folder).map_err(failed)?;
+    // Only what is there can be told from what leads to it.
+    check_place()?;
+    let writer = DailyFile::open(folder, name, days).map_err(|source| LogError::File {
+        path: file.to_owned(),
+        source,
+    })?;
     Ok(fmt::layer()
-        .with_writer(appender)
+        .with_writer(writer)
         .with_ansi(false)
-        .with_target(false))
+        .with_target(false)
+        .fmt_fields(fields()))
+}
+
+/// Where a path leads, as far as it is there.
+fn resolved(path: &Path) -> PathBuf {
+    let found = path.ancestors().find_map(|ancestor| {
+        let real = ancestor.canonicalize().ok()?;
+        Some(real.join(path.strip_prefix(ancestor).ok()?))
+    });
+    found.unwrap_or_else(|| path.to_owned())
 }
 
 /// Whether what is written to stderr goes to the journal: systemd says to which file it connected it.

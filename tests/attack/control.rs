@@ -8,7 +8,7 @@ use tally_tests::Result;
 use crate::target::Target;
 
 /// Everything that shows or changes state.
-const ROUTES: [(&str, &str); 11] = [
+const ROUTES: [(&str, &str); 13] = [
     ("GET", "/metrics"),
     ("GET", "/v1/status"),
     ("GET", "/v1/licenses"),
@@ -19,6 +19,8 @@ const ROUTES: [(&str, &str); 11] = [
     ("POST", "/v1/server/moved"),
     ("POST", "/v1/sync"),
     ("PUT", "/v1/network"),
+    ("POST", "/v1/apps"),
+    ("DELETE", "/v1/apps/victim"),
     ("POST", "/v1/apps/reload"),
 ];
 

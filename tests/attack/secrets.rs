@@ -89,6 +89,7 @@ fn credentials_of_a_service_come_in_files_of_their_own() -> Result {
     agent.terminate()?;
     let folder = agent.data_dir().join("credentials");
     fs::create_dir(&folder)?;
+    set_mode(&folder, 0o700)?;
     let run = |mode: u32| -> Result<String> {
         set_mode(&folder.join("server_api_key"), mode)?;
         let mut command = agent.run_command();
@@ -101,7 +102,7 @@ fn credentials_of_a_service_come_in_files_of_their_own() -> Result {
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     };
     write_secret(&folder.join("server_api_key"), "key\n")?;
-    assert!(run(0o644)?.contains("chmod 600"));
+    assert!(run(0o644)?.contains("chmod 640"));
     let said = run(0o600)?;
     assert!(said.contains("TALLY_SERVER_SHARED_KEY"), "{said}");
     Ok(())

@@ -1,6 +1,11 @@
 //! An agent that serves other devices: by TLS, under its certificate's names, and not without.
 
-use std::{fs, net::TcpStream, path::Path};
+use std::{
+    fs,
+    net::TcpStream,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+};
 
 use anyhow::Context as _;
 use reqwest::blocking::Client;
@@ -14,7 +19,11 @@ use tally_tests::{
 };
 use tempfile::TempDir;
 
-use crate::{raw::Raw, secrets::write_secret};
+use crate::{
+    raw::Raw,
+    secrets::write_secret,
+    service_user::{USER, is_root},
+};
 
 /// Writes a certificate of its own for a name, with its key.
 fn write_certificate(folder: &Path, name: &str) -> Result<String> {
@@ -128,6 +137,45 @@ fn a_certificate_that_was_replaced_is_served_and_a_broken_one_is_not() -> Result
     let look = || reaches(&second, "second.example");
     wait::until("the new certificate", look, |reached| *reached)?;
     assert!(!reaches(&first, "first.example")?);
+    Ok(())
+}
+
+#[test]
+fn a_renewed_key_that_others_can_read_or_own_is_not_served() -> Result {
+    let (folder, stub) = (TempDir::new()?, stub()?);
+    let first = write_certificate(folder.path(), "first.example")?;
+    let agent = public_agent(&stub, folder.path())?;
+    let key = folder.path().join("key.pem");
+    let spoil = |user: u32, mode: u32| -> Result<String> {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode))?;
+        if user != 0 {
+            chown(&key, Some(user), Some(user))?;
+        }
+        let renewed = rcgen::generate_simple_self_signed(vec!["second.example".to_owned()])?;
+        fs::write(&key, renewed.signing_key.serialize_pem())?;
+        fs::write(folder.path().join("cert.pem"), renewed.cert.pem())?;
+        Ok(renewed.cert.pem())
+    };
+    let reaches = |certificate: &str, name: &str| -> Result<bool> {
+        let (client, url) = client(certificate, name, &agent)?;
+        Ok(client.get(format!("{url}/healthz")).send().is_ok())
+    };
+    let check_stays = |second: &str, why: &str| -> Result {
+        let look = || -> Result<(bool, String)> {
+            Ok((reaches(second, "second.example")?, agent.said()?))
+        };
+        let (was_served, said) =
+            wait::until("the key to be looked at", look, |(was_served, said)| {
+                *was_served || said.contains(why)
+            })?;
+        assert!(!was_served, "{said}");
+        assert!(reaches(&first, "first.example")?);
+        Ok(())
+    };
+    check_stays(&spoil(0, 0o644)?, "can be read by other users")?;
+    if is_root() {
+        check_stays(&spoil(USER, 0o600)?, "belongs to another user")?;
+    }
     Ok(())
 }
 

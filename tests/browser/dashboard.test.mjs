@@ -349,6 +349,28 @@ describe("the dashboard", { concurrency: false }, () => {
     assert.equal(await page.title(), "Tally on this device");
   });
 
+  test("names that turn the direction of text, or that no screen shows, are only shown", async (t) => {
+    const active = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\u{e0000}-\u{e007f}]/u;
+    const of = (name) => `${name}\u202e\u2066\u2028\u200f\u001b[2J\u{e0041}`;
+    const shown = (name) => `${name}\ufffd\ufffd\ufffd\ufffd\ufffd[2J\ufffd`;
+    const hostile = { id: 9, product: of("inspect"), username: of("user"), max_consumptions: 50, devices: [{ hardware_id: of("device") }] };
+    const { page, agent, use } = await dashboard(t, { known: false, licenses: [hostile] });
+    const fields = { license_key: undefined, product: of("inspect"), username: of("user"), hardware_id: of("device") };
+    agent.tally("license", "add", "--product", fields.product, "--username", fields.username, "--hardware-id", fields.hardware_id);
+    assert.equal((await use({ ...fields, consumptions: 3 })).status, 200);
+    assert.equal((await use({ ...fields, consumptions: 99 })).status, 400);
+    await page.getByRole("button", { name: "Row 1: why" }).click();
+    await page.getByRole("button", { name: "Row r1: why" }).click();
+    await page.getByText(`for ${shown("user")} of ${shown("inspect")}, on ${shown("device")}`).nth(1).waitFor();
+    assert.equal(await card(page).locator("h3").textContent(), shown("user"));
+    await card(page).locator("svg").first().waitFor({ state: "attached" });
+    const read = await page.evaluate(() => [...document.querySelectorAll("body, body *")].flatMap((it) => [
+      ...[...it.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).map((node) => node.data),
+      it.title ?? "", it.ariaLabel ?? "",
+    ]));
+    assert.deepEqual(read.filter((text) => active.test(text)), []);
+  });
+
   test("a thousand consumptions leave the page quick, and none is missing", async (t) => {
     const { page, agent } = await dashboard(t, { licenses: [{ ...LICENSES[0], max_consumptions: 5000 }, LICENSES[1]] });
     const keys = agent.tally("app", "add", "flood", "--unsigned-answers");

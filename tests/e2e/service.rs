@@ -245,3 +245,90 @@ fn the_image_of_a_device_gets_the_packaged_unit_and_keeps_its_settings() -> Resu
     assert!(!unit.exists() && settings.exists());
     Ok(())
 }
+
+#[test]
+fn a_path_cannot_add_lines_to_what_the_service_manager_reads() -> Result {
+    let world = World::new()?;
+    for name in [
+        "a\nExecStartPre=/bin/false",
+        "a\rb",
+        "a\tb",
+        "a\u{1b}[2J",
+        "a\u{9b}b",
+    ] {
+        let path = world.path(name).display().to_string();
+        for args in [
+            ["install", "--user", "--data-dir", &path].as_slice(),
+            &["install", "--user", "--dry-run", "--data-dir", &path],
+            &["install", "--root", &path],
+            &["uninstall", "--root", &path],
+        ] {
+            let refused = world.tally(args)?;
+            let said = String::from_utf8(refused.stderr)?;
+            assert_eq!(refused.status.code(), Some(1), "{args:?}: {said}");
+            assert!(said.contains("control characters"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+        let program = world.path(&format!("{name}-tally"));
+        if let Some(folder) = program.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::copy(env!("CARGO_BIN_EXE_tally-under-test"), &program)?;
+        let refused = Command::new(&program)
+            .args(["service", "install", "--user"])
+            .env("HOME", world.0.path())
+            .output()?;
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    }
+    assert!(!world.unit().exists());
+    Ok(())
+}
+
+#[test]
+fn nothing_is_written_or_removed_through_a_link() -> Result {
+    let world = World::new()?;
+    let host = world.path("host");
+    fs::create_dir_all(host.join("system"))?;
+    fs::write(host.join("system/tally.service"), "the host's")?;
+    fs::write(host.join("tally.toml"), "the host's")?;
+    let systemd = Path::new("etc/systemd");
+    let unit = "etc/systemd/system/tally.service";
+    let links = [
+        ("etc", host.clone()),
+        ("etc/systemd", host.clone()),
+        ("etc/systemd/system", host.join("system")),
+        (unit, host.join("system/tally.service")),
+        ("etc/tally", host.clone()),
+        ("etc/tally/tally.toml", host.join("none")),
+    ];
+    for (place, (link, to)) in links.iter().enumerate() {
+        let image = world.path(&format!("image-{place}"));
+        let link = image.join(link);
+        if let Some(folder) = link.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        std::os::unix::fs::symlink(to, &link)?;
+        let root = image.display().to_string();
+        let refused = world.tally(&["install", "--root", &root])?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{}: {said}", link.display());
+        assert!(said.contains("is a link"), "{said}");
+        let listed = world.tally(&["uninstall", "--root", &root])?;
+        let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+        let is_on_its_way = Path::new(unit).starts_with(link.strip_prefix(&image)?);
+        assert_eq!(listed.status.success(), !is_on_its_way, "{said}");
+    }
+    assert_eq!(read(&host.join("system/tally.service"))?, "the host's");
+    assert_eq!(read(&host.join("tally.toml"))?, "the host's");
+    assert!(!host.join("none").exists() && !host.join("system/tally.new").exists());
+
+    // What lies where the new file is made first.
+    let image = world.path("image");
+    let folder = image.join(systemd).join("system");
+    fs::create_dir_all(&folder)?;
+    std::os::unix::fs::symlink(host.join("written"), folder.join("tally.new"))?;
+    world.said(&["install", "--root", &image.display().to_string()])?;
+    assert!(!host.join("written").exists());
+    assert!(fs::symlink_metadata(image.join(unit))?.is_file());
+    Ok(())
+}

@@ -200,6 +200,7 @@ fn what_is_ordered_conforms_to_the_document() -> Result {
         (Method::POST, "/v1/licenses/import", import),
         (Method::POST, "/v1/dashboard", json!({})),
         (Method::POST, "/v1/apps/reload", json!({})),
+        (Method::POST, "/v1/apps", json!({"name": "till"})),
         (Method::PUT, "/v1/network", json!({"mode": "online"})),
         (Method::POST, "/v1/sync", json!({})),
     ];
@@ -225,6 +226,8 @@ fn what_is_ordered_conforms_to_the_document() -> Result {
         "200",
         &ask(&agent, Method::DELETE, &licence, None)?,
     );
+    let revoked = ask(&agent, Method::DELETE, "/v1/apps/till", None)?;
+    check("delete", "/v1/apps/{name}", "200", &revoked);
     let unknown = ask(
         &agent,
         Method::POST,

@@ -123,6 +123,56 @@ fn no_file_is_too_long_to_read() {
     }
 }
 
+/// A release is built by what it was checked with: actions named by commit, tools that are pinned, and no right to write
+/// for a job that runs code of this repository or of a tool.
+#[test]
+fn a_release_runs_pinned_actions_and_no_code_where_something_may_be_written() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (mut actions, mut writers) = (0, 0);
+    for entry in fs::read_dir(root.join(".github/workflows")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for action in text.lines().filter_map(|line| line.split_once("uses: ")) {
+            actions += 1;
+            let commit = action.1.split(['@', ' ']).nth(1).unwrap_or_default();
+            let is_commit = commit.len() == 40 && commit.bytes().all(|c| c.is_ascii_hexdigit());
+            assert!(is_commit, "an action that can move: {}", action.1);
+        }
+        let (before, jobs) = text.split_once("\njobs:\n").unwrap();
+        assert!(
+            before.contains("permissions:\n  contents: read"),
+            "{before}"
+        );
+        for job in jobs.split("\n\n  ") {
+            assert!(!job.contains("cargo install"), "in a job: {job}");
+            if job.contains(": write") {
+                writers += 1;
+                for code in ["checkout@", "cargo", "rustup", ".ci/", "packaging/"] {
+                    assert!(!job.contains(code), "{code} in a job that may write: {job}");
+                }
+            } else if job.contains("checkout@") {
+                assert!(job.contains("persist-credentials: false"), "{job}");
+            }
+            let builds = job.contains("cargo build");
+            assert!(
+                !builds || !job.contains("packaging/") && !job.contains(".ci/"),
+                "tools are installed where it is built: {job}"
+            );
+        }
+        assert!(text.contains("ADVISORIES: required"));
+    }
+    assert!(
+        actions >= 8 && writers == 1,
+        "{actions} actions, {writers} jobs that write"
+    );
+    for script in [".ci/deny", ".ci/sbom", "packaging/debian/build"] {
+        let text = fs::read_to_string(root.join(script)).unwrap();
+        for line in text.lines().filter(|line| line.contains("cargo install")) {
+            let is_pinned = line.contains("--locked") && line.contains("--version");
+            assert!(is_pinned, "{script}: {line}");
+        }
+    }
+}
+
 /// The guarantees name their tests, and each of these exists.
 #[test]
 fn every_test_that_a_guarantee_names_exists() {

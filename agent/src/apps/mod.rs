@@ -4,14 +4,15 @@
 //! backup of the ledger carries no secrets.
 
 mod bindings;
+mod files;
 mod pace;
 pub mod rights;
 
 use std::{
     collections::{HashMap, HashSet},
     io,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicUsize},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -22,20 +23,19 @@ use tally_shared::{
 };
 use tokio::sync::OnceCell;
 
-use self::{bindings::Bindings, pace::Pace, rights::Rights};
+use self::{bindings::Bindings, files::NAME_BYTES_MAX, pace::Pace, rights::Rights};
 use crate::{
     config::paths::DataDir,
     core::book::AppNo,
     ledger::{answers::RequestKey, engine::RecordError, writer::Ledger},
-    private_file,
+    private_file::NotPrivate,
     secret::{NoRandom, Secret},
 };
 
+pub use self::files::{add, ensure_default, list, read, revoke};
+
 /// The application that is made on first run, and that `tally record` uses.
 pub const DEFAULT_APP: &str = "default";
-
-/// The longest name of an application.
-const NAME_BYTES_MAX: usize = 64;
 
 /// An application's key pair.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -74,8 +74,10 @@ pub struct App {
 
 /// All of them, by API key.
 pub struct Apps {
-    folder: PathBuf,
+    data_dir: DataDir,
     known: RwLock<Known>,
+    /// Held from the look at the files until what was found is known: a key pair that is made meanwhile is not forgotten.
+    changing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -102,6 +104,9 @@ pub enum AppsError {
     /// The system's random generator failed.
     #[error(transparent)]
     Random(#[from] NoRandom),
+    /// Others can read a key pair, or own it.
+    #[error(transparent)]
+    NotPrivate(#[from] NotPrivate),
     /// A file cannot be used.
     #[error("cannot use {path}")]
     File {
@@ -113,39 +118,46 @@ pub enum AppsError {
 }
 
 impl Apps {
-    /// Reads all key pairs.
-    ///
-    /// # Errors
-    ///
-    /// [`AppsError::File`].
-    pub fn open(data_dir: &DataDir) -> Result<Self, AppsError> {
+    /// Reads all key pairs. Where they cannot be read, nobody may call, and all else goes on.
+    pub fn open(data_dir: &DataDir) -> Self {
         let apps = Self {
-            folder: data_dir.apps(),
+            data_dir: data_dir.clone(),
             known: RwLock::default(),
+            changing: Mutex::default(),
         };
-        apps.reload()?;
-        Ok(apps)
+        if let Err(error) = apps.reload() {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::error!(error, "no application can call");
+        }
+        apps
     }
 
     /// Reads all key pairs again: one may have been added or revoked. One whose file cannot be read may
-    /// not call, and keeps no other from being revoked.
+    /// not call. No part that cannot be read keeps another from being revoked.
     ///
     /// # Errors
     ///
-    /// [`AppsError::File`] where the folder cannot be read; then those that were known stay.
+    /// [`AppsError`] where the folder cannot be read; then those that were known and are not revoked stay.
     pub fn reload(&self) -> Result<(), AppsError> {
-        let mut found = Vec::new();
-        for path in files_in(&self.folder)? {
-            match read_file(&path) {
-                Ok(keys) => found.push(keys),
-                Err(error) => {
-                    let error = anyhow::Error::from(error);
-                    tracing::warn!("an application cannot call: {error:#}");
-                }
+        let _changing = self.change();
+        let found = files::list(&self.data_dir);
+        let revoked = files::revoked(&self.data_dir).unwrap_or_else(|error| {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(
+                error,
+                "the keys that were revoked earlier are not remembered"
+            );
+            Vec::new()
+        });
+        let mut known = self.write();
+        known.revoked.extend(revoked);
+        let (found, unread) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                known.drop_revoked();
+                return Err(error);
             }
-        }
-        let revoked = files_in(&revoked_in(&self.folder))?;
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        };
         known.by_key = found
             .into_iter()
             .map(|keys| {
@@ -157,11 +169,47 @@ impl Apps {
                 )
             })
             .collect();
-        known.revoked = revoked
-            .iter()
-            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-            .collect();
+        known.drop_revoked();
+        drop(known);
+        for error in unread {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "an application cannot call");
+        }
         Ok(())
+    }
+
+    /// Makes a key pair, which may call from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`].
+    pub fn add(&self, name: &str, rights: Rights, signs: bool) -> Result<KeyPair, AppsError> {
+        let _changing = self.change();
+        let keys = files::add(&self.data_dir, name, rights, signs)?;
+        let app = Arc::new(App::new(keys.clone()));
+        self.write().by_key.insert(keys.api_key.clone(), app);
+        Ok(keys)
+    }
+
+    /// Takes a key pair away. From here on nobody is let in by it, whatever becomes of its file.
+    ///
+    /// # Errors
+    ///
+    /// [`AppsError`]: there is none of that name, or its file stays, and must be removed before the next start.
+    pub fn revoke(&self, name: &str) -> Result<(), AppsError> {
+        let was_known = self.write().forget(name);
+        match files::revoke(&self.data_dir, name) {
+            Err(AppsError::NotFound(_)) if was_known => Ok(()),
+            other => other,
+        }
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The application with that API key.
@@ -182,6 +230,22 @@ impl Apps {
                 "no application has this API key; `tally app add NAME` makes one",
             )
         })
+    }
+}
+
+impl Known {
+    /// Whether there was one of that name.
+    fn forget(&mut self, name: &str) -> bool {
+        let of_name = self.by_key.extract_if(|_, app| app.keys.name == name);
+        let keys: Vec<String> = of_name.map(|(api_key, _)| api_key).collect();
+        let was_known = !keys.is_empty();
+        self.revoked.extend(keys);
+        was_known
+    }
+
+    fn drop_revoked(&mut self) {
+        let revoked = &self.revoked;
+        self.by_key.retain(|api_key, _| !revoked.contains(api_key));
     }
 }
 
@@ -279,165 +343,10 @@ impl App {
     }
 }
 
-/// Makes a key pair and its file.
-///
-/// # Errors
-///
-/// [`AppsError`].
-pub fn add(
-    data_dir: &DataDir,
-    name: &str,
-    rights: Rights,
-    sign_answers: bool,
-) -> Result<KeyPair, AppsError> {
-    let path = file_of(data_dir, name)?;
-    let keys = KeyPair {
-        name: name.to_owned(),
-        api_key: Secret::random::<18>()?.expose().to_owned(),
-        shared_key: Secret::random::<32>()?,
-        rights,
-        sign_answers,
-    };
-    let failed = |source| AppsError::File {
-        path: path.clone(),
-        source,
-    };
-    private_file::create_folder(&data_dir.apps()).map_err(failed)?;
-    let content = serde_json::to_string_pretty(&keys).map_err(|error| failed(error.into()))?;
-    private_file::create(&path, content.as_bytes()).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => AppsError::Exists(name.to_owned()),
-        _ => failed(source),
-    })?;
-    Ok(keys)
-}
-
-/// Makes the default application, where there is none.
-///
-/// # Errors
-///
-/// [`AppsError`].
-pub fn ensure_default(data_dir: &DataDir) -> Result<(), AppsError> {
-    match add(data_dir, DEFAULT_APP, Rights::default(), true) {
-        Ok(_) | Err(AppsError::Exists(_)) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Reads one key pair.
-///
-/// # Errors
-///
-/// [`AppsError`].
-pub fn read(data_dir: &DataDir, name: &str) -> Result<KeyPair, AppsError> {
-    let path = file_of(data_dir, name)?;
-    match read_file(&path) {
-        Err(AppsError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            Err(AppsError::NotFound(name.to_owned()))
-        }
-        other => other,
-    }
-}
-
-/// Takes a key pair away. Its API key is remembered as revoked, so that its application is told so.
-///
-/// # Errors
-///
-/// [`AppsError`].
-pub fn revoke(data_dir: &DataDir, name: &str) -> Result<(), AppsError> {
-    let path = file_of(data_dir, name)?;
-    // A file that cannot be read is taken away all the same.
-    let api_key = read_file(&path).ok().map(|keys| keys.api_key);
-    std::fs::remove_file(&path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => AppsError::NotFound(name.to_owned()),
-        _ => AppsError::File {
-            path: path.clone(),
-            source,
-        },
-    })?;
-    let Some(api_key) = api_key.filter(|key| is_file_name(key)) else {
-        return Ok(());
-    };
-    let folder = revoked_in(&data_dir.apps());
-    let note = folder.join(format!("{api_key}.json"));
-    let failed = |source| AppsError::File {
-        path: note.clone(),
-        source,
-    };
-    private_file::create_folder(&folder).map_err(failed)?;
-    let content = serde_json::json!({ "name": name }).to_string();
-    private_file::replace(&note, content.as_bytes()).map_err(failed)
-}
-
-/// All key pairs, by name.
-///
-/// # Errors
-///
-/// [`AppsError::File`].
-pub fn list(data_dir: &DataDir) -> Result<Vec<KeyPair>, AppsError> {
-    list_in(&data_dir.apps())
-}
-
-fn list_in(folder: &Path) -> Result<Vec<KeyPair>, AppsError> {
-    let files = files_in(folder)?;
-    let mut found = files.iter().map(read_file).collect::<Result<Vec<_>, _>>()?;
-    found.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(found)
-}
-
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>, AppsError> {
-    let failed = |source| AppsError::File {
-        path: folder.to_owned(),
-        source,
-    };
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
-            files.push(path);
-        }
-    }
-    Ok(files)
-}
-
-/// Those that were taken away: a file each, named by its API key.
-fn revoked_in(folder: &Path) -> PathBuf {
-    folder.join("revoked")
-}
-
-fn read_file(path: &PathBuf) -> Result<KeyPair, AppsError> {
-    let failed = |source| AppsError::File {
-        path: path.clone(),
-        source,
-    };
-    let content = std::fs::read(path).map_err(failed)?;
-    serde_json::from_slice(&content).map_err(|error| failed(error.into()))
-}
-
-fn file_of(data_dir: &DataDir, name: &str) -> Result<PathBuf, AppsError> {
-    if !is_file_name(name) {
-        return Err(AppsError::Name(name.to_owned()));
-    }
-    Ok(data_dir.apps().join(format!("{name}.json")))
-}
-
-fn is_file_name(name: &str) -> bool {
-    let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    !name.is_empty()
-        && name.len() <= NAME_BYTES_MAX
-        && !name.starts_with('.')
-        && name.bytes().all(letters)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use tally_shared::auth::authorization;
 
     use super::*;
@@ -452,7 +361,7 @@ mod tests {
         let data_dir = DataDir::new(folder.path().to_owned());
         let one = add(&data_dir, "one", Rights::default(), true).unwrap();
         let two = add(&data_dir, "two", Rights::default(), true).unwrap();
-        let apps = Apps::open(&data_dir).unwrap();
+        let apps = Apps::open(&data_dir);
         assert!(apps.find(&one.api_key).is_ok());
 
         revoke(&data_dir, "one").unwrap();
@@ -473,7 +382,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = DataDir::new(folder.path().to_owned());
         let keys = add(&data_dir, "one", Rights::default(), true).unwrap();
-        let apps = Apps::open(&data_dir).unwrap();
+        let apps = Apps::open(&data_dir);
         let signed =
             |keys: &KeyPair, date| authorization(&keys.api_key, keys.shared_key.expose(), date);
         let accepts = |header: &str, date| {
@@ -502,11 +411,32 @@ mod tests {
     }
 
     #[test]
+    fn a_key_pair_that_is_made_during_a_reload_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::new(folder.path().to_owned());
+        let apps = Apps::open(&data_dir);
+        let has_ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !has_ended.load(Ordering::Relaxed) {
+                    apps.reload().unwrap();
+                }
+            });
+            let add_one = |no: u32| apps.add(&format!("app-{no}"), Rights::default(), true);
+            let made: Result<Vec<KeyPair>, AppsError> = (0..200).map(add_one).collect();
+            has_ended.store(true, Ordering::Relaxed);
+            for keys in made.unwrap() {
+                assert_eq!(code(&apps, &keys.api_key), None, "{}", keys.name);
+            }
+        });
+    }
+
+    #[test]
     fn rights_that_change_in_the_file_are_in_force_after_a_reload() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = DataDir::new(folder.path().to_owned());
         let mut keys = add(&data_dir, "one", Rights::default(), true).unwrap();
-        let apps = Apps::open(&data_dir).unwrap();
+        let apps = Apps::open(&data_dir);
         let before = apps.find(&keys.api_key).unwrap();
         apps.reload().unwrap();
         assert!(Arc::ptr_eq(&before, &apps.find(&keys.api_key).unwrap()));

@@ -14,6 +14,7 @@ use tally_shared::{
 /// something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rights {
     /// Only this product.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,6 +27,7 @@ pub struct Rights {
     pub username: Option<String>,
     /// At most so many requests to consume within a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>))]
     pub max_per_minute: Option<NonZeroU32>,
     /// Reads licences and consumes nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -1,17 +1,20 @@
 //! `tally app add | list | revoke`
 
+use anyhow::bail;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tally_shared::time::Timestamp;
 
 use super::{
     args::{AppAddArgs, AppCommand, AppNameArgs, JsonArgs},
-    client::Agent,
+    client::{Agent, as_owner},
     output::{self, Outcome},
 };
 use crate::{
+    app,
     apps::{self, KeyPair, rights::Rights},
     config::paths::DataDir,
+    http::{AddApp, AppKeys, Revoked},
 };
 
 pub(super) fn run(data_dir: &DataDir, command: AppCommand) -> anyhow::Result<Outcome> {
@@ -32,14 +35,18 @@ fn add(data_dir: &DataDir, args: AppAddArgs) -> anyhow::Result<Outcome> {
         read_only: args.read_only,
         expires_at: args.expires.map(|time| now.plus(time)),
     };
-    let keys = apps::add(data_dir, &args.app.name, rights, !args.unsigned_answers)?;
-    tell_agent(data_dir)?;
+    let request = AddApp {
+        name: args.app.name,
+        rights,
+        sign_answers: !args.unsigned_answers,
+    };
+    let keys = make(data_dir, request)?;
     let public_key = data_dir.public_key();
     if args.app.output.json {
         output::json(&json!({
             "name": keys.name,
             "api_key": keys.api_key,
-            "shared_key": keys.shared_key.expose(),
+            "shared_key": keys.shared_key,
             "public_key": public_key,
             "rights": keys.rights,
         }))?;
@@ -48,7 +55,7 @@ fn add(data_dir: &DataDir, args: AppAddArgs) -> anyhow::Result<Outcome> {
     output::text(&format!(
         "api_key     {}\nshared_key  {}\npublic_key  {}\n",
         keys.api_key,
-        keys.shared_key.expose(),
+        keys.shared_key,
         public_key.display()
     ))?;
     if keys.rights != Rights::default() {
@@ -58,7 +65,10 @@ fn add(data_dir: &DataDir, args: AppAddArgs) -> anyhow::Result<Outcome> {
 }
 
 fn list(data_dir: &DataDir, args: JsonArgs) -> anyhow::Result<Outcome> {
-    let apps = apps::list(data_dir)?;
+    let (apps, unread) = as_owner(data_dir, apps::list)?;
+    for error in unread {
+        output::note(&format!("{:#}", anyhow::Error::from(error)));
+    }
     if args.json {
         let apps: Vec<Value> = apps
             .iter()
@@ -90,8 +100,7 @@ fn in_words(rights: &Rights) -> String {
 }
 
 fn revoke(data_dir: &DataDir, args: &AppNameArgs) -> anyhow::Result<Outcome> {
-    apps::revoke(data_dir, &args.name)?;
-    tell_agent(data_dir)?;
+    take_away(data_dir, &args.name)?;
     if args.output.json {
         output::json(&json!({"name": args.name, "revoked": true}))?;
     } else {
@@ -100,11 +109,52 @@ fn revoke(data_dir: &DataDir, args: &AppNameArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// An agent that runs reads the key pairs again; one that does not will at its start.
+/// The running agent makes the key pair, and else this does, as the owner of the folder.
+fn make(data_dir: &DataDir, request: AddApp) -> anyhow::Result<AppKeys> {
+    if let Some(agent) = Agent::running(data_dir)? {
+        return agent.ask(Method::POST, "/v1/apps", &request);
+    }
+    let AddApp {
+        name,
+        rights,
+        sign_answers,
+    } = request;
+    let made = |dir: &DataDir| apps::add(dir, &name, rights, sign_answers);
+    let keys = as_owner(data_dir, made)?;
+    tell_agent(data_dir)?;
+    Ok(AppKeys::from(keys))
+}
+
+fn take_away(data_dir: &DataDir, name: &str) -> anyhow::Result<()> {
+    if let Some(agent) = Agent::running(data_dir)? {
+        let path = format!("/v1/apps/{}", segment(name));
+        let _: Revoked = agent.ask(Method::DELETE, &path, &json!({}))?;
+        return Ok(());
+    }
+    as_owner(data_dir, |dir| apps::revoke(dir, name))?;
+    tell_agent(data_dir)
+}
+
+/// A text as one part of a path: whatever is no letter or digit is encoded.
+fn segment(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+/// An agent that was starting meanwhile may have read the key pairs already. One that cannot be told takes a change up at
+/// its next start.
 fn tell_agent(data_dir: &DataDir) -> anyhow::Result<()> {
-    if data_dir.socket().exists() {
-        let agent = Agent::connect(data_dir)?;
+    if let Some(agent) = Agent::running(data_dir)? {
         let _: Value = agent.ask(Method::POST, "/v1/apps/reload", &json!({}))?;
+    } else if data_dir.lock().exists() && app::is_running(data_dir)? {
+        bail!(
+            "it is done, but an agent that runs on {} cannot be told, since it does not answer on its socket: \
+             start it again",
+            data_dir.path().display()
+        );
     }
     Ok(())
 }

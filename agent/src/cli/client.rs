@@ -1,6 +1,8 @@
 //! Talking to the agent that runs on a data directory, over its socket.
 
-use anyhow::{Context as _, bail};
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow, bail};
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde::{Serialize, de::DeserializeOwned};
 use tally_shared::{
@@ -9,17 +11,21 @@ use tally_shared::{
     wire::{AddConsumption, IDEMPOTENCY_KEY, error::ErrorBody},
 };
 
+use super::socket::Socket;
 use crate::{
     admin_token,
     apps::KeyPair,
     config::paths::DataDir,
     http::SEARCHED,
     ledger::reader::{Found, Page},
+    owner,
     secret::Secret,
 };
 
-/// The agent of a data directory.
+/// The agent of a data directory. Root reads its token with the rights of the folder's owner, and talks to no socket of
+/// anybody else.
 pub(super) struct Agent {
+    _socket: Socket,
     http: reqwest::Client,
     runtime: tokio::runtime::Runtime,
     token: Secret,
@@ -33,24 +39,37 @@ pub(super) struct Reply {
 }
 
 impl Agent {
+    /// Finds the agent that runs on a data directory, if one does.
+    pub(super) fn running(data_dir: &DataDir) -> anyhow::Result<Option<Self>> {
+        match Socket::find(data_dir)? {
+            // One stays behind when an agent is killed.
+            Some(socket) if socket.is_listening() => Self::connect_to(socket, data_dir).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Finds the agent. It may have gone away all the same.
     pub(super) fn connect(data_dir: &DataDir) -> anyhow::Result<Self> {
-        let socket = data_dir.socket();
-        if !socket.exists() {
+        let Some(socket) = Socket::find(data_dir)? else {
             bail!(
                 "no agent runs on {}; start one with `tally run`, or name its folder with --data-dir",
                 data_dir.path().display()
             );
-        }
-        let token = admin_token::read(&data_dir.admin_token())?;
+        };
+        Self::connect_to(socket, data_dir)
+    }
+
+    fn connect_to(socket: Socket, data_dir: &DataDir) -> anyhow::Result<Self> {
+        let token = as_owner(data_dir, |dir| admin_token::read(&dir.admin_token()))?;
         let http = reqwest::Client::builder()
-            .unix_socket(socket)
+            .unix_socket(socket.path())
             .no_proxy()
             .build()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         Ok(Self {
+            _socket: socket,
             http,
             runtime,
             token,
@@ -147,6 +166,29 @@ impl Agent {
             })
         })
     }
+}
+
+/// Does something on a data directory as its owner.
+pub(super) fn as_owner<T, E: Into<anyhow::Error>>(
+    data_dir: &DataDir,
+    work: impl FnOnce(&DataDir) -> Result<T, E>,
+) -> anyhow::Result<T> {
+    let path = data_dir.path();
+    let work = |reached: &Path| {
+        let done = work(&DataDir::new(reached.to_owned()));
+        (done, reached.to_owned())
+    };
+    let (done, reached) = owner::as_owner_of(path, work)
+        .with_context(|| format!("cannot act as the owner of {}", path.display()))?;
+    done.map_err(|error| {
+        let error: anyhow::Error = error.into();
+        if reached == path {
+            return error;
+        }
+        // People know the folder by its name.
+        let name = reached.display().to_string();
+        anyhow!(format!("{error:#}").replace(&name, &path.display().to_string()))
+    })
 }
 
 fn accepted<T: DeserializeOwned>(reply: &Reply) -> anyhow::Result<T> {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     config::paths::DataDir,
+    foreign::{self, shown},
     ledger::{
         explain::{Explained, JudgedBy},
         reader::{LogRow, RefusalRow},
@@ -52,11 +53,12 @@ fn row(explained: &Explained) -> String {
     if let Some(note) = &row.note {
         let what = serde_json::to_string_pretty(note).unwrap_or_default();
         return format!(
-            "row {}: {} {}, at {}\n{what}\n",
+            "row {}: {} {}, at {}\n{}\n",
             row.seq,
-            row.kind,
-            row.state,
-            when(row.at, row.time_proven)
+            shown(&row.kind),
+            shown(&row.state),
+            when(row.at, row.time_proven),
+            foreign::json(&what)
         );
     }
     let mut lines = Lines::default();
@@ -88,7 +90,7 @@ fn row(explained: &Explained) -> String {
         "row {}: {} granted to {}\n{}",
         row.seq,
         units(row.units),
-        row.app,
+        shown(&row.app),
         lines.0
     )
 }
@@ -114,7 +116,7 @@ fn refusal(row: &RefusalRow) -> String {
         "{}: {} refused to {}; nothing was recorded\n{}",
         row.refusal,
         units(row.units),
-        row.app,
+        shown(&row.app),
         lines.0
     )
 }
@@ -125,7 +127,7 @@ struct Lines(String);
 
 impl Lines {
     fn add(&mut self, name: &str, what: &str) {
-        self.0 = format!("{}  {name:<13} {what}\n", self.0);
+        self.0 = format!("{}  {name:<13} {}\n", self.0, shown(what));
     }
 }
 

@@ -1,11 +1,13 @@
 //! `tally export`
 
 use std::{
-    fs::File,
+    ffi::OsString,
+    fs::{self, File},
     io::{self, BufWriter, Write},
+    path::Path,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::{
     args::{ExportArgs, ExportFormat},
@@ -14,7 +16,9 @@ use super::{
 };
 use crate::{
     config::paths::DataDir,
+    foreign::{self, shown},
     ledger::reader::{self, LogRow, Page},
+    private_file,
 };
 
 /// The columns, in the words of `tally log --json`.
@@ -42,17 +46,62 @@ const COLUMNS: [&str; 16] = [
 pub(super) fn run(data_dir: &DataDir, args: &ExportArgs) -> anyhow::Result<Outcome> {
     let written = match &args.output {
         None => export(data_dir, args, io::stdout().lock()),
-        Some(path) => {
-            let file = File::create(path);
-            let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-            export(data_dir, args, file)
-        }
+        Some(path) => into_file(data_dir, args, path),
     };
     match written {
         // A reader that went away (`| head`) is no error.
         Err(error) if is_broken_pipe(&error) => Ok(Outcome::Done),
         other => other.map(|()| Outcome::Done),
     }
+}
+
+/// Writes a file that is new, or in the place of another: nothing is written through a link.
+fn into_file(data_dir: &DataDir, args: &ExportArgs, path: &Path) -> anyhow::Result<()> {
+    check_place(path, args.force)?;
+    let cannot = || format!("cannot write {}", path.display());
+    if !args.force {
+        private_file::create(path, &[]).with_context(cannot)?;
+        return export_into(data_dir, args, path);
+    }
+    let name = path.file_name().context("the name of a file is needed")?;
+    let mut part = OsString::from(".");
+    part.push(name);
+    part.push(format!(".part-{}", std::process::id()));
+    let part = path.with_file_name(part);
+    private_file::create(&part, &[]).with_context(cannot)?;
+    export_into(data_dir, args, &part)?;
+    private_file::put(&part, path).with_context(cannot)
+}
+
+fn check_place(path: &Path, is_forced: bool) -> anyhow::Result<()> {
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    ensure!(
+        is_forced,
+        "{} exists; give another name, or --force to replace it",
+        path.display()
+    );
+    ensure!(
+        found.is_file(),
+        "{} is no file, but a folder, a link or a device; give another name",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Fills a file that was made for it.
+fn export_into(data_dir: &DataDir, args: &ExportArgs, path: &Path) -> anyhow::Result<()> {
+    let opened = File::options().write(true).open(path);
+    let written = opened.map_err(anyhow::Error::from).and_then(|file| {
+        export(data_dir, args, &file)?;
+        Ok(file.sync_all()?)
+    });
+    if written.is_err() {
+        // A part of an export is none.
+        let _ = fs::remove_file(path);
+    }
+    written
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -71,8 +120,8 @@ fn export(data_dir: &DataDir, args: &ExportArgs, out: impl Write) -> anyhow::Res
     match args.format {
         ExportFormat::Jsonl => {
             for_each_row(data_dir, args, |row| {
-                serde_json::to_writer(&mut out, row)?;
-                Ok(out.write_all(b"\n")?)
+                let line = serde_json::to_string(row)?;
+                Ok(writeln!(out, "{}", foreign::json(&line))?)
             })?;
             out.flush()?;
         }
@@ -130,29 +179,33 @@ fn is_wanted(row: &LogRow, args: &ExportArgs) -> bool {
 fn record(row: &LogRow) -> [String; 16] {
     [
         row.seq.to_string(),
-        row.kind.clone(),
+        as_text(&row.kind),
         row.at.to_string(),
         row.time_proven.to_string(),
         as_text(&row.app),
         as_text(&row.product),
-        row.holder.clone(),
+        as_text(&row.holder),
         as_text(&row.holder_value),
         as_text(row.feature.as_deref().unwrap_or_default()),
         as_text(&row.hardware_id),
         row.units.to_string(),
         row.total.to_string(),
-        row.event.clone(),
-        row.state.clone(),
+        as_text(&row.event),
+        as_text(&row.state),
         row.late.to_string(),
         row.batch.to_string(),
     ]
 }
 
-/// A spreadsheet takes a cell that begins so for a formula, and would run it.
+/// A spreadsheet takes a cell that begins so for a formula, and would run it (OWASP's list, with the wide forms of the
+/// signs).
+const FORMULA_BEGINS: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+
 fn as_text(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        format!("'{text}")
+    let shown = shown(text);
+    if text.starts_with(FORMULA_BEGINS) {
+        format!("'{shown}")
     } else {
-        text.to_owned()
+        shown.into_owned()
     }
 }

@@ -11,7 +11,7 @@ use super::{
 pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "tally", &mut script);
-    output::text(&String::from_utf8_lossy(&script))?;
+    output::own(&String::from_utf8_lossy(&script))?;
     Ok(Outcome::Done)
 }
 

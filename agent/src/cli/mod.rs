@@ -25,6 +25,7 @@ mod run;
 mod screen;
 mod service;
 mod settings;
+mod socket;
 mod status;
 mod sync;
 mod verify;
@@ -39,7 +40,7 @@ use self::{
     args::{Cli, Command},
     output::Outcome,
 };
-use crate::{config::paths, telemetry};
+use crate::{app as agent, config::paths, telemetry};
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -75,6 +76,13 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> anyhow::Result<Outcome> {
         command => Cli { command, ..cli },
     };
     let data_dir = paths::DataDir::new(paths::data_dir(cli.data_dir)?);
+    if matches!(
+        cli.command,
+        Command::Verify(_) | Command::Export(_) | Command::Backup(_)
+    ) {
+        // They use the ledger's files themselves.
+        agent::refuse_links(&data_dir)?;
+    }
     match cli.command {
         Command::Run(_) | Command::Service(_) | Command::Doctor(_) => Ok(Outcome::Done),
         Command::App(command) => app::run(&data_dir, command),

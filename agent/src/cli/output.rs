@@ -8,7 +8,7 @@ use super::{
     args::JsonArgs,
     screen::{self, Screen},
 };
-use crate::http::Resolved;
+use crate::{foreign, http::Resolved};
 
 /// How a command ended, where it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +19,14 @@ pub(super) enum Outcome {
     Refused,
 }
 
-/// Prints text on stdout, in colours only on a terminal that wants them. A reader that went away (`| head`) is no error.
+/// Prints a page on stdout, in colours only on a terminal that wants them. Its cells and lines went through
+/// [`foreign::shown`] one by one; what did not drives no terminal either.
 pub(super) fn text(text: &str) -> anyhow::Result<()> {
+    own(&foreign::shown_page(text))
+}
+
+/// Prints text of our own on stdout as it is. A reader that went away (`| head`) is no error.
+pub(super) fn own(text: &str) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -30,12 +36,17 @@ pub(super) fn text(text: &str) -> anyhow::Result<()> {
 
 /// Prints a line on stdout.
 pub(super) fn line(line: &str) -> anyhow::Result<()> {
-    text(&format!("{line}\n"))
+    text(&format!("{}\n", foreign::shown(line)))
 }
 
 /// Prints a value as indented JSON.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    line(&serde_json::to_string_pretty(value)?)
+    json_text(&serde_json::to_string_pretty(value)?)
+}
+
+/// Prints what is JSON already.
+pub(super) fn json_text(text: &str) -> anyhow::Result<()> {
+    own(&format!("{}\n", foreign::json(text)))
 }
 
 /// Prints what a person's decision did, and the row of the ledger that keeps it.
@@ -58,20 +69,22 @@ pub(super) fn decided(
 pub(super) fn error(error: &anyhow::Error) {
     let mut out = io::stderr().lock();
     // Nobody is left to tell where stderr is gone.
-    let _ = writeln!(out, "tally: {error:#}");
+    let _ = writeln!(out, "tally: {}", foreign::shown(&format!("{error:#}")));
 }
 
 /// Says something beside the result, on a line of stderr.
 pub(super) fn note(text: &str) {
     let mut out = io::stderr().lock();
     // The result stands without it.
-    let _ = writeln!(out, "tally: {text}");
+    let _ = writeln!(out, "tally: {}", foreign::shown(text));
 }
 
 /// Lines up columns, two spaces apart; numbers to the right. The first row is the head. On a terminal it
 /// fits the width.
 pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.to_vec()).collect();
+    let shown = |cell: &String| foreign::shown(cell).into_owned();
+    let rows = rows.iter().map(|row| row.iter().map(shown).collect());
+    let rows: Vec<Vec<String>> = rows.collect();
     fit(rows, Screen::of_stdout().width)
 }
 

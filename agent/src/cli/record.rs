@@ -9,7 +9,7 @@ use tally_shared::{
 
 use super::{
     args::RecordArgs,
-    client::{Agent, Reply, refusal},
+    client::{Agent, Reply, as_owner, refusal},
     license,
     output::{self, Outcome},
 };
@@ -17,7 +17,7 @@ use crate::{apps, config::paths::DataDir};
 
 pub(super) fn run(data_dir: &DataDir, args: RecordArgs) -> anyhow::Result<Outcome> {
     let agent = Agent::connect(data_dir)?;
-    let keys = apps::read(data_dir, &args.app)?;
+    let keys = as_owner(data_dir, |dir| apps::read(dir, &args.app))?;
     let request = AddConsumption {
         subject: license::subject(data_dir, args.license)?,
         feature: args.feature,
@@ -30,7 +30,7 @@ pub(super) fn run(data_dir: &DataDir, args: RecordArgs) -> anyhow::Result<Outcom
     };
     let reply = agent.consume(&keys, &request, args.idempotency_key.as_deref())?;
     if args.output.json {
-        output::line(&reply.body)?;
+        output::json_text(&reply.body)?;
     } else if reply.status.is_success() {
         let answer: Value = serde_json::from_str(&reply.body)?;
         let total = answer

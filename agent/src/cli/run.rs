@@ -37,7 +37,7 @@ pub(super) fn run(data_dir: Option<PathBuf>, args: RunArgs) -> anyhow::Result<Ou
 fn serve(sources: Sources, stop: impl Future<Output = ()>) -> anyhow::Result<Outcome> {
     let config = sources.read()?;
     keep_files_private();
-    let filter = telemetry::start(&config.log)?;
+    let filter = telemetry::start(&config.log, &config.data_dir)?;
     // This thread is the first of those that serve; the application starts the others.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -7,6 +7,8 @@ use anstyle::Style;
 use terminal_size::{Height, Width};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
+use crate::foreign::shown;
+
 /// Columns of a terminal that does not say how many it has.
 const UNKNOWN_WIDTH: usize = 80;
 
@@ -53,8 +55,7 @@ impl Screen {
     }
 }
 
-/// A piece of a line, in one style. What it says comes from others too, so it holds no control
-/// characters.
+/// A piece of a line, in one style. What it says comes from others too, so it is [`shown`].
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
     parts: Vec<(String, Style)>,
@@ -73,7 +74,7 @@ impl Piece {
     pub(super) fn of(parts: impl IntoIterator<Item = (String, Style)>) -> Self {
         let parts = parts
             .into_iter()
-            .map(|(text, style)| (visible(&text), style));
+            .map(|(text, style)| (shown(&text).into_owned(), style));
         Self {
             parts: parts.collect(),
         }
@@ -81,12 +82,12 @@ impl Piece {
 
     /// Puts words before it, on the same line.
     pub(super) fn prepend(&mut self, text: &str, style: Style) {
-        self.parts.insert(0, (visible(text), style));
+        self.parts.insert(0, (shown(text).into_owned(), style));
     }
 
     /// Puts words behind it, on the same line.
     pub(super) fn append(mut self, text: &str, style: Style) -> Self {
-        self.parts.push((visible(text), style));
+        self.parts.push((shown(text).into_owned(), style));
         self
     }
 
@@ -180,13 +181,6 @@ pub(super) fn clip(text: &str, room: usize) -> String {
         clipped.push('…');
     }
     clipped
-}
-
-/// A name with an escape sequence must not drive the terminal.
-fn visible(text: &str) -> String {
-    text.chars()
-        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `tally service`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -18,14 +18,22 @@ pub(super) fn run(data_dir: Option<PathBuf>, command: ServiceCommand) -> anyhow:
             if !args.dry_run {
                 check_rights(&target, "install")?;
             }
-            carry_out(&manager.install(&target)?, args.dry_run)
+            carry_out(
+                &manager.install(&target)?,
+                target.root.as_deref(),
+                args.dry_run,
+            )
         }
         ServiceCommand::Uninstall(args) => {
             let target = target(data_dir, args.whose, false)?;
             if !args.dry_run {
                 check_rights(&target, "uninstall")?;
             }
-            carry_out(&manager.uninstall(&target)?, args.dry_run)
+            carry_out(
+                &manager.uninstall(&target)?,
+                target.root.as_deref(),
+                args.dry_run,
+            )
         }
         ServiceCommand::Status(args) => {
             let state = manager.state(&target(data_dir, args.whose, false)?)?;
@@ -67,11 +75,11 @@ fn check_rights(target: &Target, command: &'static str) -> Result<(), ServiceErr
     Err(ServiceError::NotRoot { command })
 }
 
-fn carry_out(plan: &Plan, is_dry: bool) -> anyhow::Result<Outcome> {
+fn carry_out(plan: &Plan, root: Option<&Path>, is_dry: bool) -> anyhow::Result<Outcome> {
     for step in &plan.steps {
         if is_dry {
-            output::line(&step.describe())?;
-        } else if let Some(done) = step.take()? {
+            output::text(&(step.describe() + "\n"))?;
+        } else if let Some(done) = step.take(root)? {
             output::line(&done)?;
         }
     }

@@ -2,13 +2,15 @@
 
 use super::{
     args::JsonArgs,
+    client::as_owner,
     output::{self, Outcome},
     progress::Progress,
 };
 use crate::{
     config::paths::DataDir,
+    foreign::shown,
     ledger::{
-        LedgerError, evidence, schema,
+        evidence, schema,
         verify::{Findings, verify_telling},
     },
 };
@@ -35,8 +37,9 @@ pub(super) fn run(data_dir: &DataDir, args: JsonArgs) -> anyhow::Result<Outcome>
 }
 
 /// Proves the ledger against itself, and against what stands beside it.
-pub(super) fn prove(data_dir: &DataDir) -> Result<Findings, LedgerError> {
-    let key = evidence::read_key(&data_dir.chain_key())?;
+pub(super) fn prove(data_dir: &DataDir) -> anyhow::Result<Findings> {
+    let read = |dir: &DataDir| evidence::read_key(&dir.chain_key());
+    let key = as_owner(data_dir, read)?;
     let mut mark = evidence::MarkFile::new(data_dir.mark());
     let open = || schema::open_read_only(&data_dir.ledger());
     let (connection, doubt) = evidence::compare_with_mark(&mut mark, &key, open)?;
@@ -60,12 +63,13 @@ fn page(findings: &Findings) -> String {
         "not as they were written\n"
     };
     let lines = findings.faults.iter().map(|fault| match fault.seq {
-        Some(seq) => format!("  row {seq}: {}\n", fault.what),
-        None => format!("  {}\n", fault.what),
+        Some(seq) => format!("  row {seq}: {}\n", shown(&fault.what)),
+        None => format!("  {}\n", shown(&fault.what)),
     });
     text.extend(lines);
     for finding in &findings.findings {
-        let (no, what) = (finding.seq.0, finding.what());
+        let what = finding.what();
+        let (no, what) = (finding.seq.0, shown(&what));
         let next = format!(
             "{}; then: tally resolve --finding {no}",
             finding.kind.advice()

@@ -2,6 +2,8 @@
 //! misspelt one.
 
 use std::{
+    fs::File,
+    io::Read as _,
     net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -113,8 +115,13 @@ impl ConfigFile {
     ///
     /// [`ConfigError::Read`] or [`ConfigError::Parse`].
     pub fn read(path: &Path, must_exist: bool) -> Result<Self, ConfigError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
+        let read = File::open(path).and_then(|mut file| {
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            Ok((file, text))
+        });
+        let (opened, text) = match read {
+            Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {
                 return Ok(Self::default());
             }
@@ -131,7 +138,7 @@ impl ConfigFile {
         })?;
         let server = file.server.as_ref();
         if server.is_some_and(|server| server.api_key.is_some() || server.shared_key.is_some()) {
-            private_file::check(path, Who::Owner)?;
+            private_file::check_open(&opened, path, Who::Owner)?;
         }
         Ok(file)
     }

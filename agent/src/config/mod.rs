@@ -17,7 +17,7 @@ use crate::{
     http::tls::TlsFiles,
     keyring::KeyringError,
     ledger::Keeping,
-    private_file::TooOpen,
+    private_file::NotPrivate,
     sync::client::ServerConfig,
     telemetry::{self, LogError, LogSettings},
 };
@@ -191,9 +191,9 @@ pub enum ConfigError {
     /// The credentials cannot be had from where they are.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
-    /// A file with a secret can be read by others.
+    /// Others can read a file with a secret, or own it.
     #[error(transparent)]
-    TooOpen(#[from] TooOpen),
+    NotPrivate(#[from] NotPrivate),
     /// The server's URL is not one of HTTP.
     #[error("the server's URL {url} must begin with https:// (or http:// on this device)")]
     ServerUrl {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     keyring,
-    private_file::{self, Who},
+    private_file::{self, ReadError, Who},
     secret::Secret,
     sync::client::{ServerConfig, ServerTls, is_loopback},
 };
@@ -72,8 +72,8 @@ pub(super) fn resolve(given: GivenServer, set: ServerFile) -> Result<ServerConfi
     let credentials = given.credentials;
     let has_keyring = given.keyring || set.keyring;
     let of_service = |name: &str| {
-        let path = credentials.as_ref().map(|folder| folder.join(name));
-        let found = path.map_or(Ok(None), |path| read_credential(&path))?;
+        let folder = credentials.as_ref();
+        let found = folder.map_or(Ok(None), |folder| read_credential(folder, name))?;
         match found {
             None if has_keyring => Ok(keyring::read(name)?),
             found => Ok::<_, ConfigError>(found),
@@ -122,16 +122,17 @@ fn first(found: [Option<Secret>; 3]) -> Option<Secret> {
     found.into_iter().flatten().next()
 }
 
-/// A file with one credential, which may end in a line feed. One that is not there is not given.
-fn read_credential(path: &Path) -> Result<Option<Secret>, ConfigError> {
-    private_file::check(path, Who::Owner)?;
-    match std::fs::read_to_string(path).map(Secret::new) {
+/// A file of `CREDENTIALS_DIRECTORY` with one credential, which may end in a line feed. One that is not there is not given.
+///
+/// systemd gives the service's user an ACL on root's file, in a folder that is made in the same way.
+fn read_credential(folder: &Path, name: &str) -> Result<Option<Secret>, ConfigError> {
+    let path = folder.join(name);
+    private_file::check(folder, Who::OwnerAndAcl)?;
+    match private_file::read(&path, Who::OwnerAndAcl) {
         Ok(text) => Ok(Some(Secret::new(text.expose().trim().to_owned()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ConfigError::Credential {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(ReadError::Io(source)) => Err(ConfigError::Credential { path, source }),
+        Err(ReadError::NotPrivate(error)) => Err(error.into()),
     }
 }
 
@@ -168,19 +169,17 @@ fn read_authorities(path: PathBuf) -> Result<Vec<Certificate>, ConfigError> {
 }
 
 fn read_identity(certificate: PathBuf, key: &Path) -> Result<Identity, ConfigError> {
-    private_file::check(key, Who::OwnerAndGroup)?;
-    let read = |path: &Path| {
-        fs_err::read_to_string(path)
-            .map(Secret::new)
-            .map_err(|error| {
-                let message = error.to_string();
-                ConfigError::ServerTls {
-                    path: path.to_owned(),
-                    message,
-                }
-            })
+    let failed = |path: &Path, message| ConfigError::ServerTls {
+        path: path.to_owned(),
+        message,
     };
-    let both = [read(key)?, read(&certificate)?];
+    let secret = private_file::read(key, Who::OwnerAndGroup).map_err(|error| match error {
+        ReadError::NotPrivate(error) => error.into(),
+        ReadError::Io(error) => failed(key, error.to_string()),
+    })?;
+    let public = fs_err::read_to_string(&certificate);
+    let public = public.map_err(|error| failed(&certificate, error.to_string()))?;
+    let both = [secret, Secret::new(public)];
     let pem = Secret::new(
         both.iter()
             .map(Secret::expose)

@@ -6,7 +6,10 @@ use std::{fmt::Write as _, ops::RangeInclusive};
 use chrono::{DateTime, Datelike as _};
 use tally_shared::time::Timestamp;
 
-use crate::ledger::usage::{AppUsage, Usage};
+use crate::{
+    foreign::shown,
+    ledger::usage::{AppUsage, Usage},
+};
 
 /// How wide a page may show it, in its pixels; words are drawn for that width, so that they can be read.
 const WIDTHS: RangeInclusive<i64> = 240..=2000;
@@ -405,7 +408,7 @@ fn of(at: Timestamp) -> Option<DateTime<chrono::Utc>> {
 
 /// Text that stands in markup. Signs that XML does not know are shown as unknown.
 fn escaped(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    shown(text)
         .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -390,23 +390,6 @@ pub(super) async fn set_network(State(api): State<Api>, Posted(body): Posted) ->
     plain(&current_status(&api).await?.status.connection)
 }
 
-/// Reads the applications' key pairs again.
-#[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/v1/apps/reload", tag = "state",
-    responses((status = 200, description = "They are in force", body = serde_json::Value)),
-))]
-pub(super) async fn reload_apps(State(api): State<Api>) -> Result<Response> {
-    blocking(move || api.apps.reload())
-        .await?
-        .map_err(|error| {
-            Refused::new(
-                ErrorCode::InternalError,
-                format!("cannot read the applications: {error}"),
-            )
-        })?;
-    plain(&serde_json::json!({}))
-}
-
 /// Whether the agent can take work.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/healthz", tag = "state", security(()),
@@ -438,7 +421,9 @@ pub(super) async fn current_status(api: &Api) -> Result<FullStatus> {
     })
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Refused::new(ErrorCode::InternalError, error.to_string()))

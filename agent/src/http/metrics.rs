@@ -17,7 +17,7 @@ use super::{
     answer::{Refused, Result},
     control_api::{FullStatus, current_status},
 };
-use crate::{core::report::LicenseStatus, ledger::storage::Storage};
+use crate::{core::report::LicenseStatus, foreign::shown, ledger::storage::Storage};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -202,9 +202,9 @@ fn of_licenses(registry: &mut Registry, licenses: &[LicenseStatus]) {
 fn of(license: &LicenseStatus) -> Of {
     Of {
         id: license.id,
-        product: license.product.clone(),
-        holder: license.masked_holder(),
-        feature: license.feature.clone().unwrap_or_default(),
+        product: shown(&license.product).into_owned(),
+        holder: shown(&license.masked_holder()).into_owned(),
+        feature: shown(license.feature.as_deref().unwrap_or_default()).into_owned(),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod admin;
 mod answer;
+mod apps;
 mod auth;
 mod body;
 mod chart;
@@ -33,7 +34,7 @@ use std::{
 
 use axum::{
     Router, middleware,
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
 use tally_shared::signature::Signer;
 use tokio::sync::Semaphore;
@@ -52,6 +53,7 @@ use crate::{
 };
 
 pub use self::admin::DashboardLink;
+pub use self::apps::{AddApp, AppKeys, Revoked};
 pub(crate) use self::control_api::SEARCHED;
 pub use self::control_api::{
     Device, FullStatus, Resolve, Resolved, Seen, ServerMoved, SetNetwork, SyncResult,
@@ -199,7 +201,9 @@ fn router(api: Api) -> Router {
         .route("/v1/stream", get(stream::stream))
         .route("/v1/sync", post(control_api::sync))
         .route("/v1/network", put(control_api::set_network))
-        .route("/v1/apps/reload", post(control_api::reload_apps))
+        .route("/v1/apps", post(apps::add))
+        .route("/v1/apps/{name}", delete(apps::revoke))
+        .route("/v1/apps/reload", post(apps::reload_apps))
         .route("/v1/dashboard", post(admin::make_link))
         .route("/v1/{*rest}", axum::routing::any(answer::not_found))
         .method_not_allowed_fallback(answer::method_not_allowed)

@@ -27,7 +27,7 @@ mod described {
     use utoipa::{OpenApi, ToSchema};
 
     use crate::{
-        http::{admin, control_api, licenses, metrics, stream},
+        http::{admin, apps, control_api, licenses, metrics, stream},
         ledger::usage::Span,
     };
 
@@ -56,7 +56,9 @@ mod described {
             control_api::usage_chart,
             control_api::sync,
             control_api::set_network,
-            control_api::reload_apps,
+            apps::add,
+            apps::revoke,
+            apps::reload_apps,
             control_api::health,
             licenses::list,
             licenses::add,

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::guard::{self, Names};
-use crate::private_file::{self, TooOpen, Who};
+use crate::private_file::{self, NotPrivate, ReadError, Who};
 
 /// How often the files are looked at, at most; and only while somebody connects.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,9 +45,9 @@ pub enum TlsError {
         /// Why.
         source: pem::Error,
     },
-    /// Others can read the key.
+    /// Others can read the key, or own it.
     #[error(transparent)]
-    TooOpen(#[from] TooOpen),
+    NotPrivate(#[from] NotPrivate),
     /// The file holds no certificate.
     #[error("there is no certificate in {path}; it must be PEM")]
     Empty {
@@ -78,8 +78,8 @@ struct Current {
     certificate: CertificateDer<'static>,
 }
 
-/// When the files were changed, and how long they are.
-type Stamp = [Option<(SystemTime, u64)>; 2];
+/// When the files were changed, how long they are, and who may use them.
+type Stamp = [Option<(SystemTime, u64, (u32, u32))>; 2];
 
 impl Tls {
     /// Reads the certificate and its key.
@@ -88,7 +88,6 @@ impl Tls {
     ///
     /// [`TlsError`].
     pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
-        private_file::check(&files.key, Who::OwnerAndGroup)?;
         let stamp = stamp(&files);
         let current = RwLock::new(Arc::new(read(&files)?));
         Ok(Self {
@@ -175,10 +174,21 @@ impl Names for Tls {
     }
 }
 
+#[cfg(unix)]
+fn rights(found: &std::fs::Metadata) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    (found.mode(), found.uid())
+}
+
+#[cfg(not(unix))]
+const fn rights(_found: &std::fs::Metadata) -> (u32, u32) {
+    (0, 0)
+}
+
 fn stamp(files: &TlsFiles) -> Stamp {
     [&files.certificate, &files.key].map(|path| {
         let found = std::fs::metadata(path).ok()?;
-        Some((found.modified().ok()?, found.len()))
+        Some((found.modified().ok()?, found.len(), rights(&found)))
     })
 }
 
@@ -194,7 +204,12 @@ fn read(files: &TlsFiles) -> Result<Current, TlsError> {
     let certificate = chain.first().cloned().ok_or_else(|| TlsError::Empty {
         path: path.to_owned(),
     })?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(failed(&files.key))?;
+    let key = match private_file::read(&files.key, Who::OwnerAndGroup) {
+        Ok(text) => PrivateKeyDer::from_pem_slice(text.expose().as_bytes()),
+        Err(ReadError::Io(error)) => Err(pem::Error::Io(error)),
+        Err(ReadError::NotPrivate(error)) => return Err(error.into()),
+    };
+    let key = key.map_err(failed(&files.key))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

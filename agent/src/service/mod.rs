@@ -4,16 +4,19 @@
 //! unless [`Target::start`] says so. The steps are data, so that they can be shown before they are taken.
 
 pub mod launchd;
+mod place;
 pub mod systemd;
 pub mod windows;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use serde::Serialize;
+
+use self::place::Place;
 
 /// Whose service it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -162,6 +165,21 @@ pub enum ServiceError {
     /// The user's folders are not known.
     #[error("no home folder is known for this user")]
     NoHome,
+    /// The service manager would read it as something else.
+    #[error(
+        "{path} has control characters in it, or is not UTF-8: the service manager would read lines of its own; \
+         use another path"
+    )]
+    Unwritable {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It may lead out of the image.
+    #[error("{path} is a link: nothing is written or removed through one in the image of a device")]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
     /// A file cannot be written or removed.
     #[error("cannot change {path}")]
     File {
@@ -209,11 +227,13 @@ impl Manager {
     ///
     /// [`ServiceError`].
     pub fn install(self, target: &Target) -> Result<Plan, ServiceError> {
-        match self {
+        target.check()?;
+        let plan = match self {
             Self::Systemd => systemd::install(target),
             Self::Launchd => launchd::install(target),
             Self::Windows => windows::install(target),
-        }
+        };
+        plan.and_then(|plan| plan.checked(target))
     }
 
     /// What stops and removes the service. The data directory and the settings stay.
@@ -222,11 +242,13 @@ impl Manager {
     ///
     /// [`ServiceError`].
     pub fn uninstall(self, target: &Target) -> Result<Plan, ServiceError> {
-        match self {
+        target.check()?;
+        let plan = match self {
             Self::Systemd => systemd::uninstall(target),
             Self::Launchd => launchd::uninstall(target),
             Self::Windows => windows::uninstall(target),
-        }
+        };
+        plan.and_then(|plan| plan.checked(target))
     }
 
     /// How it stands.
@@ -243,29 +265,49 @@ impl Manager {
     }
 }
 
+impl Target {
+    /// Refuses paths that the service manager would read as something else.
+    fn check(&self) -> Result<(), ServiceError> {
+        let given = [&self.data_dir, &self.root].into_iter().flatten();
+        given
+            .chain([&self.program])
+            .try_for_each(|path| place::check_name(path))
+    }
+}
+
+impl Plan {
+    /// The same, where each of its files can be written or removed: half of it is never done.
+    fn checked(self, target: &Target) -> Result<Self, ServiceError> {
+        let root = target.root.as_deref();
+        self.steps.iter().try_for_each(|step| match step {
+            Step::Write { path, .. } | Step::WriteOnce { path, .. } | Step::Remove { path } => {
+                Place { root, path }.check()
+            }
+            Step::Run { .. } => Ok(()),
+        })?;
+        Ok(self)
+    }
+}
+
 impl Step {
-    /// Does it. Returns what was done, or `None` where nothing was left to do.
+    /// Does it, in the system that runs or in the image with this root. Returns what was done, or `None` where nothing was
+    /// left to do.
     ///
     /// # Errors
     ///
-    /// [`ServiceError::File`] or [`ServiceError::Failed`].
-    pub fn take(&self) -> Result<Option<String>, ServiceError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ServiceError::File { path, source }
-        };
+    /// [`ServiceError::File`], [`ServiceError::Link`] or [`ServiceError::Failed`].
+    pub fn take(&self, root: Option<&Path>) -> Result<Option<String>, ServiceError> {
         match self {
-            Self::Write { path, content } if has(path, content) => Ok(None),
-            Self::WriteOnce { path, .. } if path.exists() => Ok(None),
+            Self::Write { path, content } if Place { root, path }.has(content) => Ok(None),
+            Self::WriteOnce { path, .. } if Place { root, path }.is_taken() => Ok(None),
             Self::Write { path, content } | Self::WriteOnce { path, content } => {
-                write(path, content).map_err(failed(path))?;
+                Place { root, path }.write(content)?;
                 Ok(Some(format!("wrote {}", path.display())))
             }
-            Self::Remove { path } => match fs::remove_file(path) {
-                Ok(()) => Ok(Some(format!("removed {}", path.display()))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(failed(path)(error)),
-            },
+            Self::Remove { path } => {
+                let was_there = Place { root, path }.remove()?;
+                Ok(was_there.then(|| format!("removed {}", path.display())))
+            }
             Self::Run { command } => {
                 run(command)?;
                 Ok(Some(format!("ran {}", command.join(" "))))
@@ -275,11 +317,12 @@ impl Step {
 
     /// What it would do, in full.
     pub fn describe(&self) -> String {
+        let place = |path| Place { root: None, path };
         match self {
-            Self::Write { path, content } if has(path, content) => {
+            Self::Write { path, content } if place(path).has(content) => {
                 format!("{} is as it should be", path.display())
             }
-            Self::WriteOnce { path, .. } if path.exists() => {
+            Self::WriteOnce { path, .. } if place(path).is_taken() => {
                 format!("{} stays as it is", path.display())
             }
             Self::Write { path, content } | Self::WriteOnce { path, content } => {
@@ -289,34 +332,6 @@ impl Step {
             Self::Run { command } => format!("would run {}", command.join(" ")),
         }
     }
-}
-
-fn has(path: &Path, content: &str) -> bool {
-    fs::read_to_string(path).is_ok_and(|found| found == content)
-}
-
-/// Whole or not at all; readable for everybody whatever the caller's umask is, since the service's user is
-/// another.
-fn write(path: &Path, content: &str) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    if !folder.exists() {
-        fs::create_dir_all(folder)?;
-        open_to_all(folder, 0o755)?;
-    }
-    let new = path.with_extension("new");
-    fs::write(&new, content)?;
-    open_to_all(&new, 0o644)?;
-    fs::rename(&new, path)
-}
-
-#[cfg(unix)]
-fn open_to_all(path: &Path, mode: u32) -> io::Result<()> {
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn open_to_all(_path: &Path, _mode: u32) -> io::Result<()> {
-    Ok(())
 }
 
 /// A command line, as words.

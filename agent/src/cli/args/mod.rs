@@ -165,9 +165,13 @@ pub(in crate::cli) struct ExportArgs {
     #[arg(long, value_enum, default_value_t = ExportFormat::Csv)]
     pub(in crate::cli) format: ExportFormat,
 
-    /// Where to; standard output where it is not given
+    /// Where to, into a new file that is yours alone; standard output where it is not given
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) output: Option<PathBuf>,
+
+    /// Replace the file that is there
+    #[arg(long, requires = "output")]
+    pub(in crate::cli) force: bool,
 }
 
 /// How rows are exported.

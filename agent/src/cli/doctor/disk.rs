@@ -1,7 +1,7 @@
 //! The folder, who can look into it, and the room that is left.
 
 use super::Check;
-use crate::{app, cli::human, config::paths::DataDir, file_system};
+use crate::{app, cli::human, config::paths::DataDir, file_system, owner};
 
 /// With less than this, the log and a backup may not fit.
 #[cfg(unix)]
@@ -43,7 +43,7 @@ pub(super) fn file_system(data_dir: &DataDir) -> Check {
 
 pub(super) fn modes(data_dir: &DataDir) -> Check {
     const NAME: &str = "modes";
-    match app::check_secrets(data_dir) {
+    match app::check_secrets(data_dir, owner::user_of(data_dir.path())) {
         Ok(()) => Check::fine(
             NAME,
             "folder, keys and tokens are their owner's alone".to_owned(),

@@ -46,7 +46,7 @@ fn pending(data_dir: &DataDir) -> Check {
              tally doctor --accept-recovery",
         ),
         Err(error) => {
-            let found = format!("{:#}", anyhow::Error::from(error));
+            let found = format!("{error:#}");
             Check::problem(NAME, found, "put its folder back where it was")
         }
     }
@@ -79,7 +79,7 @@ fn ledger(data_dir: &DataDir, holders: &[u32]) -> Check {
             ),
         },
         Err(error) => {
-            let found = format!("{:#}", anyhow::Error::from(error));
+            let found = format!("{error:#}");
             Check::problem(NAME, found, "mend what it names")
         }
     }
@@ -102,7 +102,7 @@ fn proved(data_dir: &DataDir) -> Check {
             ),
         },
         Err(error) => {
-            let found = format!("{:#}", anyhow::Error::from(error));
+            let found = format!("{error:#}");
             Check::problem(NAME, found, "mend what it names")
         }
     }

@@ -25,6 +25,7 @@ use crate::{
     app,
     config::paths::DataDir,
     deps::SystemClocks,
+    foreign::shown,
     ledger::recovery::{self, Report},
 };
 
@@ -88,6 +89,7 @@ pub(super) fn run(
 ) -> anyhow::Result<Outcome> {
     let known = settings::look(data_dir, args.settings, matches)?;
     let data_dir = &known.data_dir;
+    app::refuse_links(data_dir)?;
     if args.accept_recovery {
         return accept(data_dir, args.output.json);
     }
@@ -237,7 +239,12 @@ fn accepted(data_dir: &DataDir, report: &Report) -> String {
     let held = report.held.iter().map(|held| {
         format!(
             "batch {} is held: {} units in {} rows of {} {}; decide with `tally resolve {}`\n",
-            held.batch, held.units, held.rows, held.product, held.holder_value, held.batch
+            held.batch,
+            held.units,
+            held.rows,
+            shown(&held.product),
+            shown(&held.holder_value),
+            held.batch
         )
     });
     text + &held.collect::<String>() + "start the agent with `tally run`\n"

@@ -13,7 +13,7 @@ use super::{
     args::{
         JsonArgs, LicenseAddArgs, LicenseArgs, LicenseCommand, LicenseNameArgs, LicenseRemoveArgs,
     },
-    client::Agent,
+    client::{Agent, as_owner},
     human,
     output::{self, Outcome, table},
     status,
@@ -147,6 +147,10 @@ pub(super) fn subject(data_dir: &DataDir, args: LicenseArgs) -> anyhow::Result<S
 
 /// The id of this device: the system's, or one made up once where it has none.
 fn this_device(data_dir: &DataDir) -> anyhow::Result<String> {
+    as_owner(data_dir, read_or_make_id)
+}
+
+fn read_or_make_id(data_dir: &DataDir) -> anyhow::Result<String> {
     if let Ok(id) = std::fs::read_to_string("/etc/machine-id")
         && !id.trim().is_empty()
     {

@@ -2,9 +2,12 @@
 
 use serde_json::Value;
 
-use crate::cli::{
-    args::JsonArgs,
-    output::{self, Outcome},
+use crate::{
+    cli::{
+        args::JsonArgs,
+        output::{self, Outcome},
+    },
+    foreign::shown,
 };
 
 pub(super) fn print(detail: &Value, args: JsonArgs) -> anyhow::Result<Outcome> {
@@ -18,11 +21,11 @@ pub(super) fn print(detail: &Value, args: JsonArgs) -> anyhow::Result<Outcome> {
 
 fn page(detail: &Value) -> String {
     let mut page = Page(String::new());
-    page.0 = format!(
-        "{} {}\n",
+    page.line(&format!(
+        "{} {}",
         text(detail, "product"),
         text(detail, "holder_value")
-    );
+    ));
     page.add("id", &number(detail, "/id"));
     page.add("type", text(detail, "license_type"));
     page.add("state", &state(detail));
@@ -138,7 +141,7 @@ struct Page(String);
 
 impl Page {
     fn line(&mut self, line: &str) {
-        self.0 += line;
+        self.0 += &shown(line);
         self.0.push('\n');
     }
 

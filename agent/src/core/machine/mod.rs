@@ -195,7 +195,11 @@ impl Core {
             }
             SendOutcome::RefusedRequest(code, message) => {
                 self.link.reached(now.mono);
-                tracing::error!(batch = no.0, %message, "the server refuses a request as wrong");
+                tracing::error!(
+                    batch = no.0,
+                    server_says = ?message,
+                    "the server refuses a request as wrong"
+                );
                 self.hold(now, no, Hold::Defect(code));
                 self.note_refused(now, no, key);
             }
@@ -272,7 +276,11 @@ impl Core {
             }
             LookUpOutcome::Refused(code, message) => {
                 self.link.reached(now.mono);
-                tracing::warn!(license = license.0, message, "the server refuses a licence");
+                tracing::warn!(
+                    license = license.0,
+                    server_says = ?message,
+                    "the server refuses a licence"
+                );
                 self.look_up_refused(now, license, hardware_id, (code, asked_at));
             }
             LookUpOutcome::RefusedCredentials(code) => self.link.refused(now.mono, code),
