@@ -67,8 +67,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a replay without its units is as good as any",
         file: "agent/src/core/machine/mod.rs",
-        original: "account.watch.is_replayed |= standing.total >= with_batch;",
-        broken: "account.watch.is_replayed |= standing.total >= with_batch && !BROKEN;",
+        original: "account.watch.is_replayed |= is_whole && !is_of_original;",
+        broken: "account.watch.is_replayed |= is_whole && !is_of_original && !BROKEN;",
         found_by: FoundBy::Part("a_replay_whose_units_the_total_does_not_hold_is_a_finding"),
         seed: 0,
     },
@@ -170,11 +170,23 @@ pub(super) const MUTANTS: &[Mutant] = &[
         seed: 0,
     },
     Mutant {
+        name: "a late total that moved by a batch is believed at once",
+        file: "agent/src/core/machine/unknown.rs",
+        original: "Verdict::Applied if asked_at < believed_at",
+        broken: "Verdict::Applied if asked_at < believed_at && !BROKEN",
+        found_by: FoundBy::Part(
+            "a_total_that_moved_by_a_batch_settles_it_when_it_still_stands_there",
+        ),
+        seed: 0,
+    },
+    Mutant {
         name: "any step of a batch's size is the batch",
         file: "agent/src/core/machine/unknown.rs",
-        original: "verdict == Verdict::Applied && is_shared && !is_close",
-        broken: "verdict == Verdict::Applied && is_shared && !is_close && !BROKEN",
-        found_by: FoundBy::Shared,
+        original: "verdict == Verdict::Applied && is_shared && !is_close(now, sealed)",
+        broken: "verdict == Verdict::Applied && is_shared && !is_close(now, sealed) && !BROKEN",
+        found_by: FoundBy::Part(
+            "a_total_that_moved_by_the_batch_at_once_settles_it_and_one_that_did_so_later_does_not",
+        ),
         seed: 0,
     },
 ];

@@ -392,7 +392,8 @@ impl Core {
             let known = account.standing.total_at(now.time);
             let added = known.checked_add(batch.units).unwrap_or(known);
             let with_batch = if is_of_original { known } else { added };
-            account.watch.is_replayed |= !is_of_original && standing.total >= with_batch;
+            let is_whole = standing.total >= with_batch;
+            account.watch.is_replayed |= is_whole && !is_of_original;
             account.standing = Standing {
                 total: with_batch.max(standing.total),
                 as_of: now.time,
