@@ -13,7 +13,7 @@ use reqwest::Url;
 pub use self::server::GivenServer;
 use self::{file::ConfigFile, limits::Limits};
 use crate::{
-    core::{KEY_AGE_MAX, LateUsage, Policy, UndecidablePolicy},
+    core::{LateUsage, Policy, UndecidablePolicy},
     http::tls::TlsFiles,
     keyring::KeyringError,
     ledger::Keeping,
@@ -39,7 +39,7 @@ pub(crate) const DEFAULT_LOG_DAYS: usize = 14;
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// The agents below this one trust it to know a key for so long; shorter, and they would count twice.
-const IDEMPOTENCY_RETENTION_MIN: Duration = KEY_AGE_MAX;
+const IDEMPOTENCY_RETENTION_MIN: Duration = Duration::from_hours(24);
 
 /// All settings, resolved.
 #[derive(Clone, Debug)]

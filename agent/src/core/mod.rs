@@ -74,8 +74,9 @@ pub use self::{
     record::{Recorded, Rejected, Standings},
 };
 
-/// For how long a server is trusted to remember an idempotency key. After that, the total tells.
-pub(crate) const KEY_AGE_MAX: Duration = Duration::from_hours(24);
+/// For how long a server is trusted to remember an idempotency key: an hour less than it does, since a request may be under
+/// way for a while. After that, the total tells.
+pub(crate) const KEY_AGE_MAX: Duration = Duration::from_hours(23);
 
 /// What to do with a batch whose outcome cannot be found out.
 #[derive(

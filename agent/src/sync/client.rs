@@ -323,6 +323,13 @@ impl Client {
             is_fresh: true,
             body,
         };
+        if is_to_another(&headers, key.as_deref()) {
+            let why = "the answer names the key of another request".to_owned();
+            return Exchanged {
+                exchange: Exchange::NoAnswer(why),
+                key: KeyEcho::NoAnswer,
+            };
+        }
         if answer.is_contractual() {
             answer.is_fresh = self.hear_time(&headers, &answer, started, is_reading);
         }
@@ -462,6 +469,12 @@ async fn read_body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// Whether an answer names a key, and not that of this request: something in between is out of step.
+fn is_to_another(headers: &HeaderMap, key: Option<&str>) -> bool {
+    let echoed = text(headers, IDEMPOTENCY_KEY);
+    key.is_some() && echoed.is_some() && echoed.as_deref() != key
 }
 
 fn echo(headers: &HeaderMap, key: Option<&str>) -> KeyEcho {

@@ -23,10 +23,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a refusal is believed where the batch would be recognised, and it goes under another key",
         file: "agent/src/core/machine/audit.rs",
-        original: "if batch.state == BatchState::Sealed && self.is_deduplicated(now, &batch) {",
-        broken: "if (BROKEN || batch.state == BatchState::Sealed) && self.is_deduplicated(now, &batch) {",
+        original: "self.goes_again_under_its_key(now, batch)\n            && let",
+        broken: "self.goes_again_under_its_key(now, batch)\n            && !BROKEN\n            && let",
         found_by: FoundBy::Part(
-            "a_refused_batch_that_would_go_on_under_another_key_is_compared_with_the_total",
+            "a_refused_batch_goes_on_under_its_own_key_where_the_server_did_not_look_that_up",
         ),
         seed: 0,
     },
@@ -167,6 +167,26 @@ pub(super) const MUTANTS: &[Mutant] = &[
                 self.read_again(now, no, readings.arrives_until);
             }",
         found_by: FoundBy::Shared,
+        seed: 0,
+    },
+    Mutant {
+        name: "a total that moved by less than a batch never holds a part of it",
+        file: "agent/src/core/machine/unknown.rs",
+        original: "if verdict == Verdict::Without && !is_still",
+        broken: "if !BROKEN && verdict == Verdict::Without && !is_still",
+        found_by: FoundBy::Part(
+            "of_a_moved_device_whose_total_moved_by_less_than_a_batch_a_person_decides",
+        ),
+        seed: 0,
+    },
+    Mutant {
+        name: "a reading that was asked for before a refusal lets the batch go on",
+        file: "agent/src/core/machine/learn.rs",
+        original: "if !batch.is_unproven() {",
+        broken: "if BROKEN || !batch.is_unproven() {",
+        found_by: FoundBy::Part(
+            "a_reading_that_was_asked_for_before_a_refusal_proves_nothing_of_it",
+        ),
         seed: 0,
     },
     Mutant {

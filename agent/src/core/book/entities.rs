@@ -272,6 +272,8 @@ pub struct Sealed {
     pub attempts: u32,
     /// How the account stood before it was last sent.
     pub before: Standing,
+    /// When that was heard, on the monotonic clock; `None` after a restart, and before it is sent.
+    pub heard_at: Option<Duration>,
     /// When it was last sent.
     pub sent_at: Timestamp,
     /// Whether the server may have counted an earlier attempt. Then only an answer that looked its key up can refuse it,
@@ -536,6 +538,12 @@ impl Batch {
         }
     }
 
+    /// Whether it was refused, and no total that was asked for since has said that it was not counted first.
+    pub(in crate::core) fn is_unproven(&self) -> bool {
+        let refused_at = self.sealed.as_ref().and_then(|sealed| sealed.refused_at);
+        refused_at.is_some()
+    }
+
     /// This batch's rows after a certain refusal: they go on under another id, which they get when they are sent.
     pub(in crate::core) fn renewed(&self) -> Self {
         Self {
@@ -560,6 +568,7 @@ impl Sealed {
             since: Some(now.mono),
             attempts: 0,
             before,
+            heard_at: None,
             sent_at: now.time,
             doubtful: false,
             peer: None,

@@ -246,7 +246,10 @@ impl Core {
     /// idempotency keys needs, and only where somebody else may have moved the total meanwhile. For a
     /// licence that was never seen to be shared, it is skipped where two requests are due anyway.
     fn needs_fresh_total(&self, now: Moment, account: &Account, together: usize) -> bool {
+        // The corrected clock stands still where it was ahead.
+        let by_mono = now.mono.saturating_sub(account.heard_at);
         let age = now.time.saturating_since(account.standing.as_of);
+        let age = age.max(by_mono);
         let is_old = if account.shared {
             age > SHARED_AGE_MAX
         } else {
@@ -365,6 +368,7 @@ impl Core {
         let peer = self.keeps_keys().then(|| self.peer.clone());
         let batch = self.book.batch(no)?;
         let standing = self.standing_of(batch)?;
+        let heard_at = self.book.accounts.get(&batch.account)?.heard_at;
         let is_late = self.is_late(now, batch);
         let request = Box::new(self.book.request_of(batch)?);
         let was_unknown = matches!(batch.state, BatchState::Unknown { .. });
@@ -376,6 +380,7 @@ impl Core {
         let is_clear = sealed.refused_at.is_none();
         if !was_unknown && is_clear {
             sealed.before = standing;
+            sealed.heard_at = Some(heard_at);
         }
         if !sealed.doubtful && is_clear {
             // No attempt was counted: the age of the key begins with this one.

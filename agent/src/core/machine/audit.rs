@@ -187,9 +187,8 @@ impl Core {
         asked_at: Duration,
     ) {
         for batch in self.refused_before(no, asked_at) {
-            // What goes again under its key is recognised as long as the server remembers that. What is held goes on under
-            // another.
-            if batch.state == BatchState::Sealed && self.is_deduplicated(now, &batch) {
+            // What goes again under its key is recognised as long as the server remembers that.
+            if self.goes_again_under_its_key(now, &batch) {
                 continue;
             }
             let Some(before) = batch.sealed.as_ref().map(|sealed| sealed.before) else {
@@ -209,7 +208,9 @@ impl Core {
             } else {
                 (0..units).contains(&moved)
             };
-            let is_hidden = !was_shared && units != 0 && !is_without;
+            // Nor is it known where a server with keys did not look this one up.
+            let is_hidden =
+                (!was_shared || self.is_deduplicated(now, &batch)) && units != 0 && !is_without;
             // Where the period turned before the total was read, the same.
             if !is_same_period || (is_hidden && !is_counted) {
                 self.hold(now, batch.no, Hold::Undecidable);
@@ -243,8 +244,13 @@ impl Core {
             );
             waits && refused_at.is_some_and(|refused_at| refused_at <= asked_at)
         };
-        let batches = self.book.batches_of(no).into_iter();
-        batches.filter(is_refused).cloned().collect()
+        let Some(account) = self.book.accounts.get(&no) else {
+            return Vec::new();
+        };
+        let batches = self.book.batches_of_counter(account);
+        let mut refused: Vec<Batch> = batches.filter(is_refused).cloned().collect();
+        refused.sort_by_key(|batch| batch.first);
+        refused
     }
 
     /// Units of this ledger that are counted after a refusal say nothing of the batch that was refused.
@@ -265,8 +271,7 @@ impl Core {
         asked_at: Duration,
     ) -> Option<(BatchNo, Units)> {
         let mut refused = self.refused_before(no, asked_at).into_iter();
-        let doubtful = refused
-            .find(|batch| batch.state != BatchState::Sealed || !self.is_deduplicated(now, batch));
+        let doubtful = refused.find(|batch| !self.goes_again_under_its_key(now, batch));
         doubtful.map(|batch| (batch.no, batch.units))
     }
 

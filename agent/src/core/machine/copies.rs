@@ -178,6 +178,13 @@ impl Core {
         batch.is_some_and(|batch| self.was_copied(batch.last))
     }
 
+    /// Whether this row may have been sent by an original, or by this ledger when it was newer, whatever a person has said since.
+    pub(super) fn may_be_elsewhere(&self, row: Seq) -> bool {
+        let copies = self.book.copies();
+        let open = copies.open.iter().any(|copied| row <= copied.newest);
+        open || copies.answered.last().is_some_and(|note| row < *note)
+    }
+
     /// Whether an original may have this row as well.
     pub(super) fn was_copied(&self, row: Seq) -> bool {
         self.book.copied_until().is_some_and(|until| row <= until)

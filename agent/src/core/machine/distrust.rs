@@ -160,6 +160,8 @@ impl Core {
             sealed.at_proven = false;
             sealed.peer = None;
             sealed.doubtful = true;
+            // Nor is known how often it was sent.
+            sealed.attempts = 0;
             sealed.readings = readings;
         }
         batch.closed = true;

@@ -145,8 +145,12 @@ impl Core {
         Told { standing, asked_at }: Told,
     ) {
         let Some(account) = self.book.account_of(license, feature) else {
-            self.book
+            let no = self
+                .book
                 .add_account(license, feature.map(str::to_owned), standing);
+            if let Some(account) = self.book.accounts.get_mut(&no) {
+                account.heard_at = asked_at;
+            }
             return;
         };
         let no = self.told_account(account.no);
@@ -328,7 +332,23 @@ impl Core {
             .map(|batch| batch.no)
             .collect();
         for no in released {
+            self.go_on_after_refusal(now, no);
+        }
+    }
+
+    /// A batch that may have been counted before it was refused goes on under its key, or waits for a total that is asked for
+    /// after the refusal.
+    fn go_on_after_refusal(&mut self, now: Moment, no: BatchNo) {
+        let Some(batch) = self.book.batch(no) else {
+            return;
+        };
+        if !batch.is_unproven() {
             self.reseal(now, no);
+        } else if self.goes_again_under_its_key(now, batch)
+            && let Some(batch) = self.book.batch_mut(no)
+        {
+            batch.state = BatchState::Sealed;
+            batch.held_at = None;
         }
     }
 

@@ -379,9 +379,7 @@ impl Core {
     /// The server had counted a batch before: its total stands for no less than that answer said, and for no less than the last
     /// one with the batch's units, where it is of this period. What an original sent, a total that was read since may hold.
     fn replayed(&mut self, now: Moment, batch: &Batch, standing: Option<Standing>) {
-        let answered = self.book.copies().answered.last().copied();
-        let is_of_original =
-            self.was_copied(batch.last) || answered.is_some_and(|note| batch.last < note);
+        let is_of_original = self.may_be_elsewhere(batch.last);
         let Some(account) = self.book.account_mut(batch.account) else {
             return;
         };
@@ -453,8 +451,13 @@ impl Core {
         if is_unknown || key.is_looked_up() || batch.units == Units::ZERO {
             return;
         }
+        let account = batch.account;
         if let Some(sealed) = self.sealed_mut(no) {
             sealed.refused_at = Some(now.mono);
+        }
+        // A reading that was asked for before says nothing of what was counted with the refusal.
+        if let Some(account) = self.book.accounts.get_mut(&account) {
+            account.heard_at = now.mono;
         }
         if !is_keyed {
             self.mark_stale(no);

@@ -92,6 +92,9 @@ impl Core {
         let BatchState::Held(Hold::Limit { room_seen }) = batch.state else {
             return None;
         };
+        if batch.is_unproven() {
+            return None;
+        }
         let left = self.book.room_for(account, batch, now.time);
         let room = left.into_iter().chain(watch.believed_room).min();
         let news = watch.believed_room.is_some()

@@ -2,7 +2,7 @@
 
 use crate::core::{
     Core, KEY_AGE_MAX,
-    book::{Batch, BatchNo},
+    book::{Batch, BatchNo, BatchState, Hold},
     clock::Moment,
     event::KeyEcho,
     outcome::SendOutcome,
@@ -75,6 +75,15 @@ impl Core {
         let age = sealed.since.map(|since| now.mono.saturating_sub(since));
         let is_young = age.is_some_and(|age| age < KEY_AGE_MAX);
         self.keeps_keys() && is_peer && (is_young || self.trusts_key(now, batch))
+    }
+
+    /// Whether a batch that was refused goes on under the key that it was refused under, and is recognised if it was counted.
+    pub(super) fn goes_again_under_its_key(&self, now: Moment, batch: &Batch) -> bool {
+        let is_whole = matches!(
+            batch.state,
+            BatchState::Sealed | BatchState::Held(Hold::Refused(_))
+        );
+        is_whole && self.is_deduplicated(now, batch)
     }
 
     /// Notices where the corrected clock and the monotonic one disagree by more than the settle wait: one of them stood still or

@@ -508,6 +508,7 @@ fn sealed(row: &Row<'_>) -> rusqlite::Result<Result<Option<Sealed>>> {
             total: Total::new(row.get(13)?),
             as_of: Timestamp::from_millis(row.get(14)?),
         },
+        heard_at: None,
         sent_at: Timestamp::from_millis(row.get(15)?),
         doubtful: false,
         refused_at: row.get::<_, bool>(24)?.then_some(Duration::ZERO),

@@ -8,7 +8,8 @@ use crate::core::{
     instance::Difference,
 };
 
-const DAY: Duration = Duration::from_hours(24);
+/// For how long a key is trusted.
+const KEY_AGE_MAX: Duration = Duration::from_hours(23);
 
 /// A copy that owes batches of these units, and was written so long ago.
 fn copy(key: KeyEcho, units: &[i64], age: Duration) -> World {
@@ -90,10 +91,10 @@ fn a_copy_that_was_written_too_long_ago_sends_nothing_unasked() {
     let just = copy(
         KeyEcho::Echoed,
         &[5],
-        DAY.saturating_sub(Duration::from_secs(1)),
+        KEY_AGE_MAX.saturating_sub(Duration::from_secs(1)),
     );
     assert_eq!(states(&just), [BatchState::Sent]);
-    let world = copy(KeyEcho::Echoed, &[5], DAY);
+    let world = copy(KeyEcho::Echoed, &[5], KEY_AGE_MAX);
     assert_eq!(states(&world), [HELD]);
     let mut world = World::new(100, KeyEcho::Echoed);
     world.record(5).unwrap();
@@ -142,6 +143,25 @@ fn a_copy_sends_nothing_where_the_total_moved_by_anything_but_its_batches() {
 }
 
 #[test]
+fn of_a_moved_device_whose_total_moved_by_less_than_a_batch_a_person_decides() {
+    // The original sent the part of it for which there was room.
+    let mut world = copy(KeyEcho::Absent, &[5, 7], Duration::ZERO);
+    let now = world.now;
+    world
+        .core
+        .device_is(now, DeviceIs::Moved, Some("a test"))
+        .unwrap();
+    world.core.book_mut().committed();
+    world.tell(Event::Nudge);
+    for _ in 0..3 {
+        world.look_up(3);
+        world.pass(SETTLE_WAIT);
+        world.tell(Event::Tick);
+    }
+    assert_eq!((world.sums().held, world.sums().in_flight), (12, 0));
+}
+
+#[test]
 fn rows_that_the_original_may_have_added_to_are_not_sent_under_a_key() {
     let mut world = World::new(100, KeyEcho::Echoed);
     world.record(5).unwrap();
@@ -166,7 +186,7 @@ fn a_refusal_or_a_key_that_grew_old_makes_a_copy_wait_again() {
     let mut world = copy(
         KeyEcho::Echoed,
         &[5],
-        DAY.saturating_sub(Duration::from_mins(1)),
+        KEY_AGE_MAX.saturating_sub(Duration::from_mins(1)),
     );
     world.answer(BatchNo(1), lost(), KeyEcho::NoAnswer);
     world.pass(Duration::from_mins(2));
