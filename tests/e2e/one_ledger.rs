@@ -201,6 +201,22 @@ fn a_ledger_that_is_deleted_is_written_back_at_the_latest_when_the_agent_stops()
 }
 
 #[test]
+fn a_folder_that_is_deleted_under_an_idle_agent_that_owes_is_made_again() -> Result {
+    let mut world = World::new(Keys::NotKept)?;
+    fs::remove_dir_all(world.folder())?;
+    let status = world.agent.tally(&["status"])?;
+    let said = String::from_utf8_lossy(&status.stderr).into_owned();
+    assert!(said.contains("start no other"), "{said}");
+    wait::until(
+        "the ledger to be written back",
+        || Ok(world.ledger().exists()),
+        |exists| *exists,
+    )?;
+    world.agent.kill()?;
+    world.check()
+}
+
+#[test]
 fn a_ledger_that_was_written_back_says_so() -> Result {
     let mut world = World::new(Keys::Kept)?;
     remove(&world.ledger())?;

@@ -11,7 +11,7 @@ use tally_shared::{
     wire::{AddConsumption, IDEMPOTENCY_KEY, error::ErrorBody},
 };
 
-use super::socket::Socket;
+use super::{doctor::holders::holders, socket::Socket};
 use crate::{
     admin_token,
     apps::KeyPair,
@@ -51,6 +51,13 @@ impl Agent {
     /// Finds the agent. It may have gone away all the same.
     pub(super) fn connect(data_dir: &DataDir) -> anyhow::Result<Self> {
         let Some(socket) = Socket::find(data_dir)? else {
+            if let Some(process) = holders(data_dir).first() {
+                bail!(
+                    "the folder {} was deleted or moved under the agent that runs, process {process}: start no other; it \
+                     writes the ledger back within seconds, and can then be stopped (SIGTERM, not SIGKILL) and started again",
+                    data_dir.path().display()
+                );
+            }
             bail!(
                 "no agent runs on {}; start one with `tally run`, or name its folder with --data-dir",
                 data_dir.path().display()

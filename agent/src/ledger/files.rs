@@ -95,6 +95,11 @@ impl Files {
         }
     }
 
+    /// Whether they are on a disk of the system's.
+    pub(super) const fn are_looked_at(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Where the ledger should be.
     pub(super) fn path(&self) -> &Path {
         self.0.as_ref().map_or(Path::new(""), |open| &open.path)

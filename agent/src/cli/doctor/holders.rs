@@ -7,7 +7,7 @@ use crate::config::paths::DataDir;
 
 /// The numbers of the processes that have the ledger of this folder open, as far as this user may see them.
 #[cfg(target_os = "linux")]
-pub(super) fn holders(data_dir: &DataDir) -> Vec<u32> {
+pub(in crate::cli) fn holders(data_dir: &DataDir) -> Vec<u32> {
     let ledger = resolved(&data_dir.ledger());
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -19,7 +19,7 @@ pub(super) fn holders(data_dir: &DataDir) -> Vec<u32> {
 
 /// Other systems do not tell.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn holders(_data_dir: &DataDir) -> Vec<u32> {
+pub(in crate::cli) fn holders(_data_dir: &DataDir) -> Vec<u32> {
     Vec::new()
 }
 

@@ -1,7 +1,7 @@
 //! `tally doctor`: what a support engineer would ask for, what was found, and how to mend it.
 
 mod disk;
-mod holders;
+pub(super) mod holders;
 mod ledger;
 mod network;
 mod settings;

@@ -34,7 +34,7 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 /// So many times it is read within a settle wait at most: a long wait has longer intervals.
 const FOLLOWS_PER_WAIT: u32 = 15;
 
-/// So many attempts of a batch are followed: where each answer is lost, something in between loses them all, and readings
+/// So many attempts of a batch, those that were refused among them, are followed: where each answer is lost, something in between loses them all, and readings
 /// without end would not help.
 const FOLLOWED_ATTEMPTS: u32 = 3;
 
@@ -145,8 +145,9 @@ impl Core {
         // was seen to use, it is the vendor who moved the total, maybe down from where the batch had brought it.
         let is_still = found.total == before.total_at(now.time);
         let is_alone = account.is_some_and(|account| !account.shared);
+        let is_open = !sealed.readings.is_said_to_be_there && batch.units != Units::ZERO;
         let may_hide = is_alone || sealed.attempts == 0 || self.may_be_elsewhere(batch.last);
-        if verdict == Verdict::Without && !is_still && may_hide && batch.units != Units::ZERO {
+        if verdict == Verdict::Without && !is_still && may_hide && is_open {
             return Verdict::Undecidable;
         }
         verdict
@@ -171,6 +172,7 @@ impl Core {
         let account = self.book.accounts.get(&batch.account)?;
         let may_fall = account.standing.limits.allow_negative_consumptions;
         let attempts = batch.sealed.as_ref().map_or(0, |sealed| sealed.attempts);
+        let attempts = attempts.saturating_add(batch.refusals);
         // Of a single unit every move may be the batch, and few readings say that as well as many.
         let is_worth_it = batch.units > Units::new(1) && attempts <= FOLLOWED_ATTEMPTS;
         let is_followed = account.shared && !may_fall && is_worth_it;
