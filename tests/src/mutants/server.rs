@@ -21,8 +21,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         seed: 0,
     },
     Mutant {
-        name: "a refusal is believed where the batch would be recognised, and it goes under another key",
-        file: "agent/src/core/machine/audit.rs",
+        name: "what was refused goes on under another key where its own says nothing",
+        file: "agent/src/core/machine/learn.rs",
         original: "self.goes_again_under_its_key(now, batch)\n            && let",
         broken: "self.goes_again_under_its_key(now, batch)\n            && !BROKEN\n            && let",
         found_by: FoundBy::Part(
