@@ -54,9 +54,6 @@ use crate::{
 /// that, and so on.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
-/// The time between two looks at the names of the files while units are owed and nothing else happens.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-
 /// But no later than this, so that it goes on soon after somebody made space.
 const RETRY_MAX: Duration = Duration::from_mins(1);
 
@@ -538,9 +535,7 @@ impl Engine {
         let sweep = self.may_fold(now).then_some(self.sweep_at);
         // While the disk fails, what the core wants next would fail as well.
         let core = self.core.next_wakeup(now).filter(|_| !self.is_failing);
-        let owes = self.files.are_looked_at() && self.core.book().batches().next().is_some();
-        let look = owes.then(|| now.mono.saturating_add(LOOK_INTERVAL));
-        let wakeups = [core, retry, sweep, look];
+        let wakeups = [core, retry, sweep, self.next_look(now)];
         Pulse {
             wakeup: wakeups.into_iter().flatten().min(),
             working: self.core.is_working(now),

@@ -438,7 +438,7 @@ impl Core {
     /// The server refused this attempt. Where it keeps no keys, a gateway may have sent the request twice and handed on the
     /// second answer, so that the total is read before the batch goes on.
     fn note_refused(&mut self, now: Moment, no: BatchNo, key: KeyEcho) {
-        let Some(batch) = self.book.batch(no) else {
+        let Some(batch) = self.book.batch(no).cloned() else {
             return;
         };
         let is_unknown = matches!(batch.state, BatchState::Unknown { .. });
@@ -451,13 +451,12 @@ impl Core {
         if is_unknown || key.is_looked_up() || batch.units == Units::ZERO {
             return;
         }
-        let account = batch.account;
+        // A reading that was asked for before says nothing of what was counted with the refusal.
+        if let Some(account) = self.book.accounts.get_mut(&batch.account) {
+            account.heard_at = now.mono;
+        }
         if let Some(sealed) = self.sealed_mut(no) {
             sealed.refused_at = Some(now.mono);
-        }
-        // A reading that was asked for before says nothing of what was counted with the refusal.
-        if let Some(account) = self.book.accounts.get_mut(&account) {
-            account.heard_at = now.mono;
         }
         if !is_keyed {
             self.mark_stale(no);

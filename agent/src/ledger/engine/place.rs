@@ -1,5 +1,7 @@
 //! A transaction of a ledger that is this process's alone and at its place; and what is done where it is not.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, ffi};
 use serde_json::json;
 
@@ -12,6 +14,9 @@ use crate::{
         storage::Storage,
     },
 };
+
+/// The time between two looks at the names of the files while units are owed and nothing else happens.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Begins a transaction that may write. Fails where the ledger is another's by now, or is not at its place.
@@ -50,6 +55,13 @@ impl Engine {
         self.look_at = now.mono.saturating_add(super::RETRY_MIN);
         let place = self.files.look();
         self.found(place)
+    }
+
+    /// When the names are looked at although nothing else happens, on the monotonic clock.
+    pub(super) fn next_look(&self, now: Moment) -> Option<Duration> {
+        let owes = self.core.book().batches().next().is_some();
+        let must_look = owes && self.files.are_looked_at();
+        must_look.then(|| now.mono.saturating_add(LOOK_INTERVAL))
     }
 
     /// Takes a transaction back that failed.
