@@ -16,9 +16,10 @@
 //!   ▲       ├────> sealed ──> sent              the server certainly did not count it; try again
 //!   rows    ├────> unknown ──> sent             no answer; the server keeps keys: the same bytes again
 //!           │        ├───────> settled          the total moved by exactly its units
-//!           │        ├───────> sealed           the total did not move
+//!           │        ├───────> sealed           the total cannot hold its units
 //!           │        └───────> held             the total cannot tell
 //!           └────> held ──> superseded          refused; its rows go on in new batches when they can
+//!                    ├────> sealed              it may have been counted all the same, and goes on under its own key
 //!                    └────> settled, waived      a person decided (`tally resolve`)
 //! ```
 //!
