@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
 
-use crate::core::instance::Instance;
+use crate::{
+    core::instance::{FileId, Instance},
+    private_file,
+};
 
 /// Names that makers leave in the hardware of many devices.
 const PLACEHOLDERS: [&str; 4] = [
@@ -17,13 +20,48 @@ const PLACEHOLDERS: [&str; 4] = [
     "0000000000000000",
 ];
 
+/// The name of the file that is made anew, beside the ledger.
+const BESIDE: &str = "instance";
+
 /// Looks at the ledger's file and at the device.
 pub fn read(ledger: &Path) -> Instance {
     let device = device(Path::new("/"), is_container());
     Instance {
         path: Some(ledger.display().to_string()),
+        beside: beside(ledger).into_iter().collect(),
         ..device.in_another_file(&file(ledger))
     }
+}
+
+/// The file that is beside a ledger now.
+pub fn beside(ledger: &Path) -> Option<FileId> {
+    let path = ledger.with_file_name(BESIDE);
+    path.exists().then(|| file(&path).file())
+}
+
+/// Makes the file that is to be beside a ledger; [`put_beside`] puts it there.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn make_beside(ledger: &Path) -> io::Result<FileId> {
+    let path = ledger.with_file_name(format!("{BESIDE}.new"));
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    private_file::create(&path, &[])?;
+    Ok(file(&path).file())
+}
+
+/// Puts the file that was made beside a ledger in the place of the former one.
+///
+/// # Errors
+///
+/// What the system says; then the former one is still there.
+pub fn put_beside(ledger: &Path) -> io::Result<()> {
+    let made = ledger.with_file_name(format!("{BESIDE}.new"));
+    fs::rename(made, ledger.with_file_name(BESIDE))
 }
 
 /// Looks at the ledger's file alone.

@@ -226,6 +226,50 @@ fn a_folder_that_is_put_back_is_counted_once_by_a_server_with_keys() -> Result {
     put_back(Keys::Kept)
 }
 
+/// The folder is written over in place: its files keep their numbers and their times of birth.
+fn put_back_in_place(copied: impl Fn(&mut Agent, &Path, &Path) -> Result) -> Result {
+    let (stub, mut agent) = owing(Keys::NotKept)?;
+    let folder = agent.data_dir();
+    let backup = folder.with_extension("backup");
+    copied(&mut agent, &folder, &backup)?;
+    agent.network("online")?;
+    agent.wait_settled(0)?;
+    let app = agent.app("planner")?;
+    assert_eq!(app.add(4)?.status, 200);
+    agent.wait_settled(0)?;
+    agent.terminate()?;
+    let counted = stub.total(1)?;
+    run(Command::new("cp")
+        .arg("-a")
+        .arg(backup.join("."))
+        .arg(&folder))?;
+    agent.restart()?;
+    is_found(&agent)?;
+    wait_held(&agent, OWED)?;
+    assert_eq!(stub.total(1)?, counted);
+    Ok(())
+}
+
+#[test]
+fn a_folder_that_is_written_over_in_place_with_its_copy_is_found() -> Result {
+    put_back_in_place(|agent, folder, backup| {
+        cp(folder, backup)?;
+        agent.restart()
+    })
+}
+
+#[test]
+fn so_is_one_whose_copy_was_made_while_the_agent_ran() -> Result {
+    put_back_in_place(|agent, folder, backup| {
+        agent.restart()?;
+        agent.wait_settled(0)?;
+        agent.network("offline")?;
+        let app = agent.app("surveyor")?;
+        assert_eq!(app.add(OWED)?.status, 200);
+        cp(folder, backup)
+    })
+}
+
 #[test]
 fn a_folder_that_is_put_back_sends_nothing_unasked_to_a_server_without_keys() -> Result {
     put_back(Keys::NotKept)

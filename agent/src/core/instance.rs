@@ -17,6 +17,9 @@ pub struct Instance {
     pub born: Option<i64>,
     /// The number of the file, where its file system keeps such numbers over a restart.
     pub inode: Option<u64>,
+    /// The file beside the ledger that the agent makes anew: the one that is there; in a record, those that may be there. A folder
+    /// that was written over in place has the ledger of before and the file of now.
+    pub beside: Vec<FileId>,
     /// The kind of the file system, by its number.
     pub file_system: Option<u64>,
     /// What the hardware calls itself, by the kind of name. Unknown inside of a container, which may be moved to other
@@ -30,6 +33,27 @@ pub struct Instance {
     pub host: Option<String>,
     /// The ledger's path. For people: disks are mounted elsewhere.
     pub path: Option<String>,
+}
+
+/// What tells one file from another at the same place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileId {
+    /// When it was made, in nanoseconds since 1970, by its file system.
+    pub born: Option<i64>,
+    /// Its number, where its file system keeps such numbers over a restart.
+    pub inode: Option<u64>,
+}
+
+impl FileId {
+    /// Whether this is certainly another file.
+    fn is_other(self, was: Self) -> bool {
+        match (was.born.zip(self.born), was.inode.zip(self.inode)) {
+            (Some((was, now)), _) => was != now,
+            (None, Some((was, now))) => was != now,
+            (None, None) => false,
+        }
+    }
 }
 
 /// What shows that a ledger is another instance than the one that was written.
@@ -56,12 +80,11 @@ impl Difference {
 impl Instance {
     /// What shows that this is not the instance that it `was`; `None` where nothing does.
     pub fn differs(&self, was: &Self) -> Option<Difference> {
-        let is_other_file = match (was.born.zip(self.born), was.inode.zip(self.inode)) {
-            (Some((was, now)), _) => was != now,
-            (None, Some((was, now))) => was != now,
-            (None, None) => false,
-        };
-        if is_other_file {
+        let is_newer_beside = self.beside.iter().any(|now| {
+            let mut known = was.beside.iter();
+            !was.beside.is_empty() && known.all(|was| now.is_other(*was))
+        });
+        if self.file().is_other(was.file()) || is_newer_beside {
             return Some(Difference::File);
         }
         let mut known = self.hardware.iter().filter_map(|(kind, name)| {
@@ -72,6 +95,14 @@ impl Instance {
         let is_other_hardware =
             known.next().is_some_and(|differs| differs) && known.all(|differs| differs);
         is_other_hardware.then_some(Difference::Hardware)
+    }
+
+    /// What tells the ledger's file from another.
+    pub const fn file(&self) -> FileId {
+        FileId {
+            born: self.born,
+            inode: self.inode,
+        }
     }
 
     /// The same device, with another file: it was made anew by the agent itself.
@@ -105,6 +136,10 @@ mod tests {
             Instance {
                 born: (number % 4 != 0).then(|| 1_700_000_000_000_000_000 + i64::from(number)),
                 inode: (number % 4 != 1).then(|| 1000 + u64::from(number)),
+                beside: vec![FileId {
+                    born: (number % 5 != 0).then(|| 1_700_000_001_000_000_000 + i64::from(number)),
+                    inode: Some(2000 + u64::from(number)),
+                }],
                 file_system: Some(0xef53),
                 hardware: hardware
                     .map(|(kind, name)| (kind.to_owned(), name))
@@ -121,7 +156,10 @@ mod tests {
 
     #[test]
     fn ordinary_life_makes_no_other_instance() {
-        let changes: [(&str, Change); 14] = [
+        let changes: [(&str, Change); 15] = [
+            ("a file beside it that somebody deleted", |now| {
+                now.beside.clear();
+            }),
             ("nothing", |_| {}),
             ("a reboot", |now| now.boot = Some("another".to_owned())),
             ("a machine id made anew", |now| {
@@ -194,6 +232,36 @@ mod tests {
             put_back.born = was.born.map(|born| born + 1);
             let expected = was.born.is_some().then_some(Difference::File);
             assert_eq!(put_back.differs(&was), expected, "{was:?}");
+        }
+    }
+
+    #[test]
+    fn a_power_loss_around_the_renewal_of_the_file_beside_it_makes_no_other_instance() {
+        let new = FileId {
+            born: Some(5),
+            inode: Some(5),
+        };
+        for mut was in instances() {
+            was.beside.push(new);
+            for file in was.beside.clone() {
+                let now = Instance {
+                    beside: vec![file],
+                    ..was.clone()
+                };
+                assert_eq!(now.differs(&was), None, "{was:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_that_was_written_over_in_place_is_another_instance() {
+        for was in instances() {
+            let mut now = was.clone();
+            for file in &mut now.beside {
+                file.born = file.born.map(|born| born + 1);
+                file.inode = file.inode.map(|number| number + 1);
+            }
+            assert_eq!(now.differs(&was), Some(Difference::File), "{was:?}");
         }
     }
 

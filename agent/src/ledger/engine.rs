@@ -173,7 +173,7 @@ impl Engine {
         } = opening;
         // Before anything is read: from here on, nobody else writes.
         let fence = Fence::claim(&connection, &mut random)?;
-        let instances = Instances::look(&connection, instance)?;
+        let instances = Instances::look(&connection, instance, files.path())?;
         let reading = clocks.reading();
         let saved = store::load_clock(&connection)?;
         let high_water = store::high_water(&connection)?;
@@ -426,6 +426,9 @@ impl Engine {
     fn commit(&mut self, now: Moment, group: &Group) -> rusqlite::Result<()> {
         if !self.core.book().has_changes() && group.answers.is_empty() {
             self.look_at_times(now, group)?;
+            if group.stop {
+                self.renew_record(now);
+            }
             self.is_failing = false;
             return Ok(());
         }
@@ -436,6 +439,7 @@ impl Engine {
                 None,
             ));
         }
+        self.instances.make_beside(now.mono);
         self.begin()?;
         let written = self.write(now, group).and_then(|()| {
             crate::fail_point!("turn.before-commit");

@@ -21,6 +21,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         seed: 0,
     },
     Mutant {
+        name: "a folder that was written over in place is no copy",
+        file: "agent/src/core/instance.rs",
+        original: "!was.beside.is_empty() && known.all(",
+        broken: "!BROKEN && !was.beside.is_empty() && known.all(",
+        found_by: FoundBy::Part("a_folder_that_was_written_over_in_place_is_another_instance"),
+        seed: 0,
+    },
+    Mutant {
         name: "a copy sends although the total moved by something else",
         file: "agent/src/core/machine/copies.rs",
         original: "                && self.is_explained(now, account)",

@@ -85,6 +85,25 @@ impl Engine {
         done
     }
 
+    /// Has the record of where the ledger lives name another file beside it, if anything was written since the start.
+    pub(super) fn renew_record(&mut self, now: Moment) {
+        self.instances.make_last_beside(now.mono);
+        if !self.instances.is_due() {
+            return;
+        }
+        let written = self.begin().and_then(|()| {
+            self.instances.write(&self.connection)?;
+            self.execute("COMMIT")
+        });
+        match written {
+            Ok(()) => self.instances.committed(),
+            Err(error) => {
+                self.take_back();
+                tracing::debug!(%error, "the record of where the ledger lives stays as it was");
+            }
+        }
+    }
+
     /// What an error says of the disk.
     pub(super) fn storage_of(&self, error: &rusqlite::Error) -> Storage {
         match self.place {
