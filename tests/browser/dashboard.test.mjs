@@ -172,7 +172,7 @@ describe("the dashboard", { concurrency: false }, () => {
   test("a total that does not fit is told with its amount, until somebody has looked into it", async (t) => {
     const { page, agent, stubAt, use } = await dashboard(t, { stubArgs: ["--no-idempotency"] });
     await use({ consumptions: 3 });
-    await settled(page);
+    await row(page, 1).getByText("settled").waitFor();
     await control("PUT", stubAt("faults"), [{ path: "/api/v4/add_consumption", action: { duplicate: true }, times: 1 }]);
     await use({ consumptions: 10 });
     const told = page.locator("#attention li", { hasText: "is 23, and 13 was expected: 10 units more than this device sent" });
