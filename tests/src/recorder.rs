@@ -11,6 +11,7 @@ use tally_agent::{
         outcome::LicenseFound,
     },
     deps::SystemClocks,
+    instance,
     ledger::{
         Keeping,
         engine::{Engine, Job, Opening, RecordJob, Recording},
@@ -52,7 +53,15 @@ impl Recorder {
     ///
     /// Where the ledger cannot be opened or written.
     pub fn open(folder: &Path, licenses: usize) -> crate::Result<Self> {
-        let mut engine = open_engine(folder)?;
+        Self::on(open_engine(folder)?, licenses)
+    }
+
+    /// Has an engine learn of so many licences of [`seed::numbered_license`].
+    ///
+    /// # Errors
+    ///
+    /// Where the ledger cannot be written.
+    pub fn on(mut engine: Engine, licenses: usize) -> crate::Result<Self> {
         let (named, mut app) = oneshot::channel();
         let mut jobs = vec![Job::App("inspector".to_owned(), named)];
         let mut requests = Vec::with_capacity(licenses);
@@ -129,10 +138,31 @@ impl Recorder {
 ///
 /// Where it cannot be opened.
 pub fn open_engine(folder: &Path) -> crate::Result<Engine> {
+    open(folder, |_| Ok((Files::simulated(), Instance::default())))
+}
+
+/// The same, of a ledger that knows where it lives.
+///
+/// # Errors
+///
+/// Where it cannot be opened.
+pub fn open_engine_at_home(folder: &Path) -> crate::Result<Engine> {
+    open(folder, |names| {
+        let files = Files::open(&names.ledger(), &names.chain_key())?;
+        Ok((files, instance::read(&names.ledger())))
+    })
+}
+
+fn open(
+    folder: &Path,
+    place: impl FnOnce(&DataDir) -> crate::Result<(Files, Instance)>,
+) -> crate::Result<Engine> {
     let names = DataDir::new(folder.to_owned());
     let key = evidence::open_key(&names.chain_key())?;
+    let connection = schema::open(&names.ledger())?;
+    let (files, instance) = place(&names)?;
     Ok(Engine::open(Opening {
-        connection: schema::open(&names.ledger())?,
+        connection,
         policy: Policy {
             sync_interval: Duration::ZERO,
             settle_wait: Duration::from_secs(30),
@@ -148,8 +178,8 @@ pub fn open_engine(folder: &Path) -> crate::Result<Engine> {
         clocks: Arc::new(SystemClocks::new()),
         reserve: Box::new(ReserveFile::new(names.reserve())),
         evidence: Evidence::new(key, Box::new(MarkFile::new(names.mark()))),
-        files: Files::simulated(),
-        instance: Instance::default(),
+        files,
+        instance,
         // As an agent calls a stub: rows that are another server's are not sent to it.
         server: "loopback stub".to_owned(),
         peer: "peer".to_owned(),

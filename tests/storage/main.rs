@@ -7,6 +7,8 @@
 )]
 
 mod bench;
+#[cfg(unix)]
+mod copies;
 mod desk;
 mod errors;
 mod power;

@@ -175,6 +175,10 @@ fn whole_license(
         .sign_license(subject, license.validity_period)
         .map_err(crate::engine::answer::AnswerError::from)?;
     let mut other = serde_json::Map::new();
+    other.insert(
+        "times_activated".to_owned(),
+        license.active_devices().into(),
+    );
     if let Some(pool) = &license.pool {
         let pool = serde_json::to_value(pool).map_err(crate::engine::answer::AnswerError::from)?;
         other.insert("pool".to_owned(), pool);

@@ -164,8 +164,13 @@ impl License {
 
     /// Whether it is in use: active, with an active device.
     pub fn is_active(&self) -> bool {
-        let active = |device: &Device| device.state == DeviceState::Active;
-        self.license_active && self.devices.iter().any(active)
+        self.license_active && self.active_devices() > 0
+    }
+
+    /// Number of its active devices.
+    pub fn active_devices(&self) -> usize {
+        let active = |device: &&Device| device.state == DeviceState::Active;
+        self.devices.iter().filter(active).count()
     }
 
     /// Whether it can no longer be used at `now`, the grace period included.

@@ -244,6 +244,11 @@ impl LicenseBody {
         }
     }
 
+    /// Number of devices that are activated for the licence; `None` where the server does not say.
+    pub fn times_activated(&self) -> Option<u64> {
+        self.other.get("times_activated").and_then(Value::as_u64)
+    }
+
     /// Whether the licence may no longer be consumed at `now` because it has expired.
     pub fn is_over(&self, now: Timestamp) -> bool {
         let grace = self.allow_grace_period.then_some(self.grace_period);

@@ -21,6 +21,7 @@ use tally_tests::sim::{
 /// Simulate worlds of drops, crashes, power losses and clock jumps, and check that every unit is counted
 /// exactly once.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of the command line")]
 struct Args {
     /// How many seeds
     #[arg(long, default_value_t = 20_000)]
@@ -58,6 +59,10 @@ struct Args {
     /// All of those devices consume all of the time, in rows of one to three units; else each has its bursts and quiet
     #[arg(long, requires = "devices")]
     busy: bool,
+
+    /// The server does not say how many devices are activated for the licence
+    #[arg(long, requires = "devices")]
+    says_no_devices: bool,
 
     /// How many answers those lose, in percent; a third as many requests are lost on their way there
     #[arg(long, default_value_t = 10, requires = "devices")]
@@ -180,6 +185,7 @@ fn share_once(devices: u32, args: &Args, seed: u64) -> Result<Shared, String> {
     let habit = if args.busy { Habit::Busy } else { Habit::Drawn };
     fleet::share(Sharing {
         devices,
+        says_devices: !args.says_no_devices,
         habit,
         seconds: 1200,
         lost: args.lost,

@@ -202,11 +202,37 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "any step of a batch's size is the batch",
         file: "agent/src/core/machine/unknown.rs",
-        original: "verdict == Verdict::Applied && is_shared && !is_close(now, sealed)",
-        broken: "verdict == Verdict::Applied && is_shared && !is_close(now, sealed) && !BROKEN",
+        original: "verdict == Verdict::Applied && is_theirs",
+        broken: "verdict == Verdict::Applied && is_theirs && !BROKEN",
         found_by: FoundBy::Part(
             "a_total_that_moved_by_the_batch_at_once_settles_it_and_one_that_did_so_later_does_not",
         ),
+        seed: 0,
+    },
+    Mutant {
+        name: "what others added lately is not expected of them again",
+        file: "agent/src/core/machine/unknown.rs",
+        original: "(!is_close(now, sealed) || is_usual)",
+        broken: "(!is_close(now, sealed) || (is_usual && !BROKEN))",
+        found_by: FoundBy::Part("a_step_that_others_made_lately_may_be_theirs_again"),
+        seed: 0,
+    },
+    Mutant {
+        name: "a licence is shared only when others have consumed of it",
+        file: "agent/src/core/machine/unknown.rs",
+        original: "account.shared || license",
+        broken: "account.shared || !BROKEN && license",
+        found_by: FoundBy::Part(
+            "a_licence_that_more_devices_are_activated_for_is_shared_before_they_consume",
+        ),
+        seed: 0,
+    },
+    Mutant {
+        name: "readings have one address",
+        file: "agent/src/sync/spelling.rs",
+        original: "letter.is_ascii_lowercase() && random.random()",
+        broken: "letter.is_ascii_lowercase() && !BROKEN && random.random()",
+        found_by: FoundBy::Part("each_reading_has_an_address_of_its_own_and_asks_the_same"),
         seed: 0,
     },
 ];

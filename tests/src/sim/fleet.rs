@@ -20,6 +20,8 @@ use super::{
 pub struct Sharing {
     /// The devices.
     pub devices: u32,
+    /// Whether the server says how many devices are activated.
+    pub says_devices: bool,
     /// How they consume.
     pub habit: Habit,
     /// For how long they consume, in seconds.
@@ -113,7 +115,7 @@ struct Fleet {
 /// Batches whose outcome is unknown: the device, the batch's id, its rows and its units.
 type Doubts = BTreeMap<(usize, String), (Vec<Rows>, i64)>;
 
-fn setup(keeps_keys: bool) -> Setup {
+fn setup(keeps_keys: bool, elsewhere: Option<usize>) -> Setup {
     Setup {
         keeps_keys,
         holds_late: false,
@@ -123,6 +125,7 @@ fn setup(keeps_keys: bool) -> Setup {
         known: 1,
         more: More {
             copies: true,
+            elsewhere,
             ..More::default()
         },
     }
@@ -214,7 +217,8 @@ impl Fleet {
 /// What does not hold.
 pub fn share(sharing: Sharing) -> Result<Shared, Failure> {
     let mut random = StdRng::seed_from_u64(sharing.seed);
-    let setup = setup(false);
+    let others = usize::try_from(sharing.devices).unwrap_or(usize::MAX) - 1;
+    let setup = setup(false, sharing.says_devices.then_some(others));
     let server = World::new(0, &setup).server;
     let members = (0..sharing.devices).map(|no| {
         let mut member = World::new(sharing.seed * 1000 + u64::from(no) + 1, &setup);
@@ -325,7 +329,7 @@ fn judge(fleet: &Fleet, no: usize, doubts: &mut Doubts, shared: &mut Shared) {
 ///
 /// What does not hold.
 pub fn clones(count: u32, keeps_keys: bool, seed: u64) -> Result<Cloned, Failure> {
-    let setup = setup(keeps_keys);
+    let setup = setup(keeps_keys, None);
     let mut first = World::new(seed, &setup);
     first.begin()?;
     first.pass(60_000)?;

@@ -47,6 +47,8 @@ pub(super) struct More {
     pub(super) users: Vec<usize>,
     /// The licences that have a second device.
     pub(super) second_device: Vec<usize>,
+    /// Number of devices that others have activated for each licence; `None` where the server does not say.
+    pub(super) elsewhere: Option<usize>,
     /// The limit of the pool, and the licences that share it.
     pub(super) pool: Option<(i64, Vec<usize>)>,
     /// Whether the disk is copied.

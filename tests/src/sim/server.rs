@@ -81,6 +81,8 @@ pub(super) struct License {
     pub(super) is_pooled: bool,
     /// Its devices.
     pub(super) devices: BTreeMap<String, DeviceState>,
+    /// Number of devices that others have activated; `None` where answers do not say how many there are.
+    pub(super) elsewhere: Option<usize>,
     /// Its own counter, then its features'.
     pub(super) counters: Vec<Counter>,
 }
@@ -442,6 +444,10 @@ fn read(licenses: &mut [License], pool: Pool, now: Instant, subject: &Subject) -
         fields.insert("license_active".to_owned(), json!(true));
         fields.insert("license_enabled".to_owned(), json!(true));
         fields.insert("product_features".to_owned(), json!(features));
+        if let Some(elsewhere) = license.elsewhere {
+            let activated = license.devices.len() + elsewhere;
+            fields.insert("times_activated".to_owned(), json!(activated));
+        }
         let expires = license.expires.map(date);
         fields.insert("validity_period".to_owned(), json!(expires));
     }

@@ -108,6 +108,8 @@ impl Draw<'_> {
             Kind::Gone => self.setup.more.stays_gone = self.random.random_bool(0.5),
             Kind::Devices => {
                 self.setup.more.second_device = (0..licenses).collect();
+                let elsewhere = self.random.random_range(0..4_usize);
+                self.setup.more.elsewhere = elsewhere.checked_sub(2);
                 let device = self.random.random_range(0..2);
                 self.setup.more.stays_refused = self.random.random_bool(0.5).then_some(device);
             }

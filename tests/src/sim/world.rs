@@ -356,6 +356,7 @@ fn server_of(setup: &Setup) -> Server {
                 .map(|device| ((*device).to_owned(), DeviceState::Active))
                 .collect(),
             counters: counters.collect(),
+            elsewhere: more.elsewhere,
         }
     });
     let mut server = Server::new(setup.keeps_keys, licenses.collect());

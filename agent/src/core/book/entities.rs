@@ -174,6 +174,8 @@ pub struct AccountWatch {
 
     /// The units of the last settled batches, newest first: the same amount again may be one of them, counted twice.
     pub settled: VecDeque<Units>,
+    /// The last moves of the total that others made, newest first: the same amount again may be theirs.
+    pub others: VecDeque<Units>,
     /// The pause after refusals for the limit that the total does not explain.
     pub contradicted: Pause,
     /// The room that is left by these refusals.
@@ -188,6 +190,15 @@ impl AccountWatch {
     pub(in crate::core) fn settle(&mut self, units: Units) {
         self.settled.truncate(Self::SETTLED_MAX - 1);
         self.settled.push_front(units);
+    }
+
+    /// Number of moves by others that are remembered.
+    pub const OTHERS_MAX: usize = 16;
+
+    /// Remembers by how much others moved the total.
+    pub(in crate::core) fn moved_by_others(&mut self, units: Units) {
+        self.others.truncate(Self::OTHERS_MAX - 1);
+        self.others.push_front(units);
     }
 }
 
@@ -489,6 +500,12 @@ impl License {
     /// Whether the server, by its last word, does not refuse this licence on this device.
     pub(in crate::core) fn accepts(&self, hardware_id: &str) -> bool {
         self.blocked.is_none() && self.devices.get(hardware_id).is_none_or(Option::is_none)
+    }
+
+    /// Whether more devices are activated for it than are known here.
+    pub(in crate::core) fn is_activated_elsewhere(&self) -> bool {
+        let known = u64::try_from(self.devices.len()).unwrap_or(u64::MAX);
+        self.body.times_activated().is_some_and(|all| all > known)
     }
 
     /// The server's id of it. The number in [`Self::id`] is the one that the hashes of its rows cover; an older version kept

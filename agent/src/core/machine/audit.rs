@@ -95,7 +95,7 @@ impl Core {
             Some(surplus) if surplus > 0 => {
                 let is_repeat = !is_deduplicated && repeats(account, Some(batch.units), surplus);
                 let misfit = misfit(FindingKind::CountedMoreThanOnce, surplus);
-                self.surplus(now, account_no, is_repeat.then_some(misfit));
+                self.surplus(now, account_no, surplus, is_repeat.then_some(misfit));
             }
             Some(missing) if !may_fall(&found) => {
                 let units = missing.saturating_neg();
@@ -149,7 +149,7 @@ impl Core {
                     found: found.total,
                 };
                 if rest != 0 {
-                    self.surplus(now, no, is_repeat.then_some(misfit));
+                    self.surplus(now, no, rest, is_repeat.then_some(misfit));
                 }
             }
             return true;
@@ -276,11 +276,16 @@ impl Core {
     }
 
     /// A total that is higher than this ledger's units explain: a finding, or somebody else's units.
-    fn surplus(&mut self, now: Moment, no: AccountNo, misfit: Option<Misfit>) {
+    fn surplus(&mut self, now: Moment, no: AccountNo, units: i64, misfit: Option<Misfit>) {
         let is_shared = self.book.accounts.get(&no).is_none_or(|found| found.shared);
         match misfit {
             Some(misfit) if !is_shared => self.note_finding(now, no, misfit),
-            _ => self.note_shared(now, no),
+            _ => {
+                self.note_shared(now, no);
+                if let Some(account) = self.book.accounts.get_mut(&no) {
+                    account.watch.moved_by_others(Units::new(units));
+                }
+            }
         }
     }
 

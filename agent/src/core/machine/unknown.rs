@@ -6,7 +6,8 @@
 //! between them was it ([`verdict`]). That is no guess about others: it holds whatever they add.
 //!
 //! That a step was the batch cannot be known, only that it has the batch's size. It is taken for the batch where the total was
-//! read right before the request and right after, so that hardly anybody else can have added as much in between. A
+//! read right before the request and right after, so that hardly anybody else can have added as much in between, and where others
+//! were not seen to add as much lately. A
 //! step of that size that comes later is somebody else's more often than a request that arrives late: it decides nothing,
 //! unless the licence was never seen to be shared. Then it is taken for the batch when the total still stands there four settle
 //! waits later, or two minutes: others who consumed just then mostly go on to consume.
@@ -23,7 +24,10 @@ use super::{
 };
 use crate::core::{
     Core, UndecidablePolicy,
-    book::{AccountNo, Batch, BatchNo, BatchState, FindingKind, Hold, LicenseNo, Sealed},
+    book::{
+        Account, AccountNo, Batch, BatchNo, BatchState, FindingKind, Hold, License, LicenseNo,
+        Sealed,
+    },
     clock::Moment,
     reconcile::{Verdict, verdict},
 };
@@ -137,8 +141,11 @@ impl Core {
         let reached = sealed.readings.reached.unwrap_or(before.total);
         let verdict = verdict(batch.units, (before, reached), setting, found);
         let account = self.book.accounts.get(&batch.account);
-        let is_shared = account.is_none_or(|account| account.shared) || reached > before.total;
-        if verdict == Verdict::Applied && is_shared && !is_close(now, sealed) {
+        let is_shared = account.is_none_or(|account| self.is_shared(account));
+        let is_usual = account.is_some_and(|account| account.watch.others.contains(&batch.units));
+        let is_theirs =
+            (is_shared || reached > before.total) && (!is_close(now, sealed) || is_usual);
+        if verdict == Verdict::Applied && is_theirs {
             return Verdict::Undecidable;
         }
         // Of a ledger that is a copy, or older than it was, the batch may have been counted in parts. On a licence that nobody else
@@ -151,6 +158,13 @@ impl Core {
             return Verdict::Undecidable;
         }
         verdict
+    }
+
+    /// Whether others use the counter, as far as is known: they moved its total, or more devices are activated for the licence
+    /// than this ledger knows.
+    fn is_shared(&self, account: &Account) -> bool {
+        let license = self.book.license(account.license);
+        account.shared || license.is_some_and(License::is_activated_elsewhere)
     }
 
     /// When a total that moved by exactly a batch is taken to hold it, on the monotonic clock.
@@ -175,7 +189,7 @@ impl Core {
         let attempts = attempts.saturating_add(batch.refusals);
         // Of a single unit every move may be the batch, and few readings say that as well as many.
         let is_worth_it = batch.units > Units::new(1) && attempts <= FOLLOWED_ATTEMPTS;
-        let is_followed = account.shared && !may_fall && is_worth_it;
+        let is_followed = self.is_shared(account) && !may_fall && is_worth_it;
         let interval = FOLLOW_INTERVAL.max(self.policy.settle_wait / FOLLOWS_PER_WAIT);
         is_followed.then(|| now.mono.saturating_add(interval))
     }
@@ -188,7 +202,7 @@ impl Core {
         }
         let accounts = self.book.accounts_of(license);
         let unknown = accounts
-            .filter(|account| account.shared)
+            .filter(|account| self.is_shared(account))
             .flat_map(|account| self.book.batches_of(account.no))
             .find(|batch| matches!(batch.state, BatchState::Unknown { .. }));
         let Some(no) = unknown.map(|batch| batch.no) else {
@@ -216,10 +230,22 @@ impl Core {
             return;
         }
         // Not kept on disk: a start reads anew, from the total before.
-        let batch = self.book.batches.get_mut(&no);
-        if let Some(sealed) = batch.and_then(|batch| batch.sealed.as_mut()) {
+        let Some(batch) = self.book.batches.get_mut(&no) else {
+            return;
+        };
+        let account = batch.account;
+        if let Some(sealed) = batch.sealed.as_mut() {
             let reached = sealed.readings.reached.unwrap_or(sealed.before.total);
             sealed.readings.reached = Some(reached.max(standing.total));
+            let step = standing
+                .total
+                .since(reached)
+                .filter(|step| *step > Units::ZERO);
+            if let Some(step) = step
+                && let Some(account) = self.book.accounts.get_mut(&account)
+            {
+                account.watch.moved_by_others(step);
+            }
         }
     }
 

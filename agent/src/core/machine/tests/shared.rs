@@ -4,8 +4,13 @@ use super::*;
 
 /// A licence that others are known to use, and a batch of 5 of it whose answer was lost, sent at a total of 3.
 fn lost_on_a_shared_licence() -> World {
+    lost_after_others_added(3)
+}
+
+/// The same, where others added as many units before.
+fn lost_after_others_added(others: i64) -> World {
     let mut world = World::new(1_000, KeyEcho::Absent);
-    let found = world.found(3);
+    let found = world.found(others);
     let asked_at = world.now.mono;
     world
         .core
@@ -13,7 +18,7 @@ fn lost_on_a_shared_licence() -> World {
     world.core.book_mut().committed();
     world.record(5).unwrap();
     world.reads();
-    let sent = world.look_up(3);
+    let sent = world.look_up(others);
     let [Command::Send { batch, .. }] = sent.as_slice() else {
         panic!("a batch should be sent, not {sent:?}");
     };
@@ -62,6 +67,48 @@ fn a_total_that_moved_by_the_batch_at_once_settles_it_and_one_that_did_so_later_
     world.pass(Duration::from_secs(3));
     follow(&mut world, |_| 8);
     assert_eq!(world.sums().held, 5, "others had time to add as many");
+}
+
+#[test]
+fn a_step_that_others_made_lately_may_be_theirs_again() {
+    let mut world = lost_after_others_added(5);
+    world.look_up(10);
+    follow(&mut world, |_| 10);
+    assert_eq!(world.sums().held, 5, "others add five at a time");
+    let mut world = lost_on_a_shared_licence();
+    world.look_up(7);
+    world.look_up(12);
+    follow(&mut world, |_| 12);
+    assert_eq!(world.sums().held, 5, "others added four, then maybe five");
+}
+
+#[test]
+fn a_licence_that_more_devices_are_activated_for_is_shared_before_they_consume() {
+    let lost = |activated: i64| {
+        let mut world = World::new(1_000, KeyEcho::Absent);
+        let found = |total| {
+            let mut found = world.found(total);
+            let activated = ("times_activated".to_owned(), activated.into());
+            found.body.other.extend([activated]);
+            found
+        };
+        let (before, after) = (found(0), found(5));
+        world
+            .core
+            .learn(world.now, &before, world.now.mono, KeyEcho::NoAnswer);
+        world.core.book_mut().committed();
+        world.record(5).unwrap();
+        let (batch, ..) = world.sent();
+        world.lose(batch);
+        world.looked_up(before, KeyEcho::NoAnswer);
+        while world.sums().unknown > 0 {
+            world.reads();
+            world.looked_up(after.clone(), KeyEcho::NoAnswer);
+        }
+        world.sums()
+    };
+    assert_eq!(lost(1).settled, 5, "nobody else can have added them");
+    assert_eq!(lost(2).held, 5, "the other device may have added them");
 }
 
 #[test]
