@@ -235,4 +235,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         found_by: FoundBy::Part("each_reading_has_an_address_of_its_own_and_asks_the_same"),
         seed: 0,
     },
+    Mutant {
+        name: "what was refused and goes again under its key is taken for others' use",
+        file: "agent/src/core/machine/audit.rs",
+        original: "refused.iter().find(explains);",
+        broken: "refused.iter().find(explains).filter(|_| !BROKEN);",
+        found_by: FoundBy::Part(
+            "a_refused_batch_that_goes_again_under_its_key_explains_a_total_that_moved_by_it",
+        ),
+        seed: 0,
+    },
 ];

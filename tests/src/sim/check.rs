@@ -175,7 +175,8 @@ impl World {
 
     fn check_told_total(&self, no: usize, place: Place, total: i64) -> Result<(), Failure> {
         let counter = self.counter(place);
-        let is_pooled = self.server.store.licenses[place.0].is_pooled;
+        let license = &self.server.store.licenses[place.0];
+        let is_pooled = license.is_pooled || license.may_be_activated_elsewhere();
         let is_alone = counter.is_the_agents_alone() && self.lives == 1 && !is_pooled;
         if counter.period.is_some() || !is_alone || self.server.is_read_late {
             return Ok(());

@@ -469,6 +469,12 @@ impl License {
         }
     }
 
+    /// Whether answers can say that more devices are activated than an agent knows.
+    pub(super) fn may_be_activated_elsewhere(&self) -> bool {
+        let all = self.elsewhere.map(|others| others + self.devices.len());
+        all.is_some_and(|all| all > 1)
+    }
+
     /// Whether so many units fit in a counter that stands so, and in what it shares.
     pub(super) fn fits(&self, pool: Pool, counter: &Counter, units: i64) -> bool {
         let is_pooled = self.is_pooled && counter.feature.is_none() && units > 0;

@@ -111,7 +111,11 @@ impl World {
         let told = self.findings()?.get(&(id, feature.clone())).copied();
         // What is held because nobody can tell may be a part of the difference, or may not.
         let told = told.map_or(0, |told| told + unclear);
-        require(told >= surplus.abs(), || {
+        // Of a total that fell, a batch in doubt hides as much, until a person has decided about it.
+        let has_fallen = self.fallen.iter().any(|fallen| fallen.place == place);
+        let decided = self.life.decided.get(&place).filter(|_| has_fallen);
+        let hidden = decided.copied().unwrap_or(0);
+        require(told + hidden >= surplus.abs(), || {
             format!(
                 "the server counted {counted} units, {settled} are settled, and the agent says \
                  nothing of it"
@@ -223,8 +227,10 @@ impl World {
             let since = since.copied().unwrap_or(0);
             let life = self.life.lineage.life();
             let is_copied = self.lives > 1;
-            // Of a counter that others use, a total that moves by the batch later than at once may have been moved by them.
-            let is_late = !counter.foreign.is_empty() && self.is_counted(batch);
+            // Of a counter that others use, or may use, a total that moves by the batch later than at once may have been moved
+            // by them.
+            let may_be_shared = !counter.foreign.is_empty() || license.may_be_activated_elsewhere();
+            let is_late = may_be_shared && self.is_counted(batch);
             // Of a request that something in between sent twice, the first copy was counted and the second refused.
             let is_hidden = !counter.repeated.is_empty() && self.is_counted(batch);
             return require(

@@ -2,7 +2,7 @@
 
 use tally_agent::{
     core::{
-        book::BatchState,
+        book::{BatchState, Hold},
         clock::Dated,
         command::Command,
         event::{Event, KeyEcho},
@@ -230,9 +230,13 @@ impl World {
             .filter(|account| account.feature == counter.1)
             .flat_map(|account| book.batches_of(account.no));
         batches.any(|batch| match batch.state {
-            BatchState::Unknown { .. } => true,
+            BatchState::Unknown { .. } | BatchState::Held(Hold::Undecidable) => true,
             BatchState::Sent => batch.sealed.as_ref().is_some_and(|sealed| sealed.doubtful),
-            _ => false,
+            // It was refused, and may have been counted all the same.
+            _ => batch
+                .sealed
+                .as_ref()
+                .is_some_and(|sealed| sealed.refused_at.is_some()),
         })
     }
 }

@@ -263,16 +263,23 @@ impl Core {
         }
     }
 
-    /// The batch that the total may hold although the server refused it, where there is one.
+    /// The batch that a total may hold although the server refused it, where there is one: first, one that explains by how much it
+    /// moved.
     pub(super) fn doubtful_refusal(
         &self,
         now: Moment,
         no: AccountNo,
+        found: &Standing,
         asked_at: Duration,
     ) -> Option<(BatchNo, Units)> {
-        let mut refused = self.refused_before(no, asked_at).into_iter();
-        let doubtful = refused.find(|batch| !self.goes_again_under_its_key(now, batch));
-        doubtful.map(|batch| (batch.no, batch.units))
+        let expected = self.book.accounts.get(&no)?.standing.total_at(now.time);
+        let moved = found.total.since(expected);
+        let refused = self.refused_before(no, asked_at);
+        let explains = |batch: &&Batch| Some(batch.units) == moved;
+        let is_open = |batch: &&Batch| !self.goes_again_under_its_key(now, batch);
+        let doubtful = refused.iter().find(explains);
+        let doubtful = doubtful.or_else(|| refused.iter().find(is_open))?;
+        Some((doubtful.no, doubtful.units))
     }
 
     /// A total that is higher than this ledger's units explain: a finding, or somebody else's units.

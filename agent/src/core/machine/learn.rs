@@ -263,7 +263,7 @@ impl Core {
         let is_beside = turn::is_beside(&standing, asked, now.time);
         let before = self.book.accounts.get(&no);
         let before = before.and_then(|account| self.book.room_left(account, now.time));
-        let doubtful = doubtful.or_else(|| self.doubtful_refusal(now, no, asked_at));
+        let doubtful = doubtful.or_else(|| self.doubtful_refusal(now, no, &standing, asked_at));
         let was_shared = self
             .book
             .accounts

@@ -157,6 +157,25 @@ fn a_reading_that_was_asked_for_before_a_refusal_proves_nothing_of_it() {
 }
 
 #[test]
+fn a_refused_batch_that_goes_again_under_its_key_explains_a_total_that_moved_by_it() {
+    let mut world = World::new(100, KeyEcho::Echoed);
+    world.record(2).unwrap();
+    let (batch, _, _) = world.sent();
+    // It is counted, and its second copy refused.
+    let refusal = SendOutcome::RefusedCredentials(ErrorCode::RevokedApiKey);
+    world.answer(batch, refusal, KeyEcho::Echoed);
+    world.pass(Duration::from_millis(100));
+    let (found, now) = (world.found(2), world.now);
+    world.core.learn(now, &found, now.mono, KeyEcho::Echoed);
+    world.core.book_mut().committed();
+    world.tell(Event::Nudge);
+    let outcome = world.applied(2);
+    world.answer(batch, outcome, KeyEcho::Replayed);
+    let status = world.core.status(world.now);
+    assert!(!status.licenses[0].shared, "nobody else has used it");
+}
+
+#[test]
 fn the_total_before_the_first_of_several_refusals_under_a_key_is_the_one_to_compare_with() {
     let mut world = World::new(100, KeyEcho::Echoed);
     world.record(5).unwrap();
