@@ -102,18 +102,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a copy draws ids of its own for what the original sends",
-        file: "agent/src/core/book/mod.rs",
-        original: "Some(Uuid::new_v5(&self.id, &name.concat()))",
-        broken: "Some(if BROKEN {\n            self.home.as_ref().map_or(self.id, |home| Uuid::new_v5(&self.id, format!(\"{home:?}{name:?}\").as_bytes()))\n        } else {\n            Uuid::new_v5(&self.id, &name.concat())\n        })",
-        found_by: FoundBy::Worlds(Kind::Copy),
-        seed: 0,
-    },
-    Mutant {
-        name: "rows are added at a start to what a copy may send as it is",
-        file: "agent/src/core/machine/mod.rs",
-        original: "        self.close_batches();\n        let mut at",
-        broken: "        if !BROKEN {\n            self.close_batches();\n        }\n        let mut at",
-        found_by: FoundBy::Worlds(Kind::Copy),
+        file: "agent/src/core/machine/copies.rs",
+        original: "let (id, readings) = (self.book.id_of(batch), self.readings(now));",
+        broken: "let id = if BROKEN {\n            Some(self.random_id())\n        } else {\n            self.book.id_of(batch)\n        };\n        let readings = self.readings(now);",
+        found_by: FoundBy::Part(
+            "a_copy_asks_a_server_with_keys_under_the_key_of_the_original_one_batch_after_the_other",
+        ),
         seed: 0,
     },
     Mutant {
@@ -121,7 +115,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "agent/src/core/machine/copies.rs",
         original: "DeviceIs::New => self.give_up_until(now, until),",
         broken: "DeviceIs::New if !BROKEN => self.give_up_until(now, until),\n            DeviceIs::New => 0,",
-        found_by: FoundBy::Worlds(Kind::Copy),
+        found_by: FoundBy::Part(
+            "a_new_device_gives_up_what_the_original_owes_and_has_ids_of_its_own",
+        ),
         seed: 0,
     },
     Mutant {
@@ -129,7 +125,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "agent/src/core/machine/copies.rs",
         original: "                self.compare_copies(now);\n                0",
         broken: "                if !BROKEN {\n                    self.compare_copies(now);\n                }\n                0",
-        found_by: FoundBy::Worlds(Kind::PutBack),
+        found_by: FoundBy::Part(
+            "where_the_total_cannot_tell_what_the_original_did_a_person_decides_about_all_of_it",
+        ),
         seed: 0,
     },
 ];
