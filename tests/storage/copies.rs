@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use tally_tests::recorder::{self, Recorder};
 
-/// How many copies of each kind.
+/// Number of copies of each kind.
 const COPIES: usize = 100;
 
 fn run(command: &mut Command) {

@@ -20,7 +20,7 @@ use super::{
 pub struct Sharing {
     /// The devices.
     pub devices: u32,
-    /// Whether the server says how many devices are activated.
+    /// Set where the server says how many devices are activated.
     pub says_devices: bool,
     /// How they consume.
     pub habit: Habit,

@@ -469,7 +469,7 @@ impl License {
         }
     }
 
-    /// Whether answers can say that more devices are activated than an agent knows.
+    /// Tells whether answers can count more activated devices than an agent knows.
     pub(super) fn may_be_activated_elsewhere(&self) -> bool {
         let all = self.elsewhere.map(|others| others + self.devices.len());
         all.is_some_and(|all| all > 1)

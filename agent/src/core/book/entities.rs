@@ -502,7 +502,7 @@ impl License {
         self.blocked.is_none() && self.devices.get(hardware_id).is_none_or(Option::is_none)
     }
 
-    /// Whether more devices are activated for it than are known here.
+    /// Tells whether the server counts more activated devices than this ledger knows.
     pub(in crate::core) fn is_activated_elsewhere(&self) -> bool {
         let known = u64::try_from(self.devices.len()).unwrap_or(u64::MAX);
         self.body.times_activated().is_some_and(|all| all > known)

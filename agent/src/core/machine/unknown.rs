@@ -7,8 +7,7 @@
 //!
 //! That a step was the batch cannot be known, only that it has the batch's size. It is taken for the batch where the total was
 //! read right before the request and right after, so that hardly anybody else can have added as much in between, and where others
-//! were not seen to add as much lately. A
-//! step of that size that comes later is somebody else's more often than a request that arrives late: it decides nothing,
+//! were not seen to add as much lately. A step of that size that comes later is somebody else's more often than a request that arrives late: it decides nothing,
 //! unless the licence was never seen to be shared. Then it is taken for the batch when the total still stands there four settle
 //! waits later, or two minutes: others who consumed just then mostly go on to consume.
 
@@ -160,8 +159,8 @@ impl Core {
         verdict
     }
 
-    /// Whether others use the counter, as far as is known: they moved its total, or more devices are activated for the licence
-    /// than this ledger knows.
+    /// Tells whether others use the counter, or may: they moved its total, or the server counts more activated devices of the
+    /// licence than this ledger knows.
     fn is_shared(&self, account: &Account) -> bool {
         let license = self.book.license(account.license);
         account.shared || license.is_some_and(License::is_activated_elsewhere)
