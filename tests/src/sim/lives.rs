@@ -25,8 +25,8 @@ pub(super) struct Life {
     pub(super) lineage: Lineage,
     /// The units that were called counted with others of their batch, and were not.
     pub(super) misjudged: BTreeMap<Place, i64>,
-    /// The units of batches that a person said to be counted.
-    pub(super) decided: BTreeMap<Place, i64>,
+    /// Batches that a person said to be counted: where, when, and their units.
+    pub(super) decided: Vec<(Place, Instant, i64)>,
     /// What was given up of a copy while the original had it still to send.
     pub(super) given_up: Vec<(Place, Vec<Rows>)>,
     /// What somebody said of this ledger's rows that they are to be sent.
@@ -48,7 +48,7 @@ impl Life {
             heard: BTreeMap::new(),
             lineage: Lineage::new(),
             misjudged: BTreeMap::new(),
-            decided: BTreeMap::new(),
+            decided: Vec::new(),
             given_up: Vec::new(),
             to_send: Vec::new(),
         }

@@ -351,7 +351,7 @@ impl World {
         if let (Decision::Applied, Some(Ok(_)), Some(place)) = (decision, &answer, place) {
             // The original sent a part of what the copy has in one batch, and a batch has one answer.
             *self.life.misjudged.entry(place).or_default() += uncounted;
-            *self.life.decided.entry(place).or_default() += units.abs();
+            self.life.decided.push((place, self.now, units.abs()));
         }
         if let (Decision::NotApplied | Decision::Resend, Some(Ok(_))) = (decision, &answer) {
             self.life.to_send.extend(rows.iter().copied());

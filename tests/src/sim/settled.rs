@@ -112,9 +112,13 @@ impl World {
         // What is held because nobody can tell may be a part of the difference, or may not.
         let told = told.map_or(0, |told| told + unclear);
         // Of a total that fell, a batch in doubt hides as much, until a person has decided about it.
-        let has_fallen = self.fallen.iter().any(|fallen| fallen.place == place);
-        let decided = self.life.decided.get(&place).filter(|_| has_fallen);
-        let hidden = decided.copied().unwrap_or(0);
+        let is_hidden = |at| {
+            let mut fallen = self.fallen.iter();
+            fallen.any(|fallen| fallen.place == place && fallen.at <= at)
+        };
+        let decided = self.life.decided.iter();
+        let decided = decided.filter(|(of, at, _)| *of == place && is_hidden(*at));
+        let hidden: i64 = decided.map(|(_, _, units)| units).sum();
         require(told + hidden >= surplus.abs(), || {
             format!(
                 "the server counted {counted} units, {settled} are settled, and the agent says \

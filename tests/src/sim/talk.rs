@@ -2,7 +2,7 @@
 
 use tally_agent::{
     core::{
-        book::{BatchState, Hold},
+        book::BatchState,
         clock::Dated,
         command::Command,
         event::{Event, KeyEcho},
@@ -230,13 +230,9 @@ impl World {
             .filter(|account| account.feature == counter.1)
             .flat_map(|account| book.batches_of(account.no));
         batches.any(|batch| match batch.state {
-            BatchState::Unknown { .. } | BatchState::Held(Hold::Undecidable) => true,
+            BatchState::Unknown { .. } => true,
             BatchState::Sent => batch.sealed.as_ref().is_some_and(|sealed| sealed.doubtful),
-            // It was refused, and may have been counted all the same.
-            _ => batch
-                .sealed
-                .as_ref()
-                .is_some_and(|sealed| sealed.refused_at.is_some()),
+            _ => false,
         })
     }
 }
